@@ -1,0 +1,314 @@
+"""One stage: reads directories, writes one, and can be killed at any moment.
+
+A stage directory is finished when it holds `stage.json` (manifest.py). A stage whose manifest still describes it isn't
+run again. While it runs, each finished shard leaves a report in `reports/`; a stage that was killed redoes only the
+shards that have none. The same input gives the same bytes, whatever the runner and the number of workers.
+
+Most stages are maps: `map_stage` hands a kernel one record batch after the other and writes what it returns. Kernels
+are plain functions on Arrow data and know nothing of Beam. The others use `Stage` itself.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+from tqdm import tqdm
+
+from beam_pipelines.documents import DROP_SCHEMA, read_shard, shard_name, write_shard
+from beam_pipelines.manifest import (
+    MANIFEST,
+    PLAN,
+    Manifest,
+    Tally,
+    code_version,
+    describe,
+    digest,
+    merge_tallies,
+    tally_documents,
+    tally_drops,
+)
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.storage import Directory
+from opencoder_jax.recipe import UserError, build, parse_flags, run_command
+
+
+class Drop(NamedTuple):
+    """A row of the input batch that a kernel doesn't keep."""
+
+    row: int
+    reason: str
+    detail: str = ""
+
+
+class Result(NamedTuple):
+    """What a kernel makes of a batch: the rows that it keeps (of any schema), the others with reasons, counters."""
+
+    table: pa.RecordBatch
+    drops: Sequence[Drop] = ()
+    counts: dict[str, int] = {}
+
+
+Kernel = Callable[..., Result]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that is about to run.
+
+    Attributes:
+        name: what it's called in manifests, progress and reports.
+        module: the module whose code it is; the module and all that it imports of ours make up the code's digest.
+        config: a frozen dataclass.
+        inputs: finished stage directories.
+        output: the directory to write.
+    """
+
+    name: str
+    module: str
+    config: Any
+    inputs: tuple[str, ...]
+    output: str
+
+    def run(self, work: Callable[[Directory], tuple[Tally, dict[str, str]]]) -> Manifest:
+        """Runs `work(output directory)` unless the output is up to date.
+
+        Args:
+            work: writes the files, and returns the tally and the files' digests.
+        """
+        head = self._head()
+        directory = Directory(self.output)
+        if directory.exists(MANIFEST):
+            manifest = Manifest.read(self.output)
+            if {key: getattr(manifest, key) for key in head} == head:
+                print(f"{self.name}: up to date", file=sys.stderr)
+                return manifest
+        if not (directory.exists(PLAN) and directory.read_json(PLAN) == head):
+            for name in directory.names():
+                directory.remove(name)
+            directory.child("reports").remove_tree()
+            directory.write_json(PLAN, head)
+        directory.remove(MANIFEST)
+        with _explained(self.name):
+            tally, files = work(directory)
+        manifest = Manifest(**head, tally=tally, files=files)
+        directory.write_json(MANIFEST, asdict(manifest))
+        directory.remove(PLAN)
+        directory.child("reports").remove_tree()
+        return manifest
+
+    def _head(self) -> dict[str, Any]:
+        config = json.loads(json.dumps(asdict(self.config)))
+        inputs = [Manifest.read(directory).fingerprint for directory in self.inputs]
+        return {"stage": self.name, "config": config, "code": code_version(self.module), "inputs": inputs}
+
+
+def map_stage(
+    name: str,
+    kernel: Kernel,
+    inputs: Sequence[str],
+    output: str,
+    config: Any,
+    options: BeamOptions,
+    table: str = "documents",
+    input_tables: Sequence[str] = (),
+    megabytes_per_second: float = 40.0,
+) -> Manifest:
+    """Maps a kernel over shards of documents, batch by batch.
+
+    Args:
+        kernel: called with one batch of each input, aligned row by row; picklable. It sees at least one batch a shard,
+            which may be empty. Its configuration must be part of `config`.
+        inputs: stage directories with equally many shards and rows: documents, then side tables.
+        table: what the output's shards are called.
+        input_tables: what the inputs' shards are called, where it isn't "documents".
+        megabytes_per_second: the kernel's speed on one core, about; the default is that of reading and writing alone.
+    """
+    module = getattr(kernel, "__module__", None) or type(kernel).__module__
+    tables = [*input_tables, *["documents"] * (len(inputs) - len(input_tables))]
+
+    def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
+        manifests = [Manifest.read(source) for source in inputs]
+        names = [manifest.shards(which) for manifest, which in zip(manifests, tables, strict=True)]
+        if len({len(shards) for shards in names}) != 1:
+            raise UserError(f"{name}: inputs differ in shards: {dict(zip(inputs, map(len, names), strict=True))}")
+        shards = len(names[0])
+        step = MapShard(kernel, list(inputs), names, output, table)
+        run_shards(name, directory, step, shards, options, manifests[0].total("out", "bytes"), megabytes_per_second)
+        return gather_reports(directory)
+
+    return Stage(name, module, config, tuple(inputs), output).run(work)
+
+
+class MapShard(beam.DoFn):
+    """Reads a shard of every input in step, calls the kernel on each batch, writes the result and a report."""
+
+    def __init__(self, kernel: Kernel, inputs: list[str], names: list[list[str]], output: str, table: str) -> None:
+        self.kernel = kernel
+        self.inputs = inputs
+        self.names = names
+        self.output = output
+        self.table = table
+
+    def process(self, shard: int) -> Iterator[int]:
+        directory = Directory(self.output)
+        sources = [
+            read_shard(Directory(source), shards[shard]) for source, shards in zip(self.inputs, self.names, strict=True)
+        ]
+        kept: list[pa.RecordBatch] = []
+        dropped: list[pa.RecordBatch] = []
+        tally: Tally = {}
+        for batches in zip(*sources, strict=True):
+            result = self.kernel(*batches)
+            kept.append(result.table)
+            documents = batches[0]
+            dropped.append(drop_table(documents, result.drops))
+            tally = merge_tallies(
+                [
+                    tally,
+                    tally_documents("in", documents),
+                    tally_documents("out", result.table if self.table == "documents" else documents),
+                    tally_drops(dropped[-1]),
+                    {"count": dict(result.counts)},
+                ]
+            )
+        shards = len(self.names[0])
+        names = [shard_name(self.table, shard, shards)]
+        write_shard(directory, names[0], kept, kept[0].schema)
+        if any(batch.num_rows for batch in dropped):
+            names.append(shard_name("drops", shard, shards))
+            write_shard(directory, names[1], dropped, DROP_SCHEMA)
+        report_shard(directory, shard, tally, names)
+        yield shard
+
+
+def run_shards(
+    name: str,
+    directory: Directory,
+    step: beam.DoFn,
+    shards: int,
+    options: BeamOptions,
+    total_bytes: int,
+    megabytes_per_second: float,
+) -> None:
+    """Runs a DoFn over the shard numbers that have no report yet, with a progress bar in bytes of input.
+
+    The DoFn ends each shard with `report_shard`.
+    """
+    reports = directory.child("reports")
+    done = {int(report.removesuffix(".json")) for report in reports.names() if report.endswith(".json")}
+    missing = [shard for shard in range(shards) if shard not in done]
+    if not missing:
+        return
+    seconds = total_bytes / 1e6 / megabytes_per_second
+    with Progress(name, reports, shards, total_bytes), options.pipeline(seconds) as pipeline:
+        _ = pipeline | beam.Create(missing) | name >> beam.ParDo(step)
+
+
+def report_shard(directory: Directory, shard: int, tally: Tally, names: Sequence[str]) -> None:
+    """Marks a shard as finished. `names` are the files that it wrote."""
+    files = {name: digest(directory, name) for name in names}
+    directory.child("reports").write_json(f"{shard:05d}.json", {"tally": tally, "files": files})
+
+
+def gather_reports(directory: Directory) -> tuple[Tally, dict[str, str]]:
+    """The sum of all shards' tallies, and all their files' digests."""
+    place = directory.child("reports")
+    reports = [place.read_json(name) for name in place.names() if name.endswith(".json")]
+    files = {name: value for report in reports for name, value in report["files"].items()}
+    return merge_tallies(report["tally"] for report in reports), files
+
+
+def drop_table(documents: pa.RecordBatch, drops: Sequence[Drop]) -> pa.RecordBatch:
+    """The drops of a batch as rows of DROP_SCHEMA."""
+    rows = documents.take(pa.array([drop.row for drop in drops], pa.int64()))
+    columns = [rows.column(name) for name in DROP_SCHEMA.names[:5]]
+    reasons = pa.array([drop.reason for drop in drops], pa.string())
+    details = pa.array([drop.detail for drop in drops], pa.string())
+    return pa.RecordBatch.from_arrays([*columns, reasons, details], schema=DROP_SCHEMA)
+
+
+def keep_rows(documents: pa.RecordBatch, drops: Sequence[Drop]) -> pa.RecordBatch:
+    """The batch without its dropped rows."""
+    gone = {drop.row for drop in drops}
+    return documents.take(pa.array([row for row in range(documents.num_rows) if row not in gone], pa.int64()))
+
+
+class Progress:
+    """A bar in megabytes that follows the reports as they appear, whichever worker writes them."""
+
+    def __init__(self, name: str, reports: Directory, shards: int, total_bytes: int) -> None:
+        self.bar = tqdm(total=total_bytes, desc=name, unit="B", unit_scale=True, mininterval=0.5, file=sys.stderr)
+        self.reports = reports
+        self.shards = shards
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._update()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+        self._update()
+        self.bar.close()
+
+    def _follow(self) -> None:
+        while not self.ended.wait(0.5):
+            self._update()
+
+    def _update(self) -> None:
+        done = sum(name.endswith(".json") for name in self.reports.names())
+        self.bar.update(int((self.bar.total or 0) * done / self.shards) - self.bar.n)
+
+
+# A worker's error reaches the driver as the text of its traceback: these are the user's to mend, not ours.
+_MENDABLE = re.compile(r"^(?:[\w.]*\.)?(?:UserError|OSError|PermissionError|FileNotFoundError): (.*)$", re.MULTILINE)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        lines = _MENDABLE.findall(str(error))
+        if not lines:
+            raise
+        raise UserError(f"{name}: {lines[-1].split(' [while running')[0]}") from None
+
+
+def main(module: str) -> None:
+    """The command line of a stage module: `--input=DIR --output=DIR [--gin_file=F] [--gin.X.y=z] [Beam flags]`.
+
+    The module defines `run(inputs, output, config, options) -> Manifest`, whose `config` annotation is built by gin,
+    and its docstring is the help.
+    """
+    run_command(lambda argv: _main(module, argv))
+
+
+def _main(module: str, argv: list[str]) -> None:
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    stage = importlib.import_module(module)
+    config_class = stage.run.__annotations__["config"]
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=(stage.__doc__ or "").strip(),
+        epilog=f"Example: python -m {module} --input=runs/a --output=runs/b\nBeam's flags pass through: --runner=…",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--input", action="append", default=[], metavar="DIR", help="an input directory; repeatable")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the stage directory to write")
+    flags, rest = parse_flags(parser, argv)
+    manifest = stage.run(flags.input, flags.output, build(config_class), BeamOptions(tuple(rest)))
+    print(describe(manifest))

@@ -1,0 +1,97 @@
+"""Directories on any file system that Arrow knows: local, gs://, s3://.
+
+Stages name files only within their own input and output directories, so one small class is all that they need. A file
+appears whole or not at all: it's written under a temporary name and renamed.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from opencoder_jax.recipe import UserError
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory by its path or URI. Only names travel to workers, so it can be pickled."""
+
+    uri: str
+
+    def _place(self, name: str = "") -> tuple[fs.FileSystem, str]:
+        uri = self.uri if "://" in self.uri else Path(self.uri).absolute().as_posix()
+        system, root = fs.FileSystem.from_uri(uri)
+        return system, f"{root}/{name}" if name else root
+
+    def child(self, name: str) -> "Directory":
+        return Directory(f"{self.uri.rstrip('/')}/{name}")
+
+    def exists(self, name: str = "") -> bool:
+        system, path = self._place(name)
+        return system.get_file_info(path).type != fs.FileType.NotFound
+
+    def names(self) -> list[str]:
+        """The names of the files in it, sorted; none where the directory is missing."""
+        system, root = self._place()
+        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+
+    def read(self, name: str) -> pa.NativeFile:
+        """Opens a file for reading; Raises FileNotFoundError."""
+        system, path = self._place(name)
+        return system.open_input_file(path)
+
+    @contextmanager
+    def atomic(self, name: str) -> Iterator[pa.NativeFile]:
+        """A stream whose file gets its name only when everything was written."""
+        system, path = self._place(name)
+        system.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        temporary = f"{path}.writing"
+        try:
+            with system.open_output_stream(temporary) as stream:
+                yield stream
+        except BaseException:
+            if system.get_file_info(temporary).type == fs.FileType.File:
+                system.delete_file(temporary)
+            raise
+        system.move(temporary, path)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        with self.atomic(name) as stream:
+            stream.write(data)
+
+    def read_bytes(self, name: str) -> bytes:
+        with self.read(name) as stream:
+            return stream.read()
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Sorted and indented, so that equal values are equal bytes."""
+        self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """Raises UserError for a file that isn't JSON."""
+        try:
+            return json.loads(self.read_bytes(name))
+        except ValueError as error:
+            raise UserError(f"{self.uri}/{name}: not JSON ({error}); delete the directory and run again") from None
+
+    def remove(self, name: str) -> None:
+        system, path = self._place(name)
+        if system.get_file_info(path).type == fs.FileType.File:
+            system.delete_file(path)
+
+    def clear(self) -> None:
+        """Deletes everything in it, and makes it if it's missing."""
+        system, path = self._place()
+        system.create_dir(path, recursive=True)
+        system.delete_dir_contents(path)
+
+    def remove_tree(self) -> None:
+        system, path = self._place()
+        if system.get_file_info(path).type == fs.FileType.Directory:
+            system.delete_dir(path)
