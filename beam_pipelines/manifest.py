@@ -22,7 +22,7 @@ from opencoder_jax.recipe import UserError
 
 MANIFEST = "stage.json"
 PLAN = "plan.json"  # the head of the manifest, while the stage isn't finished
-PACKAGES = ("beam_pipelines", "opencoder_jax")
+PACKAGES = ("beam_pipelines", "kernels", "opencoder_jax")
 
 # A tree of counts: {"in": {"documents": {"Python": 3}}, "drop": {"bytes": {"too_large": 9}}, "count": {...}}
 Tally = dict[str, Any]
@@ -125,7 +125,7 @@ def _total(tree: Tally | int) -> int:
 def code_version(module: str) -> str:
     """A digest of a module's source, of all sources of ours that it imports, and of the data files beside them.
 
-    Imports are read, not run, so a stage runs again exactly when something that it uses was edited.
+    A module `x.py` may keep data files in its own folder and in a folder `x`. Imports are read, not run.
     """
     seen: dict[str, Path] = {}
     queue = [module]
@@ -143,7 +143,10 @@ def code_version(module: str) -> str:
                 members = [f"{node.module}.{alias.name}" for alias in node.names]
                 queue += [node.module or "", *(member for member in members if _is_module(member))]
     hasher = xxhash.xxh3_128()
-    data = {path for source in seen.values() for path in source.parent.iterdir() if path.suffix in (".json", ".toml")}
+    data: set[Path] = set()
+    for source in seen.values():
+        found = [*source.parent.glob("*.*"), *source.with_suffix("").rglob("*.*")]
+        data |= {path for path in found if path.suffix in (".json", ".toml")}
     for path in [*(seen[name] for name in sorted(seen)), *sorted(data)]:
         hasher.update(path.name.encode() + b"\0" + path.read_bytes())
     return hasher.hexdigest()

@@ -294,10 +294,11 @@ def main(module: str) -> None:
     The module defines `run(inputs, output, config, options) -> Manifest`, whose `config` annotation is built by gin,
     and its docstring is the help.
     """
-    run_command(lambda argv: _main(module, argv))
+    run_command(lambda argv: command(module, argv))
 
 
-def _main(module: str, argv: list[str]) -> None:
+def command(module: str, argv: list[str]) -> None:
+    """`main` without the exit: raises UserError."""
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     stage = importlib.import_module(module)
     config_class = stage.run.__annotations__["config"]

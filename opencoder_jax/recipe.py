@@ -10,6 +10,7 @@ This module knows neither JAX nor Beam: both halves of the house use it.
 import argparse
 import ast
 import difflib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -18,8 +19,8 @@ from typing import Any, NoReturn, TypeVar
 
 import gin
 
-# Every configurable of the project. A command parses a whole recipe but imports only the rooms that it needs, so gin must
-# know which unknown names belong to other rooms and which are misspelt. (tests/opencoder_jax/test_recipe.py holds it true.)
+# Every configurable of the project. A command parses a whole recipe but imports only the rooms that it needs, so gin
+# must know which unknown names belong to other rooms and which are misspelt. (tests/test_house.py holds it true.)
 CONFIGURABLES = (
     "CollectConfig",
     "CookbookConfig",
@@ -29,6 +30,7 @@ CONFIGURABLES = (
     "EvaluateConfig",
     "ExactDuplicatesConfig",
     "FilterConfig",
+    "InstructionsConfig",
     "MeshConfig",
     "ModelConfig",
     "NearDuplicatesConfig",
@@ -44,6 +46,13 @@ CONFIGURABLES = (
 )
 
 T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ROOT = Path(__file__).resolve().parent.parent
+gin.add_config_file_search_path(str(ROOT))
+# Gin's second reader takes a file for the data of an installed package, and breaks on folders without an __init__.py.
+del gin.config._FILE_READERS[1:]
 
 
 class UserError(Exception):
@@ -68,9 +77,8 @@ def bind(gin_files: Sequence[str] = (), bindings: Sequence[str] = ()) -> None:
         UserError: a file is missing, or a name or value is wrong; the message says which, and the nearest right name.
     """
     gin.clear_config(clear_constants=True)
-    gin.add_config_file_search_path(str(Path(__file__).resolve().parent.parent))
     for file in gin_files:
-        if not Path(file).is_file() and not (Path(__file__).resolve().parent.parent / file).is_file():
+        if not Path(file).is_file() and not (ROOT / file).is_file():
             raise UserError(f"gin file {file}: no such file")
     try:
         gin.parse_config_files_and_bindings(
@@ -78,6 +86,26 @@ def bind(gin_files: Sequence[str] = (), bindings: Sequence[str] = ()) -> None:
         )
     except Exception as error:  # gin raises ValueError, TypeError, SyntaxError, NameError and OSError for a bad recipe
         raise UserError(_explain(str(error).strip(), gin_files)) from None
+
+
+def find_gin(file: str) -> Path:
+    """A gin file by its path from the working directory or from the repository's root. Raises UserError."""
+    for place in (Path(file), ROOT / file):
+        if place.is_file():
+            return place
+    raise UserError(f"gin file {file}: no such file")
+
+
+def gin_text(file: str) -> str:
+    """A gin file with its includes in their places, without comments: two recipes that read the same are the same."""
+    lines = []
+    for line in find_gin(file).read_text(encoding="utf-8").splitlines():
+        include = re.fullmatch(r"include\s+['\"](.+)['\"]", line.strip())
+        if include:
+            lines.append(gin_text(include.group(1)))
+        elif line.strip() and not line.lstrip().startswith("#"):
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def operative(*configs: Any) -> str:
@@ -99,7 +127,7 @@ def build(cls: type[T]) -> T:
 
 
 def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Parses `--gin_file=F` and `--gin.Name.field=value` (both repeatable) beside the parser's own flags, and binds them.
+    """Parses `--gin_file=F` and `--gin.Name.field=value`, both repeatable, beside the parser's own flags; binds them.
 
     Returns:
         The parsed flags, and the arguments that neither the parser nor gin knows.
@@ -156,6 +184,10 @@ def _quoted(binding: str) -> str:
 
 def _explain(message: str, gin_files: Sequence[str]) -> str:
     first = " ".join(line.strip() for line in message.splitlines() if line.strip())
+    if misspelt := re.match(r"Configurable '(\w+)' doesn't have a parameter named '(\w+)'", first):
+        names = [field.name for field in fields(gin.get_configurable(misspelt[1]))]
+        near = difflib.get_close_matches(misspelt[2], names, 1)
+        return f"recipe: {first} " + (f"Did you mean {near[0]}?" if near else f"It has {', '.join(names)}.")
     for word in first.replace("'", " ").replace('"', " ").replace("`", " ").split():
         near = difflib.get_close_matches(word.split(".")[0].rsplit("/", 1)[-1], CONFIGURABLES, 1, 0.75)
         if near and word.split(".")[0] not in CONFIGURABLES:

@@ -1,0 +1,189 @@
+"""Removes copyright headers, and puts placeholders for personal data and secrets.
+
+OpenCoder's transformation (paper section 2.1.3; its code wasn't released): over 15 % of code files begin with a
+copyright notice, which is removed from leading comments only; e-mail addresses, IP addresses, passwords and keys become
+`<email>`, `<ip_address>`, `<password>`, `<key>`. It runs before the filter, so that a small edit saves a file that a
+rule would drop whole. Shebang lines, encoding cookies, doc comments and docstrings stay.
+
+Cost: about 10 MB/s a core on Python source. Redacting twice changes nothing.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from beam_pipelines.code.comments import line_markers, scan
+from beam_pipelines.code.personal import KINDS, find
+from beam_pipelines.stage import BeamOptions, Drop, Manifest, Result, keep_rows, main, map_stage
+from opencoder_jax.recipe import configurable
+
+# Only words that a licence uses: a comment about "license files" is no licence.
+_NOTICE = re.compile(
+    "|".join(
+        [
+            r"copyright\b.{0,80}?(?:\d{4}|\(c\)|©|\bby\b)",
+            r"(?:\(c\)|©)\s*(?:copyright\s*)?\d{4}",
+            r"all rights reserved|spdx-license-identifier|public domain|free software",
+            r"licen[sc]ed (?:under|to)|permission is hereby granted|under the terms of|obtain a copy of the licen[sc]e",
+            r"redistributions?\b.{0,40}(?:use|source|binary)",
+            r"(?:general public|apache|mit|bsd(?:-style| \d-clause)?|mozilla public) licen[sc]e",
+            r"without warrant|warranties|as[- ]is\b.{0,20}basis|provided ['\"`]+as is",
+            r"see (?:the )?(?:accompanying )?(?:file )?(?:licen[sc]e|copying)\b|governed by .{0,40}licen[sc]e",
+        ]
+    ),
+    re.IGNORECASE | re.DOTALL,
+)
+# Comments that a tool reads: shebang, encoding cookie, build constraint, directive.
+_DIRECTIVE = re.compile(
+    r"#!|#[^\n]*coding[:=][ \t]*[-\w.]+|//go:|// \+build|# frozen_string_literal|# (?:cython|distutils):"
+)
+# What may stand before the first comment without ending the head of the file.
+_PROLOGUE = re.compile(r"\s*(?:<\?(?:php|xml)\b[^\n]*|@charset[^\n]*|<!doctype[^>\n]*>)?\s*", re.IGNORECASE)
+_DOC_TAG = re.compile(r"[@\\](?:file|fileoverview|param|returns?|brief|module|package|namespace|class)\b")
+
+
+@configurable
+@dataclass(frozen=True)
+class RedactConfig:
+    """What is redacted.
+
+    Attributes:
+        copyright: remove notices of copyright and licence at the head of a file.
+        kinds: of `personal.KINDS`, those that become placeholders.
+    """
+
+    copyright: bool = True
+    kinds: tuple[str, ...] = KINDS
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise ValueError(f"kinds={kind!r} isn't known; choose of {', '.join(KINDS)}")
+
+
+@dataclass(frozen=True)
+class Redact:
+    """The kernel: documents in, the same documents with redacted text out."""
+
+    config: RedactConfig
+
+    def __call__(self, documents: pa.RecordBatch) -> Result:
+        counts: dict[str, int] = {}
+        drops: list[Drop] = []
+        texts: list[str] = []
+        columns = [documents.column(name).to_pylist() for name in ("text", "language")]
+        for row, (text, language) in enumerate(zip(*columns, strict=True)):
+            redacted, hits = redact(text, language, self.config)
+            for kind in hits:
+                counts[f"redacted {kind}"] = counts.get(f"redacted {kind}", 0) + 1
+            texts.append(redacted)
+            if text and not redacted.strip():
+                drops.append(Drop(row, "only_copyright", "nothing is left without the notice"))
+        table = documents.set_column(
+            documents.schema.get_field_index("text"), documents.schema.field("text"), pa.array(texts, pa.large_string())
+        )
+        sizes = pa.array([len(text.encode()) for text in texts], pa.int64())
+        table = table.set_column(table.schema.get_field_index("bytes"), table.schema.field("bytes"), sizes)
+        return Result(keep_rows(table, drops) if drops else table, drops, counts)
+
+
+def redact(text: str, language: str, config: RedactConfig) -> tuple[str, list[str]]:
+    """The redacted text, and the kind of each thing that was removed or replaced ("copyright", "email", …)."""
+    hits: list[str] = []
+    if config.copyright:
+        shorter = remove_notice(text, language)
+        if shorter != text:
+            hits.append("copyright")
+            text = shorter
+    findings = [finding for finding in find(text, language) if finding.kind in config.kinds]
+    pieces, last = [], 0
+    for start, stop, kind in findings:
+        pieces += [text[last:start], f"<{kind}>"]
+        last = stop
+        hits.append(kind)
+    return "".join([*pieces, text[last:]]), hits
+
+
+def remove_notice(text: str, language: str) -> str:
+    """The text without the notices in its leading comments.
+
+    Of line comments, the paragraphs from the first to the last that speak of copyright go; a block comment goes whole,
+    unless it has documentation tags. Comments after the first line of code stay whatever they say.
+    """
+    for comment in reversed(list(_leading_comments(text, language))):
+        if _NOTICE.search(text, comment.start, comment.stop) and not _DIRECTIVE.match(text, comment.start):
+            if comment.lines:
+                text = _cut(text, *_notice_paragraphs(text, comment, line_markers(language)))
+            elif not _DOC_TAG.search(text, comment.start, comment.stop):
+                text = _cut(text, comment.start, comment.stop)
+    return text
+
+
+class _Comment(NamedTuple):
+    start: int
+    stop: int
+    lines: bool  # made of line comments, one below the other
+
+
+def _leading_comments(text: str, language: str) -> Iterator[_Comment]:
+    """The comments before the first code; a directive stands by itself."""
+    markers = line_markers(language)
+    prologue = _PROLOGUE.match(text)
+    end = prologue.end() if prologue else 0
+    block: _Comment | None = None
+    for span in scan(text, language):
+        if span.kind != "comment" or text[end : span.start].strip():
+            break
+        lines = bool(markers) and text.startswith(markers, span.start)
+        apart = text.count("\n", end, span.start) > 1
+        if block and block.lines and lines and not apart and not _DIRECTIVE.match(text, span.start):
+            block = _Comment(block.start, span.stop, True)
+        else:
+            if block:
+                yield block
+            block = _Comment(span.start, span.stop, lines)
+        if _DIRECTIVE.match(text, span.start):
+            yield block
+            block = None
+        end = span.stop
+    if block:
+        yield block
+
+
+def _notice_paragraphs(text: str, comment: _Comment, markers: tuple[str, ...]) -> tuple[int, int]:
+    """The stretch of a block of line comments from its first paragraph of notice to its last."""
+    paragraphs: list[tuple[int, int]] = []
+    place, fresh = comment.start, True
+    for line in text[comment.start : comment.stop].splitlines(keepends=True):
+        blank = not line.strip().lstrip("".join(markers)).strip("-=*# \t")
+        if not blank and fresh:
+            paragraphs.append((place, place))
+        place += len(line)
+        if not blank:
+            paragraphs[-1] = (paragraphs[-1][0], place)
+        fresh = blank
+    notices = [index for index, paragraph in enumerate(paragraphs) if _NOTICE.search(text, *paragraph)]
+    if not notices:  # the notice runs across an empty line
+        return comment.start, comment.stop
+    first, last = notices[0], notices[-1]
+    start = paragraphs[first][0] if first else comment.start
+    return start, paragraphs[last + 1][0] if last + 1 < len(paragraphs) else comment.stop
+
+
+def _cut(text: str, start: int, stop: int) -> str:
+    """Takes out whole lines where possible, and the blank lines that followed."""
+    line_start = text.rfind("\n", 0, start) + 1
+    before = text[:line_start] if not text[line_start:start].strip() else text[:start]
+    return before + text[stop:].lstrip("\r\n")
+
+
+def run(inputs: Sequence[str], output: str, config: RedactConfig, options: BeamOptions) -> Manifest:
+    """Writes the documents with notices removed and placeholders put."""
+    return map_stage("redact", Redact(config), inputs, output, config, options)
+
+
+if __name__ == "__main__":
+    main("beam_pipelines.code.redact")

@@ -1,0 +1,211 @@
+"""What the signals look at: one document as characters, lines, words, code, comments and syntax tree.
+
+Each view is made when a signal first asks for it and kept for the others, so a document is scanned once for each kind
+of view whatever the number of signals. The definitions are those of OpenCoder's filter (opc_data_filtering,
+document.py), without its defects: comments are found by `comments.scan` rather than by a hand scanner that takes the
+rest of a file for a comment, and words end at punctuation and underscores, without a natural-language tokenizer.
+"""
+
+import ast
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+
+from beam_pipelines.code.comments import Span, scan
+
+# For ASCII text: lower case, and a blank for whatever is neither letter nor digit.
+_ASCII_WORDS = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
+_TRIPLE = ('"""', "'''")
+_WORD = re.compile(r"[^\W_]+")
+
+# Where a node of Python's syntax tree keeps statements.
+_BLOCKS: dict[type[ast.AST], tuple[str, ...]] = {
+    ast.Module: ("body",),
+    ast.FunctionDef: ("body",),
+    ast.AsyncFunctionDef: ("body",),
+    ast.ClassDef: ("body",),
+    ast.With: ("body",),
+    ast.AsyncWith: ("body",),
+    ast.If: ("body", "orelse"),
+    ast.For: ("body", "orelse"),
+    ast.AsyncFor: ("body", "orelse"),
+    ast.While: ("body", "orelse"),
+    ast.Try: ("body", "handlers", "orelse", "finalbody"),
+    ast.TryStar: ("body", "handlers", "orelse", "finalbody"),
+    ast.ExceptHandler: ("body",),
+    ast.Match: ("cases",),
+    ast.match_case: ("body",),
+}
+
+
+class View:
+    """A document, lazily computed.
+
+    Attributes:
+        text: as stored.
+        language: linguist's name.
+        kind: code | data | text.
+        size: bytes of the text in UTF-8.
+    """
+
+    def __init__(self, text: str, language: str, kind: str, size: int) -> None:
+        self.text = text
+        self.language = language
+        self.kind = kind
+        self.size = size
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """All lines with their line breaks; a line break at the end opens no further line."""
+        return _lines(self.text)
+
+    @cached_property
+    def histogram(self) -> dict[str, int]:
+        """How often each character occurs."""
+        if not self.text.isascii():
+            return Counter(self.text)
+        counts = np.bincount(np.frombuffer(self.text.encode(), np.uint8), minlength=128)
+        return {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}
+
+    @cached_property
+    def visible(self) -> int:
+        """Characters that aren't white space."""
+        return sum(count for character, count in self.histogram.items() if not character.isspace())
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Runs of letters and digits, lower-cased and NFKC-normalised."""
+        if self.text.isascii():
+            return self.text.translate(_ASCII_WORDS).split()
+        return _WORD.findall(unicodedata.normalize("NFKC", self.text).lower())
+
+    @cached_property
+    def word_lengths(self) -> np.ndarray:
+        """Characters of each word, int64 [words]."""
+        return np.fromiter(map(len, self.words), np.int64, len(self.words))
+
+    @cached_property
+    def word_counts(self) -> dict[str, int]:
+        return Counter(self.words)
+
+    @cached_property
+    def grams(self) -> "Grams":
+        return Grams(self.words, self.word_lengths, self.word_counts)
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        return list(scan(self.text, self.language))
+
+    @cached_property
+    def comments(self) -> str:
+        """Comments and docstrings, one after the other."""
+        return "\n".join(self.text[span.start : span.stop] for span in self.spans if span.kind != "string")
+
+    @cached_property
+    def code(self) -> str:
+        """The text without its comments and docstrings."""
+        pieces, last = [], 0
+        for span in self.spans:
+            if span.kind != "string":
+                pieces.append(self.text[last : span.start])
+                last = span.stop
+        return "".join([*pieces, self.text[last:]])
+
+    @cached_property
+    def code_lines(self) -> list[str]:
+        """The lines of the code that hold something, stripped."""
+        return [stripped for line in self.code.split("\n") if (stripped := line.strip())]
+
+    @cached_property
+    def strings(self) -> list[str]:
+        """What stands in the string literals of the code; docstrings are comments."""
+        literals = (self.text[span.start : span.stop] for span in self.spans if span.kind == "string")
+        return [literal[3:-3] if literal[:3] in _TRIPLE else literal[1:-1] for literal in literals]
+
+    @cached_property
+    def statements(self) -> list[ast.stmt] | None:
+        """All statements of a Python document; None where this interpreter cannot parse it (Python 2 among others).
+
+        Expressions aren't visited: they are most of a tree and hold no statement.
+        """
+        try:
+            nodes: list[ast.AST] = [ast.parse(self.text)]
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+        for node in nodes:  # grows while it's read
+            for field in _BLOCKS.get(type(node), ()):
+                nodes += getattr(node, field)
+        return [node for node in nodes if isinstance(node, ast.stmt)]
+
+
+class Grams:
+    """Repeated word n-grams, for n from 2 to 10.
+
+    An n-gram can only occur twice if its first n - 1 words do, so each length looks at the survivors of the one before:
+    most of a document drops out at n = 2 or 3. Sequences are compared as 64-bit hashes.
+    """
+
+    LENGTHS = range(2, 11)
+
+    def __init__(self, words: list[str], lengths: np.ndarray, vocabulary: Iterable[str]) -> None:
+        ids = {word: number for number, word in enumerate(vocabulary)}
+        numbers = np.fromiter(map(ids.__getitem__, words), np.uint64, len(words))
+        self._ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self.chars = int(self._ends[-1])
+        self._top: dict[int, float] = {}
+        self._duplicate: dict[int, float] = {}
+        first, hashes = np.arange(len(words)), _mix(numbers)
+        single = hashes
+        for length in self.LENGTHS:
+            inside = first + length <= len(words)
+            first, hashes = first[inside], hashes[inside]
+            hashes = _mix(hashes + single[first + length - 1])
+            _, where, inverse, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
+            self._top[length] = self._share_of_top(first, where, counts, length)
+            repeated = counts[inverse] > 1
+            first, hashes = first[repeated], hashes[repeated]
+            self._duplicate[length] = self._share_of_covered(first, length)
+
+    def top(self, length: int) -> float:
+        """Characters in all copies of the most frequent n-gram, by all words' characters; 0 if it occurs once.
+
+        Of several most frequent ones the first in the text counts.
+        """
+        return self._top[length]
+
+    def duplicate(self, length: int) -> float:
+        """Characters of words in any n-gram that occurs twice or more (overlaps once), by all words' characters."""
+        return self._duplicate[length]
+
+    def _share_of_top(self, first: np.ndarray, where: np.ndarray, counts: np.ndarray, length: int) -> float:
+        most = int(counts.max()) if len(counts) else 0
+        if most < 2:
+            return 0.0
+        start = first[where[counts == most].min()]
+        return float(self._ends[start + length] - self._ends[start]) * most / self.chars
+
+    def _share_of_covered(self, first: np.ndarray, length: int) -> float:
+        if not len(first):
+            return 0.0
+        # The part of each n-gram that the one before it (they're in order) doesn't cover already.
+        stops = first + length
+        starts = np.maximum(first, np.concatenate([np.zeros(1, np.int64), stops[:-1]]))
+        return float((self._ends[stops] - self._ends[starts]).sum()) / self.chars
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64: spreads neighbouring numbers over 64 bits."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.split("\n")
+    last = lines.pop()
+    return [line + "\n" for line in lines] + ([last] if last else [])

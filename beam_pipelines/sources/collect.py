@@ -1,0 +1,379 @@
+"""Collects source files from folders: the raw documents of the corpus.
+
+OpenCoder keeps files of up to 8 MB whose type linguist knows, less a list of types of low quality (paper section 2.1.1).
+`--input=DIR` may be repeated; without it the machine's own Python serves as a corpus: the standard library, then the
+installed packages, each a repository. A file's repository is the nearest folder around it that holds `.git`, else the
+first folder below the input. Paths in documents are relative, so that documents are the same wherever the folder lies.
+
+The driver lists the folders; workers read the files and write the shards. Folders that hold no source (`.git`,
+`node_modules`) are counted and passed over; `__pycache__` is passed over in silence, as Python itself fills it while we
+run. Every other file becomes a document or a drop: symbolic_link (never followed), unreadable, empty, too_large,
+excluded_language, unknown_language, binary, not_utf8, beyond_corpus_size. A listing is compared by names, sizes and
+times of change: an unchanged folder isn't read again.
+"""
+
+import codecs
+import os
+import re
+import stat
+import sysconfig
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+import xxhash
+
+from beam_pipelines.documents import (
+    DROP_SCHEMA,
+    SCHEMA,
+    batches_of,
+    document_id,
+    shard_name,
+    shard_of,
+    write_shard,
+)
+from beam_pipelines.sources.languages import HEAD_BYTES, UNKNOWN, Language, identify
+from beam_pipelines.stage import (
+    BeamOptions,
+    Manifest,
+    Stage,
+    Tally,
+    gather_reports,
+    main,
+    merge_tallies,
+    report_shard,
+    run_shards,
+    tally_documents,
+    tally_drops,
+)
+from beam_pipelines.storage import Directory
+from opencoder_jax.recipe import UserError, configurable
+
+SKIPPED_FOLDERS = (".git", ".hg", ".svn", "node_modules")
+
+
+@configurable
+@dataclass(frozen=True)
+class CollectConfig:
+    """What is collected.
+
+    Attributes:
+        max_file_bytes: larger files are dropped; OpenCoder's 8 MB.
+        max_corpus_bytes: stop at this sum of file sizes, 0 for no limit. Inputs come in their order, the repositories
+            of an input from the smallest, the files of a repository in the order of their ids, which is random.
+        shards: of the output. A shard is held in memory while it's written.
+    """
+
+    max_file_bytes: int = 8_000_000
+    max_corpus_bytes: int = 0
+    shards: int = 8
+
+    def __post_init__(self) -> None:
+        if self.max_file_bytes < 1:
+            raise ValueError(f"max_file_bytes={self.max_file_bytes} must be at least 1")
+        if self.max_corpus_bytes < 0:
+            raise ValueError(f"max_corpus_bytes={self.max_corpus_bytes} must be 0 (no limit) or more")
+        if not 1 <= self.shards <= 99_999:
+            raise ValueError(f"shards={self.shards} must be between 1 and 99999")
+
+
+@dataclass(frozen=True)
+class CollectPlan:
+    """The configuration and a digest of what it was applied to: the manifest's `config`."""
+
+    config: CollectConfig
+    listing: str
+
+
+class Root(NamedTuple):
+    """A folder to collect from."""
+
+    folder: str
+    source: str  # what documents call it
+    repository: str = ""  # of all its files, if it's one repository
+
+
+class File(NamedTuple):
+    """A file that was listed, before anything was read."""
+
+    place: str  # where it is on this machine
+    path: str  # in its repository
+    repository: str
+    source: str
+    size: int
+    changed: int  # nanoseconds since 1970
+    reason: str = ""  # why it's dropped, as far as the listing tells
+
+    @property
+    def identifier(self) -> str:
+        """The document's id."""
+        return document_id(self.repository, self.path)
+
+
+def python_library() -> list[Root]:
+    """The running Python's standard library, then its installed packages."""
+    paths = sysconfig.get_paths()
+    folders = dict.fromkeys([paths["purelib"], paths["platlib"]])
+    return [Root(paths["stdlib"], "python", "cpython"), *(Root(folder, "packages") for folder in folders)]
+
+
+def list_files(roots: Iterable[Root], config: CollectConfig) -> tuple[list[File], dict[str, int]]:
+    """All files below the roots, and counts of the folders that were passed over.
+
+    Raises:
+        UserError: a root is missing or no folder, there is no file at all, or two files would be one document.
+    """
+    files: list[File] = []
+    counts: dict[str, int] = {}
+    for root in roots:
+        if not os.path.isdir(root.folder):
+            wrong = "is a file; give the folder that holds it" if os.path.exists(root.folder) else "no such folder"
+            raise UserError(f"input {root.folder}: {wrong}")
+        found = list(_walk(root, config, counts))
+        sizes: Counter[str] = Counter()
+        for file in found:
+            sizes[file.repository] += file.size
+        files += sorted(found, key=lambda file: (sizes[file.repository], file.repository, file.identifier))
+    if not files:
+        raise UserError(f"input {', '.join(root.folder for root in roots)}: no files in it")
+    seen: dict[str, File] = {}
+    for file in files:
+        other = seen.setdefault(file.identifier, file)
+        if other is not file:
+            raise UserError(
+                f"{other.place} and {file.place} are both {file.path} of a repository {file.repository}; "
+                "collect them in two runs, or rename a folder"
+            )
+    return _within_size(files, config.max_corpus_bytes), counts
+
+
+def _walk(root: Root, config: CollectConfig, counts: dict[str, int]) -> Iterator[File]:
+    top = os.path.abspath(root.folder)
+    name = root.repository or os.path.basename(top) or "root"
+    repositories = {top: (top, name)}  # folder -> its repository's folder and name
+
+    def unreadable(error: OSError) -> None:
+        counts["unreadable folder"] = counts.get("unreadable folder", 0) + 1
+
+    for folder, folders, names in os.walk(top, onerror=unreadable):
+        base, repository = repositories.pop(folder)
+        if ".git" in folders or ".git" in names:
+            base, repository = folder, name if folder == top else _relative(folder, top)
+        for child in sorted(folders):
+            place = os.path.join(folder, child)
+            if os.path.islink(place):
+                yield _listed(place, base, repository, root.source, config)
+            elif child == "__pycache__" or (root.repository and child in ("site-packages", "dist-packages")):
+                folders.remove(child)
+            elif child in SKIPPED_FOLDERS or child.endswith(".dist-info"):
+                folders.remove(child)
+                kind = "*.dist-info" if child.endswith(".dist-info") else child
+                counts[f"skipped folder {kind}"] = counts.get(f"skipped folder {kind}", 0) + 1
+            elif folder == top and base == top and not root.repository and ".git" not in folders:
+                repositories[place] = (place, child)
+            else:
+                repositories[place] = (base, repository)
+        for child in names:
+            yield _listed(os.path.join(folder, child), base, repository, root.source, config)
+
+
+def _listed(place: str, base: str, repository: str, source: str, config: CollectConfig) -> File:
+    try:
+        status = os.lstat(place)
+    except OSError:
+        return File(place, _relative(place, base), repository, source, 0, 0, "unreadable")
+    file = File(place, _relative(place, base), repository, source, status.st_size, status.st_mtime_ns)
+    if stat.S_ISLNK(status.st_mode):
+        return file._replace(reason="symbolic_link")
+    if not stat.S_ISREG(status.st_mode):
+        return file._replace(reason="unreadable")  # a pipe or a device: reading it might never end
+    if status.st_size == 0:
+        return file._replace(reason="empty")
+    if status.st_size > config.max_file_bytes:
+        return file._replace(reason="too_large")
+    kind = identify(place).kind
+    return file._replace(reason="excluded_language") if kind == "excluded" else file
+
+
+def _relative(place: str, base: str) -> str:
+    """POSIX path below a folder; bytes that are no UTF-8 are written as escapes."""
+    path = os.path.relpath(place, base).replace(os.sep, "/")
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _within_size(files: list[File], limit: int) -> list[File]:
+    """The files, those beyond the corpus's size marked as drops."""
+    if not limit:
+        return files
+    total = 0
+    marked = []
+    for file in files:
+        if not file.reason and identify(file.place) is not UNKNOWN:
+            total += file.size
+            file = file._replace(reason="beyond_corpus_size" if total > limit else "")
+        marked.append(file)
+    return marked
+
+
+def read_file(file: File, config: CollectConfig) -> tuple[str, Language, str, str]:
+    """Reads one file.
+
+    Returns:
+        (text, language, reason for a drop or "", encoding).
+    """
+    try:
+        with open(file.place, "rb") as stream:
+            head = stream.read(HEAD_BYTES)
+            language = identify(file.place, head)
+            if language.kind in ("unknown", "excluded"):
+                return "", language, f"{language.kind}_language", ""
+            data = head + stream.read(config.max_file_bytes + 1 - len(head))
+    except OSError:
+        return "", identify(file.place), "unreadable", ""
+    if len(data) > config.max_file_bytes:
+        return "", language, "too_large", ""
+    text, encoding = decode(data, language.name)
+    if text is None:
+        return "", language, encoding, ""
+    return text, language, "" if text.strip() else "empty", encoding
+
+
+_COOKIE = re.compile(rb"\A(?:[ \t\f]*#[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-\w.]+)")
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+
+def decode(data: bytes, language: str) -> tuple[str | None, str]:
+    """The text and the encoding's name, or None and the reason: "binary" or "not_utf8".
+
+    UTF-8 is tried first, but for a Python file that declares another encoding (PEP 263), and UTF-16 with its mark. What
+    is left is taken for Latin-1 if its other bytes stand alone, as accents in a Western text do; in a multi-byte
+    encoding, or in binary data, they come in rows.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _decoded(data, "utf-16") or (None, "binary")
+    if b"\0" in data:
+        return None, "binary"
+    declared = _COOKIE.match(data) if language == "Python" else None
+    for encoding in ([declared[1].decode("ascii", "replace")] if declared else []) + ["utf-8-sig"]:
+        if decoded := _decoded(data, encoding):
+            return decoded
+    other = [byte > 127 for byte in data]
+    alone = sum(here and not after for here, after in zip(other, [*other[1:], False], strict=True))
+    if alone < 0.8 * sum(other) or _CONTROL.search(data):
+        return None, "binary" if _CONTROL.search(data) else "not_utf8"
+    return _decoded(data, "cp1252") or _decoded(data, "latin-1") or (None, "not_utf8")
+
+
+def _decoded(data: bytes, encoding: str) -> tuple[str, str] | None:
+    try:
+        text = data.decode(codecs.lookup(encoding).name)
+        text.encode()  # refuses what isn't text for us: lone surrogates
+    except (UnicodeError, LookupError, ValueError):
+        return None
+    return text, "utf-8" if encoding == "utf-8-sig" else codecs.lookup(encoding).name
+
+
+class CollectShard(beam.DoFn):
+    """Reads the files of a shard, writes its documents and drops, and a report."""
+
+    def __init__(self, files: dict[int, list[File]], output: str, config: CollectConfig) -> None:
+        self.files = files
+        self.output = output
+        self.config = config
+
+    def process(self, shard: int) -> Iterator[int]:
+        """One shard number in, the same out."""
+        documents, drops, counts = collect(self.files.get(shard, []), self.config)
+        directory = Directory(self.output)
+        names = [shard_name("documents", shard, self.config.shards)]
+        batches = list(batches_of(pa.Table.from_pylist(documents, SCHEMA)))
+        write_shard(directory, names[0], batches, SCHEMA)
+        dropped = pa.RecordBatch.from_pylist(drops, DROP_SCHEMA)
+        tallies: list[Tally] = [tally_documents("in", dropped), tally_drops(dropped), {"count": counts}]
+        for batch in batches:
+            tallies += [tally_documents("in", batch), tally_documents("out", batch)]
+        if drops:
+            names.append(shard_name("drops", shard, self.config.shards))
+            write_shard(directory, names[1], [dropped], DROP_SCHEMA)
+        report_shard(directory, shard, merge_tallies(tallies), names)
+        yield shard
+
+
+Rows = list[dict[str, Any]]
+
+
+def collect(files: Iterable[File], config: CollectConfig) -> tuple[Rows, Rows, dict[str, int]]:
+    """Documents (rows of SCHEMA) and drops (rows of DROP_SCHEMA) in the order of their ids, and counts of encodings."""
+    documents: Rows = []
+    drops: Rows = []
+    counts: dict[str, int] = {}
+    for file in sorted(files, key=lambda file: file.identifier):
+        text, language, reason, encoding = "", identify(file.place), file.reason, ""
+        if not reason:
+            text, language, reason, encoding = read_file(file, config)
+        row = {
+            "id": file.identifier,
+            "path": file.path,
+            "repository": file.repository,
+            "language": language.name,
+        }
+        if reason:
+            drops.append(row | {"bytes": file.size, "reason": reason, "detail": f"{file.size} bytes"})
+            continue
+        if encoding != "utf-8":
+            counts[f"decoded {encoding}"] = counts.get(f"decoded {encoding}", 0) + 1
+        documents.append(
+            row
+            | {
+                "text": text,
+                "stars": 0,
+                "commit_time": 0,
+                "kind": language.kind,
+                "license": "",
+                "source": file.source,
+                "url": "",
+                "bytes": len(text.encode()),
+            }
+        )
+    return documents, drops, counts
+
+
+def run(inputs: Sequence[str], output: str, config: CollectConfig, options: BeamOptions) -> Manifest:
+    """Collects the folders `inputs`, or the running Python's library where there are none.
+
+    Raises:
+        UserError: a folder is missing, is a file, is empty, or holds no source code.
+    """
+    roots = [Root(folder, os.path.basename(os.path.abspath(folder))) for folder in inputs] or python_library()
+    files, counts = list_files(roots, config)
+    listing = xxhash.xxh3_128()
+    for file in files:
+        listing.update(repr((file.repository, file.path, file.size, file.changed, file.reason)).encode())
+
+    def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
+        shards: dict[int, list[File]] = {}
+        for file in files:
+            shards.setdefault(shard_of(file.identifier, config.shards), []).append(file)
+        total = sum(file.size for file in files if not file.reason)
+        run_shards("collect", directory, CollectShard(shards, output, config), config.shards, options, total)
+        tally, written = gather_reports(directory)
+        if not tally.get("out"):
+            raise UserError(_no_source(roots, files, tally))
+        return merge_tallies([tally, {"count": counts}]), written
+
+    return Stage("collect", __name__, CollectPlan(config, listing.hexdigest()), (), output).run(work)
+
+
+def _no_source(roots: Sequence[Root], files: Sequence[File], tally: Tally) -> str:
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(tally["drop"]["documents"].items()))
+    endings = Counter(Path(file.path).suffix or Path(file.path).name for file in files)
+    found = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(5))
+    return f"input {', '.join(root.folder for root in roots)}: no source code; found {found}; dropped as {reasons}"
+
+
+if __name__ == "__main__":
+    main("beam_pipelines.sources.collect")

@@ -1,0 +1,84 @@
+"""The language of a file, by GitHub linguist's tables: its name, its first line, its extension.
+
+OpenCoder keeps the files whose extension linguist knows, less a list of types of low quality, and calls each code, data
+or text (paper section 2.1.1 and the released type map). The tables are languages.json; make_languages.py makes it and
+language_choices.json says which language was chosen where linguist lists several. A look-up costs about a microsecond.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+HEAD_BYTES = 256  # of a file that `identify` may look at: the first line
+
+
+class Language(NamedTuple):
+    """What a file is written in."""
+
+    name: str  # linguist's name, or "unknown"
+    kind: str  # code | data | text | excluded | unknown
+
+
+UNKNOWN = Language("unknown", "unknown")
+
+_SHEBANG = re.compile(r"#!\s*(\S+)[ \t]*(.*)")
+_VERSION = re.compile(r"[-\d.]+$")
+
+
+class _Tables(NamedTuple):
+    kinds: dict[str, str]
+    filenames: dict[str, str]
+    extensions: dict[str, str]
+    candidates: dict[str, list[str]]  # the languages of an ambiguous extension
+    interpreters: dict[str, str]
+
+
+@cache
+def _tables() -> _Tables:
+    table = json.loads(Path(__file__).with_name("languages.json").read_text(encoding="utf-8"))
+    # Few extensions are written in mixed case (.4DForm); they are found by their lower case too.
+    extensions = {extension.lower(): name for extension, name in table["extensions"].items()}
+    extensions |= table["extensions"] | table["upper_case_extensions"]
+    return _Tables(table["kinds"], table["filenames"], extensions, table["candidates"], table["interpreters"])
+
+
+def identify(path: str, head: bytes | str = b"") -> Language:
+    """The language of a file from its path and the head of its content (HEAD_BYTES are enough).
+
+    A file name that linguist knows decides (Makefile, CMakeLists.txt). Then the extension, the longest first
+    (.blade.php before .php), as written and then in lower case; where several languages share it, a shebang that names
+    one of them decides. Last, the shebang alone. It never fails: what nothing tells is UNKNOWN.
+    """
+    tables = _tables()
+    filename = path.rsplit("/", 1)[-1]
+    name = tables.filenames.get(filename)
+    if name is None:
+        name = _by_extension(filename, head, tables) or _by_shebang(head, tables)
+    return Language(name, tables.kinds[name]) if name else UNKNOWN
+
+
+def _by_extension(filename: str, head: bytes | str, tables: _Tables) -> str | None:
+    start = filename.find(".")
+    while start >= 0:
+        written = filename[start:]
+        extension = written if written in tables.extensions else written.lower()
+        if extension in tables.extensions:
+            spoken = _by_shebang(head, tables) if extension in tables.candidates else None
+            return spoken if spoken in tables.candidates.get(extension, ()) else tables.extensions[extension]
+        start = filename.find(".", start + 1)
+    return None
+
+
+def _by_shebang(head: bytes | str, tables: _Tables) -> str | None:
+    text = head[:HEAD_BYTES].decode("latin-1") if isinstance(head, bytes) else head[:HEAD_BYTES]
+    match = _SHEBANG.match(text)
+    if not match:
+        return None
+    program = match[1].rsplit("/", 1)[-1]
+    if program == "env":
+        # `env -S VARIABLE=value python3 -u`: the first word that is neither an option nor a setting.
+        words = [word for word in match[2].split() if not word.startswith("-") and "=" not in word]
+        program = words[0].rsplit("/", 1)[-1] if words else ""
+    return tables.interpreters.get(program) or tables.interpreters.get(_VERSION.sub("", program))

@@ -1,0 +1,260 @@
+"""Verified snippets without a language model: functions of the corpus whose doctests pass.
+
+OpenCoder's annealing mixture has 2.71 B tokens of self-contained functions with tests, written by a strong model and
+kept only when the tests pass (section 2.2). Here the functions are found, not written: a top-level Python function with
+doctests is cut out with everything of its module that it needs, its doctests are run in the sandbox, and only what
+passes is kept. Each snippet ends in its doctests as assertions.
+"""
+
+import ast
+import doctest
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from beam_pipelines.documents import SCHEMA, document_id
+from beam_pipelines.manifest import Manifest
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.stage import Result, main, map_stage
+from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.sandbox.program import Limits, Program
+from opencoder_jax.sandbox.sandbox import Sandbox
+
+_CHECK = """
+
+import doctest as _doctest
+_test = _doctest.DocTestParser().get_doctest({docstring!r}, globals(), {name!r}, None, 0)
+_runner = _doctest.DocTestRunner(verbose=False, optionflags=_doctest.ELLIPSIS | _doctest.NORMALIZE_WHITESPACE)
+_failed, _attempted = _runner.run(_test, out=lambda text: None)
+assert _attempted and not _failed, (_failed, _attempted)
+"""
+
+
+@configurable
+@dataclass(frozen=True)
+class DoctestConfig:
+    """What is cut out, and how it's run.
+
+    Attributes:
+        max_lines: lines of a snippet, what the function needs included.
+        cpu_seconds: of one function's doctests.
+    """
+
+    max_lines: int = 60
+    cpu_seconds: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("max_lines", "cpu_seconds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A function with all that it needs.
+
+    Attributes:
+        source: a module of its own, without tests.
+        docstring: of the function, with its doctests.
+        assertions: those doctests that state a value, as `assert f(2) == 4`.
+    """
+
+    name: str
+    source: str
+    docstring: str
+    assertions: tuple[str, ...]
+
+    def check(self) -> str:
+        """A program that reaches its end only if the doctests and the assertions pass."""
+        return self.text() + _CHECK.format(docstring=self.docstring, name=self.name)
+
+    def text(self) -> str:
+        return self.source + ("\n\n\n" + "\n".join(self.assertions) if self.assertions else "") + "\n"
+
+
+def snippets(text: str, max_lines: int) -> Iterator[Snippet]:
+    """Cuts self-contained functions with doctests out of a Python module; none out of what isn't Python 3."""
+    if ">>> " not in text:
+        return
+    try:
+        module = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    lines = text.splitlines()
+    definitions = _definitions(module)
+    for function in module.body:
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        docstring = ast.get_docstring(function) or ""
+        if ">>> " not in docstring:
+            continue
+        try:
+            examples = doctest.DocTestParser().get_examples(docstring)
+        except ValueError:  # a malformed doctest
+            continue
+        needed = _needed(function, examples, definitions)
+        if needed is None:
+            continue
+        source = _source(needed, examples, lines)
+        if source.count("\n") < max_lines:
+            yield Snippet(function.name, source, docstring, tuple(_assertions(function.name, examples)))
+
+
+@dataclass(frozen=True)
+class RunDoctests:
+    """The kernel: of each document the snippets whose doctests pass."""
+
+    config: DoctestConfig
+
+    def __call__(self, documents: pa.RecordBatch) -> Result:
+        found = [
+            (row, snippet)
+            for row, document in enumerate(documents.select(["text", "language"]).to_pylist())
+            if document["language"] == "Python"
+            for snippet in snippets(document["text"], self.config.max_lines)
+        ]
+        counts = {"self-contained functions with doctests": len(found)}
+        rows = []
+        if found:
+            limits = Limits(cpu_seconds=self.config.cpu_seconds, wall_seconds=2.0 * self.config.cpu_seconds + 1)
+            with Sandbox(limits) as sandbox:
+                outcomes = dict(sandbox.map([Program(snippet.check()) for _, snippet in found]))
+            for number, (row, snippet) in enumerate(found):
+                status = outcomes[number].status
+                counts[f"doctests: {status}"] = counts.get(f"doctests: {status}", 0) + 1
+                if status == "ok":
+                    rows.append(_document(documents.slice(row, 1).to_pylist()[0], snippet))
+        return Result(pa.RecordBatch.from_pylist(rows, schema=SCHEMA), (), counts)
+
+
+def _document(origin: dict[str, object], snippet: Snippet) -> dict[str, object]:
+    path = f"{origin['path']}#{snippet.name}"
+    text = snippet.text()
+    return origin | {
+        "id": document_id(str(origin["repository"]), path),
+        "text": text,
+        "path": path,
+        "kind": "synthetic",
+        "source": "doctests",
+        "bytes": len(text.encode()),
+    }
+
+
+def _source(needed: Sequence[ast.stmt], examples: Sequence[doctest.Example], lines: list[str]) -> str:
+    """Imports first, with the names that are used alone; the rest as it was written."""
+    trees: list[ast.AST] = [*needed, *(ast.parse(example.source) for example in examples)]
+    used = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    imports, others = [], []
+    for node in needed:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias for alias in node.names if _bound_name(alias) in used]
+            imports.append(ast.unparse(_with_names(node, names)))
+        else:
+            others.append("\n".join(lines[first_line(node) - 1 : node.end_lineno]))
+    return "\n\n\n".join([*(["\n".join(imports)] if imports else []), *others])
+
+
+def _with_names(node: ast.Import | ast.ImportFrom, names: list[ast.alias]) -> ast.stmt:
+    return ast.Import(names) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, names, 0)
+
+
+def _bound_name(alias: ast.alias) -> str:
+    return (alias.asname or alias.name).split(".")[0]
+
+
+def _definitions(module: ast.Module) -> dict[str, ast.stmt]:
+    """Top-level names of a module and the one statement that defines each; names defined twice are left out."""
+    found: dict[str, ast.stmt] = {}
+    twice: set[str] = set()
+    for node in module.body:
+        for name in _defined_names(node):
+            if name in found:
+                twice.add(name)
+            found[name] = node
+    return {name: node for name, node in found.items() if name not in twice}
+
+
+def _defined_names(node: ast.stmt) -> list[str]:
+    match node:
+        case ast.Import() | ast.ImportFrom():
+            return [_bound_name(alias) for alias in node.names]
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.Assign():
+            return [target.id for target in node.targets if isinstance(target, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+        case _:
+            return []
+
+
+def _needed(
+    function: ast.FunctionDef, examples: Sequence[doctest.Example], definitions: dict[str, ast.stmt]
+) -> list[ast.stmt] | None:
+    """The statements of the module that a function and its examples need, in order, the function last.
+
+    None if one can't be had outside its package.
+    """
+    needed: set[ast.stmt] = {function}
+    queue: list[ast.AST] = [function]
+    for example in examples:
+        try:
+            queue.append(ast.parse(example.source))
+        except SyntaxError:
+            return None
+    while queue:
+        for node in ast.walk(queue.pop()):
+            if isinstance(node, ast.Name) and node.id in definitions and definitions[node.id] not in needed:
+                statement = definitions[node.id]
+                if isinstance(statement, ast.Import | ast.ImportFrom) and not _standard(statement):
+                    return None
+                needed.add(statement)
+                queue.append(statement)
+    ordered = sorted(needed - {function}, key=first_line)
+    if any(first_line(node) > first_line(function) and not isinstance(node, ast.FunctionDef) for node in ordered):
+        return None
+    return [*ordered, function]
+
+
+def _standard(node: ast.Import | ast.ImportFrom) -> bool:
+    """Whether an import needs the standard library alone."""
+    if isinstance(node, ast.ImportFrom):
+        return node.level == 0 and (node.module or "").split(".")[0] in sys.stdlib_module_names
+    return all(alias.name.split(".")[0] in sys.stdlib_module_names for alias in node.names)
+
+
+def first_line(node: ast.stmt) -> int:
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _assertions(name: str, examples: Sequence[doctest.Example]) -> Iterator[str]:
+    """`>>> f(2)` with `4` below becomes `assert f(2) == 4`, where the call stands alone and the value is a literal."""
+    for example in examples:
+        source, want = example.source.strip(), example.want.strip()
+        try:
+            call = ast.parse(source, mode="eval").body
+            ast.literal_eval(want)
+        except (SyntaxError, ValueError):
+            continue
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name):
+            continue
+        if "\n" not in source + want and _names(call) == {name}:
+            yield f"assert {source} == {want}"
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+
+
+def run(inputs: Sequence[str], output: str, config: DoctestConfig, options: BeamOptions) -> Manifest:
+    """Writes the snippets of the input's Python documents whose doctests pass."""
+    if len(inputs) != 1:
+        raise UserError(f"doctests reads one directory: got {len(inputs)} --input")
+    return map_stage("doctests", RunDoctests(config), inputs, output, config, options, megabytes_per_second=5.0)
+
+
+if __name__ == "__main__":
+    main("beam_pipelines.synthesis.doctests")

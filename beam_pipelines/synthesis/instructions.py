@@ -1,0 +1,116 @@
+"""Instructions without a language model: chats about functions whose doctests passed.
+
+OpenCoder's second tuning stage rests on verified pairs of task and solution (section 3.1, Educational-Instruct). A
+snippet gives up to three kinds: write the function from its description, say what it does, say what a call returns. What
+the assistant says is the function's own source, its docstring, or a value that was checked by running it.
+"""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from beam_pipelines.documents import SCHEMA, document_id
+from beam_pipelines.manifest import Manifest
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.stage import Drop, Result, main, map_stage
+from beam_pipelines.synthesis.doctests import first_line
+from opencoder_jax.recipe import UserError, configurable
+
+Message = dict[str, str]
+
+
+@configurable
+@dataclass(frozen=True)
+class InstructionsConfig:
+    """max_values: questions about values a function, at most."""
+
+    max_values: int = 3
+
+    def __post_init__(self) -> None:
+        if self.max_values < 0:
+            raise ValueError(f"max_values can't be negative: got {self.max_values}")
+
+
+def chats(snippet: str, max_values: int) -> Iterator[tuple[str, list[Message]]]:
+    """(kind, messages) of a snippet as synthesis/doctests.py writes it."""
+    module = ast.parse(snippet)
+    function = next(node for node in reversed(module.body) if isinstance(node, ast.FunctionDef))
+    prose = description(ast.get_docstring(function) or "")
+    checks = [node for node in module.body if isinstance(node, ast.Assert)]
+    code = _without_docstring(snippet, function, checks)
+    header = f"{function.name}({ast.unparse(function.args)})"
+    if prose:
+        task = f"Write a Python function `{header}`.\n\n{prose}"
+        if checks:
+            task += "\n\nIt must satisfy:\n" + "\n".join(ast.unparse(check) for check in checks[:3])
+        yield "write", _chat(task, f"```python\n{code}\n```")
+        yield "explain", _chat(f"What does this function do?\n\n```python\n{code}\n```", prose)
+    for number, check in enumerate(checks[:max_values]):
+        if isinstance(check.test, ast.Compare):
+            call, value = ast.unparse(check.test.left), ast.unparse(check.test.comparators[0])
+            yield f"value{number}", _chat(f"```python\n{code}\n```\n\nWhat does `{call}` return?", f"`{value}`")
+
+
+def description(docstring: str) -> str:
+    """A docstring's prose up to its first doctest, directive or section; "" if there's none."""
+    kept: list[str] = []
+    for line in docstring.strip().splitlines():
+        if re.match(r"\s*(>>>|\.\. |:\w+|Args:|Parameters$|Returns:?$|Examples?:?$|e\.g\.)", line):
+            break
+        kept.append(line.strip())
+    paragraphs = "\n".join(kept).strip().split("\n\n")
+    return paragraphs[0].strip().rstrip(":")
+
+
+def _chat(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _without_docstring(snippet: str, function: ast.FunctionDef, checks: Sequence[ast.Assert]) -> str:
+    lines = snippet.splitlines()
+    gone = {line for check in checks for line in range(check.lineno, (check.end_lineno or check.lineno) + 1)}
+    statement = function.body[0]
+    if len(function.body) > 1 and statement.lineno > first_line(function):
+        gone |= set(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+    return "\n".join(line for number, line in enumerate(lines, 1) if number not in gone).strip()
+
+
+@dataclass(frozen=True)
+class WriteChats:
+    """The kernel: snippets -> chats, each a document of kind "chat" whose text is a JSON list of messages."""
+
+    config: InstructionsConfig
+
+    def __call__(self, documents: pa.RecordBatch) -> Result:
+        rows: list[dict[str, Any]] = []
+        drops: list[Drop] = []
+        counts: dict[str, int] = {}
+        for row, document in enumerate(documents.to_pylist()):
+            found = list(chats(document["text"], self.config.max_values))
+            if not found:
+                drops.append(Drop(row, "no_description"))
+            for kind, messages in found:
+                text = json.dumps(messages, ensure_ascii=False)
+                path = f"{document['path']}/{kind}"
+                identifier = document_id(document["repository"], path)
+                change = {"id": identifier, "path": path, "text": text, "kind": "chat", "bytes": len(text.encode())}
+                rows.append(document | change)
+                name = f"chats: {kind.rstrip('0123456789')}"
+                counts[name] = counts.get(name, 0) + 1
+        return Result(pa.RecordBatch.from_pylist(rows, schema=SCHEMA), drops, counts)
+
+
+def run(inputs: Sequence[str], output: str, config: InstructionsConfig, options: BeamOptions) -> Manifest:
+    """Writes chats about the input's snippets."""
+    if len(inputs) != 1:
+        raise UserError(f"instructions reads one directory: got {len(inputs)} --input")
+    return map_stage("instructions", WriteChats(config), inputs, output, config, options)
+
+
+if __name__ == "__main__":
+    main("beam_pipelines.synthesis.instructions")

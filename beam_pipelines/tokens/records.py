@@ -1,0 +1,250 @@
+"""Writes token records: documents become tokens, in a fixed hashed order.
+
+A document is its tokens and the end-of-document token, all of them trained on. A conversation (kind "chat", whose text
+is a JSON list of messages) is encoded as ChatML, and only what the assistant says is trained on.
+
+Records are ordered by a hash of the document's id and a seed: a global shuffle that doesn't depend on workers, inputs'
+shards or the number of output shards. Text isn't moved for it: each input shard is encoded into one file of tokens,
+grouped by output shard (about 6 MB of text a second on one core); then each output shard collects its groups,
+sorts and writes them. A share of the documents, chosen by another hash of their ids, can be held out: run the stage
+once for part "train" and once for part "heldout".
+
+Reads: directories of documents, and last the tokenizer's directory. Writes: token records
+(opencoder_jax/data/token_records.py).
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from beam_pipelines.documents import DROP_SCHEMA, read_shard, shard_name, write_shard
+from beam_pipelines.manifest import Manifest, Tally, digest, merge_tallies, tally_documents, tally_drops
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.stage import Drop, Stage, drop_table, gather_reports, keep_rows, main, report_shard, run_shards
+from beam_pipelines.storage import Directory
+from opencoder_jax.data import chat
+from opencoder_jax.data.token_records import TOKENIZER, ShardWriter, index_bytes, metadata_files, shard_names
+from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.recipe import UserError, configurable
+
+# On one core, in megabytes of the documents' text.
+_ENCODE_MEGABYTES_PER_SECOND = 6.0
+_WRITE_MEGABYTES_PER_SECOND = 80.0
+
+# Encoded documents on their way to an output shard; no loss mask means that every token is trained on.
+_ENCODED = pa.schema(
+    [("shard", pa.int32()), ("key", pa.uint64()), ("tokens", pa.large_binary()), ("loss_mask", pa.large_binary())]
+)
+
+
+@configurable
+@dataclass(frozen=True)
+class TokenRecordsConfig:
+    """How records are laid out.
+
+    Attributes:
+        shards: number of output files; the order of records is the same for any number.
+        seed: of the order.
+        heldout: share of the documents that are held out, the same ones whatever the seed.
+        part: "train" writes the documents that aren't held out, "heldout" those that are.
+    """
+
+    shards: int = 256
+    seed: int = 0
+    heldout: float = 0.0
+    part: str = "train"
+
+    def __post_init__(self) -> None:
+        if self.shards < 1:
+            raise ValueError(f"shards must be at least 1; got {self.shards}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0; got {self.seed}")
+        if not 0 <= self.heldout < 1:
+            raise ValueError(f"heldout must be a share in 0 .. 1, 1 excluded; got {self.heldout}")
+        if self.part not in ("train", "heldout"):
+            raise ValueError(f'part must be "train" or "heldout"; got {self.part!r}')
+        if self.part == "heldout" and self.heldout == 0:
+            raise ValueError('part "heldout" has no documents while heldout is 0; set heldout to a share such as 0.01')
+
+
+def run(inputs: Sequence[str], output: str, config: TokenRecordsConfig, options: BeamOptions) -> Manifest:
+    """Encodes the documents of `inputs[:-1]` with the tokenizer in the directory `inputs[-1]`."""
+    if len(inputs) < 2:
+        raise UserError("records needs --input for documents, and a last --input for the tokenizer's directory")
+    *sources, tokenizer = inputs
+    name = f"token_records_{config.part}"
+
+    def encode(parts: Directory) -> tuple[Tally, dict[str, str]]:
+        manifests = [Manifest.read(source) for source in sources]
+        shards = [(source, name) for source, read in zip(sources, manifests, strict=True) for name in read.shards()]
+        size = sum(manifest.total("out", "bytes") for manifest in manifests)
+        step = EncodeShard(shards, tokenizer, parts.uri, config)
+        run_shards(f"{name}: encode", parts, step, len(shards), options, size, _ENCODE_MEGABYTES_PER_SECOND)
+        return gather_reports(parts)
+
+    def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
+        parts = directory.child("parts")
+        encoded = Stage(f"{name}_parts", __name__, config, tuple(inputs), parts.uri).run(encode)
+        if encoded.total("out", "documents") == 0:
+            raise UserError(f'{", ".join(sources)}: no documents for part "{config.part}"')
+        step = WriteShard(parts.uri, encoded.shards("encoded"), directory.uri, config.shards)
+        size = encoded.total("out", "bytes")
+        run_shards(f"{name}: write", directory, step, config.shards, options, size, _WRITE_MEGABYTES_PER_SECOND)
+        _, files = gather_reports(directory)
+        indices = [
+            np.load(io.BytesIO(directory.read_bytes(shard_names(shard, config.shards)[1])))
+            for shard in range(config.shards)
+        ]
+        rest = metadata_files(indices, Directory(tokenizer).read_bytes(TOKENIZER))
+        rest |= {drops: parts.read_bytes(drops) for drops in encoded.shards("drops")}
+        for file, content in rest.items():
+            directory.write_bytes(file, content)
+            files[file] = digest(directory, file)
+        parts.remove_tree()
+        return encoded.tally, files
+
+    return Stage(name, __name__, config, tuple(inputs), output).run(work)
+
+
+class EncodeShard(beam.DoFn):
+    """Encodes an input shard into one file, a row group for each output shard, and writes its drops and report."""
+
+    def __init__(self, shards: list[tuple[str, str]], tokenizer: str, output: str, config: TokenRecordsConfig) -> None:
+        self.shards = shards
+        self.tokenizer = tokenizer
+        self.output = output
+        self.config = config
+
+    def setup(self) -> None:
+        """Loads the tokenizer, once a worker."""
+        place = Directory(self.tokenizer)
+        if not place.exists(TOKENIZER):
+            raise UserError(
+                f"{self.tokenizer}: holds no {TOKENIZER}; the last --input must be the tokenizer's directory"
+            )
+        self.encoder = Tokenizer(place.read_bytes(TOKENIZER), f"{self.tokenizer}/{TOKENIZER}")
+
+    def process(self, number: int) -> Iterator[int]:
+        """Encodes the shard of this number."""
+        source, name = self.shards[number]
+        encoded: list[pa.RecordBatch] = []
+        dropped: list[pa.RecordBatch] = []
+        tallies: list[Tally] = []
+        for documents in read_shard(Directory(source), name):
+            table, drops, tally = encode_documents(documents, self.encoder, self.config)
+            encoded.append(table)
+            dropped.append(drops)
+            tallies.append(tally)
+        directory = Directory(self.output)
+        names = [shard_name("encoded", number, len(self.shards))]
+        write_shard(directory, names[0], _by_output_shard(encoded), _ENCODED)
+        if any(batch.num_rows for batch in dropped):
+            names.append(shard_name("drops", number, len(self.shards)))
+            write_shard(directory, names[1], dropped, DROP_SCHEMA)
+        report_shard(directory, number, merge_tallies(tallies), names)
+        yield number
+
+
+class WriteShard(beam.DoFn):
+    """Collects the records of an output shard from all encoded files, and writes them in the order of their hashes."""
+
+    def __init__(self, parts: str, names: list[str], output: str, shards: int) -> None:
+        self.parts = parts
+        self.names = names
+        self.output = output
+        self.shards = shards
+
+    def process(self, shard: int) -> Iterator[int]:
+        """Writes the output shard of this number."""
+        groups = []
+        for name in self.names:
+            with Directory(self.parts).read(name) as stream:
+                groups.append(pq.read_table(stream, filters=pc.field("shard") == shard, schema=_ENCODED))
+        table = pa.concat_tables(groups)
+        order = np.argsort(table.column("key").to_numpy(), kind="stable")
+        tokens, masks = table.column("tokens"), table.column("loss_mask")
+        directory = Directory(self.output)
+        name, index_name = shard_names(shard, self.shards)
+        with directory.atomic(name) as stream:
+            writer = ShardWriter(stream)
+            for row in order.tolist():
+                mask = masks[row].as_buffer()
+                writer.write(
+                    np.frombuffer(tokens[row].as_buffer(), "<i4"),
+                    None if mask is None else np.frombuffer(mask, np.uint8),
+                )
+        directory.write_bytes(index_name, index_bytes(writer.index()))
+        report_shard(directory, shard, {}, [name, index_name])
+        yield shard
+
+
+def encode_documents(
+    documents: pa.RecordBatch, tokenizer: Tokenizer, config: TokenRecordsConfig
+) -> tuple[pa.RecordBatch, pa.RecordBatch, Tally]:
+    """Encodes those documents of a batch that belong to the part.
+
+    Returns:
+        The encoded documents, the dropped ones, and the counts: documents in and out, drops, tokens per language, and
+        how many documents the other part has.
+    """
+    heldout = np.array([_share(identifier) < config.heldout for identifier in documents.column("id").to_pylist()], bool)
+    mine = documents.filter(pa.array(heldout if config.part == "heldout" else ~heldout))
+    rows: list[dict[str, Any]] = []
+    drops: list[Drop] = []
+    tokens_by_language: dict[str, int] = {}
+    columns = [mine.column(name).to_pylist() for name in ("id", "kind", "language", "text")]
+    for row, (identifier, kind, language, text) in enumerate(zip(*columns, strict=True)):
+        loss_mask = None
+        if kind == "chat":
+            try:
+                ids, spoken = chat.encode(tokenizer, chat.parse(text))
+            except ValueError as error:
+                drops.append(Drop(row, "not_a_conversation", str(error)))
+                continue
+            loss_mask = spoken.tobytes()
+        else:
+            ids = np.array([*tokenizer.encode(text), tokenizer.end_of_document], "<i4")
+        key = xxhash.xxh3_64_intdigest(identifier.encode(), seed=config.seed)
+        # The order of the keys is the order of the shards too.
+        shard = key * config.shards >> 64
+        rows.append({"shard": shard, "key": key, "tokens": ids.astype("<i4").tobytes(), "loss_mask": loss_mask})
+        tokens_by_language[language] = tokens_by_language.get(language, 0) + len(ids)
+    dropped = drop_table(mine, drops)
+    tally = merge_tallies(
+        [
+            tally_documents("in", mine),
+            tally_documents("out", keep_rows(mine, drops)),
+            tally_drops(dropped),
+            {
+                "tokens": tokens_by_language,
+                "count": {"documents of the other part": documents.num_rows - mine.num_rows},
+            },
+        ]
+    )
+    return pa.RecordBatch.from_pylist(rows, schema=_ENCODED), dropped, tally
+
+
+def _share(identifier: str) -> float:
+    """A number in 0 .. 1 for each document, independent of its place in the order."""
+    return xxhash.xxh3_64_intdigest(f"heldout/{identifier}".encode()) / 2**64
+
+
+def _by_output_shard(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The rows of all batches, one batch for each output shard that has any."""
+    table = pa.Table.from_batches(batches, _ENCODED).sort_by("shard").combine_chunks()
+    shards = table.column("shard").to_numpy()
+    cuts = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(shards)]
+    return [table.slice(a, b - a).to_batches()[0] for a, b in pairwise(cuts) if b > a]
+
+
+if __name__ == "__main__":
+    main("beam_pipelines.tokens.records")

@@ -1,0 +1,72 @@
+"""`python -m opencoder_jax VERB …`: the commands of this half of the house, one a line.
+
+A verb's module is imported only when the verb is called: `--help` needs no JAX, and nothing needs another's room.
+"""
+
+import difflib
+import importlib
+from typing import NamedTuple
+
+from opencoder_jax.recipe import UserError, run_command
+
+
+class Verb(NamedTuple):
+    """A command, whose module defines `main(argv: list[str]) -> None`."""
+
+    module: str
+    help: str
+    example: str
+
+
+VERBS = {
+    "cookbook": Verb(
+        "opencoder_jax.cookbook.command",
+        "the whole recipe, from source files to a tuned model and its report",
+        "--source=/path/to/repositories --output=runs/cookbook",
+    ),
+    "train": Verb(
+        "opencoder_jax.training.command",
+        "trains a model on token records",
+        "--gin_file=gin_configs/pretrain/opencoder_1p5b.gin --data=DIR --output=runs/pretrain",
+    ),
+    "generate": Verb(
+        "opencoder_jax.inference.command",
+        "completes a prompt",
+        '--checkpoint=runs/pretrain --prompt="def add(a, b):"',
+    ),
+    "eval": Verb(
+        "opencoder_jax.evaluation.command",
+        "scores samples, or a model, by running its programs",
+        "--benchmark_file=problems.jsonl --checkpoint=runs/pretrain --output=runs/scores",
+    ),
+}
+
+
+def main(argv: list[str]) -> None:
+    """Hands the arguments after the verb to its command.
+
+    Raises:
+        UserError: there is no such verb.
+    """
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+    elif name in VERBS:
+        importlib.import_module(VERBS[name].module).main(rest)
+    else:
+        near = difflib.get_close_matches(name, VERBS, 1, 0.5)
+        advice = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
+        raise UserError(f"unknown verb {name}; {advice}")
+
+
+def usage() -> str:
+    """Every verb with what it does and an example."""
+    width = max(map(len, VERBS))
+    lines = ["usage: python -m opencoder_jax VERB [flags]", ""]
+    for name, verb in VERBS.items():
+        lines += [f"  {name:{width}}  {verb.help}", f"  {'':{width}}  python -m opencoder_jax {name} {verb.example}"]
+    return "\n".join([*lines, "", "Each verb has a --help of its own."])
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,119 @@
+"""The recipe as a list: every step of the cookbook is a command that anyone can run alone.
+
+Read from the top, it's OpenCoder's order (sections 2 to 4 of the paper): raw code is cleaned, tokenised and trained on;
+the model is annealed on better data and tuned on verified instructions; before and after tuning it's scored. Each step
+reads directories that earlier steps wrote, and writes one.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from opencoder_jax.recipe import configurable
+
+# Token records, by the names that the mixtures of the training recipes use.
+RECORDS = ("refinecode", "refinecode_heldout", "algorithmic", "snippets", "instructions")
+
+
+@configurable
+@dataclass(frozen=True)
+class CookbookConfig:
+    """Which recipes the steps use.
+
+    Attributes:
+        pipelines, pretrain, anneal, tune, evaluate_base, evaluate_tuned: gin files.
+    """
+
+    pipelines: str = "gin_configs/cookbook.gin"
+    pretrain: str = "gin_configs/pretrain/cookbook.gin"
+    anneal: str = "gin_configs/anneal/cookbook.gin"
+    tune: str = "gin_configs/sft/cookbook.gin"
+    evaluate_base: str = "gin_configs/evaluate/cookbook_base.gin"
+    evaluate_tuned: str = "gin_configs/evaluate/cookbook_tuned.gin"
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value.endswith(".gin"):
+                raise ValueError(f"{name} must name a gin file: got {value!r}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        title: for people.
+        module: what `python -m` runs, with its verb if it has one.
+        arguments: its flags.
+        output: the directory that it writes.
+        inputs: the directories that it reads, all written by earlier steps.
+    """
+
+    title: str
+    module: str
+    arguments: tuple[str, ...]
+    output: Path
+    inputs: tuple[Path, ...] = ()
+
+    def command(self) -> str:
+        """What a user types."""
+        return f"python -m {self.module} {shlex.join(self.arguments)}"
+
+
+def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: Sequence[str]) -> list[Step]:
+    """All steps of a run, in order.
+
+    Args:
+        run: the directory of the run.
+        sources: folders of source code; none for the running Python's own.
+        overrides: `--gin.Name.field=value` flags, which go to every step.
+    """
+    data, tokens, train, scores = run / "data", run / "tokens", run / "train", run / "evaluation"
+
+    def pipeline(title: str, module: str, output: Path, *inputs: Path) -> Step:
+        flags = [f"--gin_file={config.pipelines}", *overrides, *(f"--input={path}" for path in inputs)]
+        return Step(title, f"beam_pipelines.{module}", (*flags, f"--output={output}"), output, inputs)
+
+    def tokenised(name: str, documents: Path, *flags: str) -> Step:
+        step = pipeline(f"tokenise: {name}", "tokens.records", tokens / name, documents, tokenizer)
+        return replace(step, arguments=(*step.arguments, *flags))
+
+    def trained(title: str, recipe: str, output: Path, start: Path | None = None) -> Step:
+        flags = [f"--gin_file={recipe}", *overrides, f"--data={tokens}", f"--output={output}"]
+        inputs = [tokens / name for name in RECORDS]
+        if start:
+            flags.append(f"--init_from={start}")
+            inputs.append(start)
+        return Step(title, "opencoder_jax train", tuple(flags), output, tuple(inputs))
+
+    def scored(title: str, recipe: str, model: Path, output: Path) -> Step:
+        flags = (f"--gin_file={recipe}", *overrides, f"--checkpoint={model}", f"--output={output}")
+        return Step(title, "opencoder_jax eval", flags, output, (model,))
+
+    collect = pipeline("collect source files", "sources.collect", data / "collect")
+    clean, tokenizer = data / "decontaminate", data / "tokenizer"
+    return [
+        replace(collect, arguments=(*collect.arguments, *(f"--input={source}" for source in sources))),
+        pipeline("drop exact duplicates", "code.exact_duplicates", data / "exact_duplicates", data / "collect"),
+        pipeline("drop near duplicates", "code.near_duplicates", data / "near_duplicates", data / "exact_duplicates"),
+        pipeline("redact notices and secrets", "code.redact", data / "redact", data / "near_duplicates"),
+        pipeline("compute signals", "code.signals", data / "signals", data / "redact"),
+        pipeline("filter by rules", "code.filter", data / "filter", data / "redact", data / "signals"),
+        pipeline("sample languages", "code.sample", data / "sample", data / "filter"),
+        pipeline("decontaminate", "decontaminate", clean, data / "sample"),
+        pipeline("select the algorithmic corpus", "synthesis.select", data / "algorithmic", clean),
+        pipeline("run doctests, keep what passes", "synthesis.doctests", data / "snippets", clean),
+        pipeline("write instructions", "synthesis.instructions", data / "instructions", data / "snippets"),
+        pipeline("train the tokenizer", "tokens.train_tokenizer", tokenizer, clean),
+        tokenised("refinecode", clean),
+        tokenised("refinecode_heldout", clean, "--gin.TokenRecordsConfig.part=heldout"),
+        tokenised("algorithmic", data / "algorithmic"),
+        tokenised("snippets", data / "snippets"),
+        tokenised("instructions", data / "instructions"),
+        trained("pretrain", config.pretrain, train / "pretrain"),
+        trained("anneal", config.anneal, train / "anneal", train / "pretrain"),
+        trained("tune on instructions", config.tune, train / "sft", train / "anneal"),
+        scored("score the annealed model", config.evaluate_base, train / "anneal", scores / "base"),
+        scored("score the tuned model", config.evaluate_tuned, train / "sft", scores / "tuned"),
+    ]

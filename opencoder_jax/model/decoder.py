@@ -1,0 +1,158 @@
+"""The network: a decoder in the shape of Llama, as OpenCoder is (arXiv 2411.04905, section 3.1).
+
+Read from the top: `Decoder` is embedding, layers, norm and head; `Layer` is attention and SwiGLU, each added to the stream.
+The weights of all layers are stacked on a leading axis and scanned, so that compiling costs the same at any depth.
+
+Each weight names its axes where it is made, in order: `axes=("layers", "width", "heads", "head_size")`. Which of them a mesh
+splits is the mesh's business (opencoder_jax/training/mesh.py). Parameters are float32; `config.dtype` is what
+the matrices are multiplied in.
+
+Shapes: B rows, S tokens in a row, W width, H heads, K heads of keys and values, D head size, F feed-forward width, V vocabulary,
+L layers, T slots of the cache.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from kernels.attention.attention import attention
+from opencoder_jax.model.config import ModelConfig
+
+
+class Cache(NamedTuple):
+    """The keys and values of every layer at every slot (a row's tokens so far), in the compute dtype."""
+
+    keys: Float[Array, "L B K T D"]
+    values: Float[Array, "L B K T D"]
+
+
+def normal(rngs: nnx.Rngs, std: float, **axes: int) -> nnx.Param:
+    """A weight drawn from a normal distribution; `axes` are its logical axes, in order, with their sizes."""
+    return nnx.Param(std * jax.random.normal(rngs.params(), tuple(axes.values())), axes=tuple(axes))
+
+
+def ones(**axes: int) -> nnx.Param:
+    """The scale of a norm, one at first."""
+    return nnx.Param(jnp.ones(tuple(axes.values())), axes=tuple(axes))
+
+
+class Layer(nnx.Module):
+    """One layer, or all of them: the weights carry a leading axis `layers`, and a scan hands out one at a time."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        std, layers, width, size = config.init_std, config.layers, config.width, config.head_size
+        self.attention_norm = ones(layers=layers, width=width)
+        self.query = normal(rngs, std, layers=layers, width=width, heads=config.heads, head_size=size)
+        self.key = normal(rngs, std, layers=layers, width=width, kv_heads=config.kv_heads, head_size=size)
+        self.value = normal(rngs, std, layers=layers, width=width, kv_heads=config.kv_heads, head_size=size)
+        self.output = normal(rngs, std, layers=layers, heads=config.heads, head_size=size, width=width)
+        self.ffn_norm = ones(layers=layers, width=width)
+        self.gate = normal(rngs, std, layers=layers, width=width, ffn=config.ffn_width)
+        self.up = normal(rngs, std, layers=layers, width=width, ffn=config.ffn_width)
+        self.down = normal(rngs, std, layers=layers, ffn=config.ffn_width, width=width)
+
+    def __call__(self, x: Float[Array, "B S W"], positions: Int[Array, "B S"]) -> Float[Array, "B S W"]:
+        q, k, v = self.heads(x, positions)
+        return self.after_attention(x, attention(q, k, v, positions))
+
+    def heads(
+        self, x: Float[Array, "B S W"], positions: Int[Array, "B S"]
+    ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
+        """Queries, keys and values; queries and keys are turned to their positions."""
+        x = rms_norm(x, self.attention_norm, self.config.norm_eps)
+        q = jnp.einsum("bsw,whd->bshd", x, self.query.astype(x.dtype))
+        k = jnp.einsum("bsw,wkd->bskd", x, self.key.astype(x.dtype))
+        v = jnp.einsum("bsw,wkd->bskd", x, self.value.astype(x.dtype))
+        theta = self.config.rope_theta
+        return rotate(q, positions, theta), rotate(k, positions, theta), v
+
+    def after_attention(self, x: Float[Array, "B S W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "B S W"]:
+        """Adds to the stream what attention mixed, then what the feed-forward makes of it."""
+        x = x + jnp.einsum("bshd,hdw->bsw", mixed, self.output.astype(x.dtype))
+        h = rms_norm(x, self.ffn_norm, self.config.norm_eps)
+        h = jax.nn.silu(h @ self.gate.astype(x.dtype)) * (h @ self.up.astype(x.dtype))
+        return x + h @ self.down.astype(x.dtype)
+
+
+class Decoder(nnx.Module):
+    """The whole network up to the final norm. Logits are `hidden @ head`, [W, V]; loss.py never holds all of them."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        self.embedding = normal(rngs, config.init_std, vocabulary=config.vocab_size, width=config.width)
+        self.layers = Layer(config, rngs)
+        self.final_norm = ones(width=config.width)
+        self.head = normal(rngs, config.init_std, width=config.width, vocabulary=config.vocab_size)
+
+    def __call__(
+        self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], remat: bool = False
+    ) -> Float[Array, "B S W"]:
+        """The final-normed hidden state of each token.
+
+        Args:
+            tokens: ids, B rows of S.
+            positions: of each token in its own document, from 0; a token sees its own document only.
+            remat: computes each layer again in the backward pass and keeps its input alone: memory for time.
+        """
+
+        def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
+            return layer(x, positions), None
+
+        x = self.embedding[...][tokens].astype(self.config.dtype)
+        x, _ = jax.lax.scan(jax.checkpoint(one_layer) if remat else one_layer, x, self.layers)
+        return rms_norm(x, self.final_norm, self.config.norm_eps)
+
+    def empty_cache(self, rows: int, slots: int) -> Cache:
+        """A cache for `rows` rows of at most `slots` tokens each."""
+        config = self.config
+        shape = (config.layers, rows, config.kv_heads, slots, config.head_size)
+        return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+
+    def decode(
+        self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], cache: Cache, slot: int | Int[Array, ""]
+    ) -> tuple[Float[Array, "B S W"], Cache]:
+        """The hidden states of S more tokens of each row, which take the slots from `slot` on.
+
+        All rows stand at the same slot, so a shorter row is padded on its left. A row whose first token stands at slot p
+        gives its token at slot i the position i - p, which tells attention where the row starts; padding has position 0.
+        """
+
+        def one_layer(carry: tuple[Array, Cache], item: tuple[Array, Layer]) -> tuple[tuple[Array, Cache], None]:
+            (x, cache), (index, layer) = carry, item
+            q, k, v = layer.heads(x, positions)
+            # The cache is carried, not scanned over: XLA then writes the new slots in place and copies nothing.
+            corner = (index, 0, 0, slot, 0)
+            keys = jax.lax.dynamic_update_slice(cache.keys, k.swapaxes(1, 2)[None], corner)
+            values = jax.lax.dynamic_update_slice(cache.values, v.swapaxes(1, 2)[None], corner)
+            mixed = attention(q, keys[index].swapaxes(1, 2), values[index].swapaxes(1, 2), positions, slot)
+            return (layer.after_attention(x, mixed), Cache(keys, values)), None
+
+        x = self.embedding[...][tokens].astype(self.config.dtype)
+        (x, cache), _ = jax.lax.scan(one_layer, (x, cache), (jnp.arange(self.config.layers), self.layers))
+        return rms_norm(x, self.final_norm, self.config.norm_eps), cache
+
+
+def rms_norm(x: Float[Array, "B S W"], scale: Float[Array, " W"], eps: float) -> Float[Array, "B S W"]:
+    """Divides by the root of the mean square, in float32."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    return (x32 * jax.lax.rsqrt(mean_square + eps) * scale[...]).astype(x.dtype)
+
+
+def rotate(x: Float[Array, "B S N D"], positions: Int[Array, "B S"], theta: float) -> Float[Array, "B S N D"]:
+    """Rotary embedding: pair (i, i + D/2) is turned by positions * theta^(-2i/D), the convention of Llama's published weights."""
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+    return jnp.concatenate((a * cos - b * sin, b * cos + a * sin), axis=-1).astype(x.dtype)
+
+
+def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:
+    """The decoder without its numbers: (graphdef, state of shapes and axes). Initialising, restoring and compiling start here."""
+    return nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))

@@ -1,0 +1,203 @@
+"""The few Linux system calls that the jail needs and Python 3.11 has no function for.
+
+Mechanism only: which of them are used, and in which order, is decided in `jail.py`. Each function raises OSError with
+the kernel's reason. Numbers are from the kernel's headers (include/uapi/linux: sched.h, mount.h, landlock.h,
+seccomp.h, capability.h, prctl.h; arch/*/include: unistd).
+"""
+
+import ctypes
+import os
+import platform
+import struct
+from collections.abc import Iterable, Sequence
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# sched.h
+NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
+_CLONE_THREAD = 0x00010000
+# prctl.h
+_SET_PDEATHSIG, _SET_SECCOMP, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _SECCOMP_FILTER = 1, 22, 24, 38, 2
+# mount.h
+_NOSUID, _NODEV, _RECURSIVE, _PRIVATE = 0x2, 0x4, 0x4000, 0x40000
+_AT_FDCWD, _AT_RECURSIVE, _ATTR_READ_ONLY, _ATTR_NOSUID = -100, 0x8000, 0x1, 0x2
+# The system calls younger than 2019 have the same number on every architecture.
+_MOUNT_SETATTR, _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 442, 444, 445, 446
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+    return result
+
+
+def _syscall(what: str, number: int, *arguments: int | bytes | None) -> int:
+    words = [ctypes.c_long(word) if isinstance(word, int) else ctypes.c_char_p(word) for word in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *words), what)
+
+
+def _prctl(what: str, option: int, *arguments: int) -> None:
+    words = [ctypes.c_ulong(word) for word in (*arguments, 0, 0, 0, 0)[:4]]
+    _checked(_libc.prctl(ctypes.c_int(option), *words), what)
+
+
+def unshare(flags: int) -> None:
+    """Moves this process (for NEW_PID: its next children) into new namespaces."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def set_namespace(descriptor: int, kind: int) -> None:
+    """Joins the namespace of `kind` that the open file of /proc/*/ns stands for."""
+    _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
+
+
+def _mount(source: bytes, target: str, kind: bytes | None, flags: int, data: bytes | None) -> None:
+    _checked(_libc.mount(source, os.fsencode(target), kind, ctypes.c_ulong(flags), data), f"mount on {target}")
+
+
+def private_mounts() -> None:
+    """What is mounted from here on stays in this mount namespace."""
+    _mount(b"none", "/", None, _RECURSIVE | _PRIVATE, None)
+
+
+def mount_memory(target: str, size: int) -> None:
+    """Mounts an empty memory file system of at most `size` bytes and 1,024 files, for this user alone."""
+    _mount(b"tmpfs", target, b"tmpfs", _NOSUID | _NODEV, f"size={size},nr_inodes=1024,mode=0700".encode())
+
+
+def mounts_read_only() -> None:
+    """Makes every mounted file system of this mount namespace read-only, all the way down from the root."""
+    attributes = struct.pack("QQQQ", _ATTR_READ_ONLY | _ATTR_NOSUID, 0, 0, 0)
+    _syscall("mount_setattr", _MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, len(attributes))
+
+
+def die_with_parent() -> None:
+    """This process gets SIGKILL when the thread that started it ends."""
+    _prctl("prctl(PR_SET_PDEATHSIG)", _SET_PDEATHSIG, 9)
+
+
+def no_new_privileges() -> None:
+    """From here on no execve gives privileges (setuid programs, file capabilities)."""
+    _prctl("prctl(PR_SET_NO_NEW_PRIVS)", _SET_NO_NEW_PRIVS, 1)
+
+
+def drop_capabilities() -> None:
+    """Gives up every capability for good: the bounding set as far as it is ours to drop, then all the others."""
+    for capability in range(64):
+        try:
+            _prctl("prctl(PR_CAPBSET_DROP)", _CAPBSET_DROP, capability)
+        except OSError:
+            break  # EINVAL: past the last one; EPERM: an ordinary user without a namespace has none to drop
+    _checked(_libc.capset(struct.pack("II", 0x20080522, 0), bytes(24)), "capset")
+
+
+# Landlock (landlock.h). Rights that later versions of the interface added are asked for only where the kernel knows
+# them.
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIRECTORY = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_READ = _READ_FILE | _READ_DIRECTORY
+_ALL_RIGHTS_OF_VERSION = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
+
+
+def landlock(read: Iterable[str], read_write: Iterable[str], read_write_files: Iterable[str]) -> None:
+    """Allows this process the files under these paths and no other; nothing may be executed. Missing paths are skipped.
+
+    What is open already stays usable. Needs `no_new_privileges` (or CAP_SYS_ADMIN).
+    """
+    version = _syscall("landlock", _LANDLOCK_CREATE, None, 0, 1)
+    every = _ALL_RIGHTS_OF_VERSION[min(version, 5)]
+    # Since version 6 a domain can also keep signals and abstract sockets inside.
+    attributes = struct.pack("QQQ", every, 0, 3) if version >= 6 else struct.pack("Q", every)
+    rules = _syscall("landlock", _LANDLOCK_CREATE, attributes, len(attributes), 0)
+    try:
+        allowed = dict.fromkeys(read, _READ)
+        allowed |= dict.fromkeys(read_write, every & ~_EXECUTE)
+        allowed |= dict.fromkeys(read_write_files, _READ_FILE | _WRITE_FILE)
+        for path, rights in allowed.items():
+            try:
+                beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except OSError:
+                continue
+            if not os.path.isdir(path):
+                rights &= _READ_FILE | _WRITE_FILE
+            try:
+                _syscall("landlock", _LANDLOCK_ADD, rules, 1, struct.pack("=Qi", rights, beneath), 0)
+            finally:
+                os.close(beneath)
+        _syscall("landlock", _LANDLOCK_RESTRICT, rules, 0)
+    finally:
+        os.close(rules)
+
+
+# seccomp. For each architecture: its audit number, clone, socketpair, and the calls that are refused, in this order:
+# fork, vfork (x86-64 only), execve, execveat; socket; ptrace, process_vm_readv, process_vm_writev, kcmp; mount,
+# umount2, pivot_root, chroot; unshare, setns; name_to_handle_at, open_by_handle_at; bpf, perf_event_open, userfaultfd;
+# add_key, request_key, keyctl; init_module, delete_module, finit_module, kexec_load, kexec_file_load, reboot.
+_FILTERS = {
+    "x86_64": (
+        (0xC000003E, 56, 53),
+        "57 58 59 322 41 101 310 311 312 165 166 155 161 272 308 303 304 321 298 323 248 249 250 175 176 313 246 320 169",
+    ),
+    "aarch64": (
+        (0xC00000B7, 220, 199),
+        "221 281 198 117 270 271 272 40 39 41 51 97 268 264 265 280 241 282 217 218 219 105 106 273 104 294 142",
+    ),
+}
+# Young calls, the same number everywhere: pidfd_send_signal; io_uring (3); the mount interface from open_tree to
+# fspick (6); pidfd_open, pidfd_getfd, mount_setattr.
+_YOUNG = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 438, 442)
+_CLONE3 = 435
+_LOAD, _AND, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_EPERM, _ENOSYS = 1, 38
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in struct seccomp_data
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+
+
+def seccomp() -> None:
+    """Refuses (EPERM) to start processes and programs, to open sockets, and kernel interfaces that no program needs.
+
+    Threads may be started, and socketpairs of streams made (asyncio needs one). Refusing `socket` also closes the
+    sockets that lie in the file system, which no network namespace hides and Landlock does not guard.
+
+    Raises:
+        OSError: the kernel has no seccomp, or the machine is neither x86-64 nor 64-bit ARM.
+    """
+    if platform.machine() not in _FILTERS:
+        raise OSError(_ENOSYS, f"no filter for {platform.machine()}")
+    (architecture, clone, socketpair), refused = _FILTERS[platform.machine()]
+    instructions: list[tuple[int, int, int, int]] = [  # code, jump if true, jump if false, constant
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_JUMP_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _ERRNO | _EPERM),  # 32-bit calls have other numbers
+        (_LOAD, 0, 0, _NUMBER),
+        (_JUMP_GREATER_EQUAL, 0, 1, 0x40000000),
+        (_RETURN, 0, 0, _ERRNO | _EPERM),  # so have x32 calls
+        # glibc goes back to clone, whose flags a filter can see.
+        *_return_if_equal(_CLONE3, _ERRNO | _ENOSYS),
+    ]
+    for number in (*map(int, refused.split()), *_YOUNG):
+        instructions += _return_if_equal(number, _ERRNO | _EPERM)
+    instructions += [
+        (_JUMP_EQUAL, 0, 4, clone),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        (_JUMP_SET, 0, 1, _CLONE_THREAD),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _ERRNO | _EPERM),
+        (_JUMP_EQUAL, 0, 4, socketpair),
+        (_LOAD, 0, 0, _SECOND_ARGUMENT),
+        (_AND, 0, 0, 0xF),
+        (_JUMP_EQUAL, 1, 0, 1),  # SOCK_STREAM: a datagram socket could still be pointed at another one
+        (_RETURN, 0, 0, _ERRNO | _EPERM),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
+    program = _FilterProgram(len(instructions), code)
+    _prctl("seccomp", _SET_SECCOMP, _SECCOMP_FILTER, ctypes.addressof(program))
+
+
+def _return_if_equal(number: int, action: int) -> Sequence[tuple[int, int, int, int]]:
+    return (_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, action)

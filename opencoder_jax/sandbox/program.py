@@ -1,0 +1,70 @@
+"""What goes into the sandbox and what comes out: programs, limits, outcomes. Both sides of the pipe share it."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
+
+Status = Literal[
+    "ok",  # the last statement was reached, in the process that was started for the program
+    "exception",  # an exception left the program; `error` is its class
+    "exited",  # the process ended by itself before the last statement: sys.exit, os._exit, whatever the exit code
+    "syntax_error",  # Python refused to compile it
+    "timeout",  # the wall clock or the CPU time ran out
+    "memory",  # MemoryError
+    "output_limit",  # more than Limits.output_bytes on stdout and stderr together
+    "killed",  # a signal ended it; `error` is the signal's name
+    "sandbox_error",  # the sandbox failed, the program was not judged: says nothing about the program
+]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use. A program and its candidate each have these limits; the wall clock they share.
+
+    The CPU time is the limit that means something: it hardly depends on what else the machine does. The wall clock is
+    for programs that sleep. The kernel counts CPU time in whole seconds.
+    """
+
+    cpu_seconds: int = 5
+    wall_seconds: float = 11.0
+    memory_bytes: int = 1 << 30  # address space
+    file_bytes: int = 16 << 20  # one file, and the whole private working directory
+    open_files: int = 64
+    output_bytes: int = 1 << 20  # stdout and stderr together
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise ValueError(f"Limits.{field.name}={value!r}: must be positive")
+        if self.cpu_seconds != int(self.cpu_seconds):
+            raise ValueError(f"Limits.cpu_seconds={self.cpu_seconds!r}: the kernel counts whole seconds; round up")
+        if self.memory_bytes < 64 << 20:
+            raise ValueError(f"Limits.memory_bytes={self.memory_bytes}: Python itself needs 64 MiB (67108864)")
+
+
+class Candidate(NamedTuple):
+    """An untrusted function: it lives in a second process, and the program calls it through `candidate(...)`."""
+
+    source: str  # defines the function
+    name: str  # of the function
+
+
+class Program(NamedTuple):
+    """A program to run. With a `candidate`, `source` is the judge: trusted, and alone in its own process."""
+
+    source: str
+    stdin: str = ""
+    candidate: Candidate | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended, never whether it was right: "ok" means only that its last statement was reached."""
+
+    status: Status
+    error: str = ""  # the exception's class, the signal's name, or what the sandbox could not do
+    stdout: str = ""  # at most Limits.output_bytes; undecodable bytes are replaced
+    stderr: str = ""  # its last 4,000 characters
+    seconds: float = 0.0  # wall clock
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0  # largest resident set

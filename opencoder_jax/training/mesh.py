@@ -1,0 +1,122 @@
+"""The mesh: which device holds which part of which array.
+
+The model names the axes of its weights ("width", "heads", ...) and knows nothing else; the batch has rows and positions.
+The two tables below say which axis of the mesh divides each of them, and that is the whole policy:
+
+    replica  copies of the model; rows of the batch are divided
+    fsdp     rows of the batch are divided, and so are weights and optimizer state (gathered layer by layer, when used)
+    context  positions of a row are divided
+    tensor   heads, feed-forward units and vocabulary are divided
+
+XLA's partitioner puts in the collectives. The same recipe runs on one device, where every table entry means nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from math import prod
+
+import jax
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from opencoder_jax.recipe import configurable
+
+AXES = ("replica", "fsdp", "context", "tensor")
+
+# Logical axis of a weight -> axis of the mesh. Two axes of one weight must not meet on the same mesh axis.
+WEIGHT_AXES: Mapping[str, str | None] = {
+    "layers": None,
+    "vocabulary": "tensor",
+    "width": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_size": None,
+    "ffn": "tensor",
+}
+BATCH_AXES = PartitionSpec(("replica", "fsdp"), "context")  # [rows, length]
+
+
+@configurable
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh's axes, in devices; at most one of them may be -1: all devices that the others leave."""
+
+    replica: int = 1
+    fsdp: int = -1
+    context: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        for axis, size in zip(AXES, astuple(self), strict=True):
+            if size < 1 and size != -1:
+                raise ValueError(f"{axis}={size}: a mesh axis has 1 device or more, or -1 for the rest")
+        if astuple(self).count(-1) > 1:
+            raise ValueError(f"{self}: only one axis can be -1 (the rest of the devices)")
+
+    def sizes(self, devices: int) -> tuple[int, int, int, int]:
+        """The four sizes on that many devices, in the order of AXES.
+
+        Raises:
+            ValueError: the sizes don't multiply to `devices`.
+        """
+        given = prod(size for size in astuple(self) if size != -1)
+        rest = devices // given
+        replica, fsdp, context, tensor = (rest if size == -1 else size for size in astuple(self))
+        if replica * fsdp * context * tensor != devices:
+            raise ValueError(f"{self} doesn't fit {devices} devices; change a size, or set one to -1 (the rest)")
+        return replica, fsdp, context, tensor
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices (or those given), for `jax.set_mesh`; XLA's partitioner chooses inner shardings."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(config.sizes(len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def data_parallel(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are divided."""
+    return mesh.shape["replica"] * mesh.shape["fsdp"]
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array [rows, length]."""
+    return NamedSharding(mesh, BATCH_AXES)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def weight_sharding(mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
+    """The sharding of a weight whose logical axes are `axes`.
+
+    Raises:
+        ValueError: an axis that the table doesn't know, or a size that its mesh axis doesn't divide.
+    """
+    for axis, size in zip(axes, shape, strict=True):
+        if axis not in WEIGHT_AXES:
+            raise ValueError(f"weight axis {axis!r} isn't in WEIGHT_AXES of opencoder_jax/training/mesh.py")
+        over = WEIGHT_AXES[axis]
+        if over is not None and size % mesh.shape[over]:
+            raise ValueError(f"{axis} {size} can't be divided by {over}={mesh.shape[over]}; change MeshConfig.{over}")
+    return NamedSharding(mesh, PartitionSpec(*(WEIGHT_AXES[axis] for axis in axes)))
+
+
+def optimizer_shardings(
+    transformation: optax.GradientTransformation, optimizer: PyTree, weights: PyTree, mesh: Mesh
+) -> PyTree:
+    """Shardings of an optimizer's state: each moment lies as its weight does, counters lie everywhere.
+
+    Args:
+        optimizer: the state, or its abstract shapes.
+        weights: the weights' shardings, a tree with the weights' structure.
+    """
+    return optax.tree_utils.tree_map_params(
+        transformation,
+        lambda _, sharding: sharding,
+        optimizer,
+        weights,
+        transform_non_params=lambda _: replicated(mesh),
+    )

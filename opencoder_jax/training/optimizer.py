@@ -1,0 +1,95 @@
+"""AdamW and the learning rate, stage by stage.
+
+OpenCoder follows the warm-up, stable, decay schedule of MiniCPM. The stages are runs of their own here, each a small
+recipe, so a schedule is a function of the stage's own step: "stable" warms up and stays (pretraining; it may be
+prolonged at any time), "exponential" falls from the peak to the final rate over the stage (annealing), "cosine" warms
+up and falls to the final rate (instruction tuning).
+
+The rate is applied by the training step, not inside Optax: it depends on the step alone, and so a stage can take over
+the moments of the stage before it while its schedule starts anew. Moments are float32: 8 bytes a parameter.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from opencoder_jax.recipe import configurable
+
+SCHEDULES = ("stable", "exponential", "cosine")
+
+
+@configurable
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with decoupled weight decay and clipping by the global norm; the defaults are OpenCoder's pretraining.
+
+    Warm-up and peak are published (arXiv 2411.04905, training details). The paper leaves beta1, beta2, epsilon,
+    weight_decay and clip_norm unsaid: those are ours, the usual values of Llama-like models.
+    """
+
+    peak_learning_rate: float = 3e-4
+    warmup_steps: int = 2000
+    schedule: str = "stable"
+    final_learning_rate: float = 0.0  # where "exponential" and "cosine" end
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule={self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        if self.peak_learning_rate <= 0:
+            raise ValueError(f"peak_learning_rate={self.peak_learning_rate}: must be above 0")
+        if not 0 <= self.final_learning_rate <= self.peak_learning_rate:
+            raise ValueError(f"final_learning_rate={self.final_learning_rate}: must lie between 0 and the peak")
+        if self.schedule == "exponential" and self.final_learning_rate == 0:
+            raise ValueError("final_learning_rate=0.0: an exponential decay never reaches 0; OpenCoder ends at 1e-5")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps={self.warmup_steps}: must be 0 or more")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must lie in [0, 1)")
+        for name in ("epsilon", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay={self.weight_decay}: must be 0 or more")
+
+
+def learning_rate(config: OptimizerConfig, steps: int, step: Int[Array, ""] | int) -> Float[Array, ""]:
+    """The rate of update number `step` (from 0) in a stage of `steps` updates.
+
+    The warm-up is linear and its first update is not lost: update t has (t + 1) / warmup_steps of the peak.
+    An exponential stage without warm-up is OpenCoder's annealing: peak * (final / peak) ** (t / steps).
+    """
+    peak, final = config.peak_learning_rate, config.final_learning_rate
+    warm = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
+    decayed = jnp.clip((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0, 1.0)
+    if config.schedule == "exponential":
+        return warm * peak * (final / peak) ** decayed
+    if config.schedule == "cosine":
+        return warm * (final + (peak - final) * (1 + jnp.cos(jnp.pi * decayed)) / 2)
+    return warm * peak
+
+
+def decay_mask(axes: PyTree[tuple[str, ...]]) -> PyTree[bool]:
+    """Which weights decay: matrices do, and the scales of the norms (one axis beside the stacked layers) don't."""
+    return jax.tree.map(lambda names: len(set(names) - {"layers"}) > 1, axes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def adamw(config: OptimizerConfig, mask: PyTree[bool]) -> optax.GradientTransformation:
+    """Gradients to updates for a learning rate of 1; the caller scales them by minus the learning rate.
+
+    Args:
+        mask: which weights decay, see `decay_mask`.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
+        optax.add_decayed_weights(config.weight_decay, mask),
+    )

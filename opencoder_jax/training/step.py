@@ -1,0 +1,134 @@
+"""One update of the weights, as a pure function of a recipe, a state and a batch.
+
+Nothing here is compiled or placed: `loop.py` jits these functions with the shardings of `abstract_state`, which is the
+one description of a state that initialising, restoring and compiling ahead of time share. Parameters, gradients and
+moments are float32 (16 bytes a parameter while a step runs); the matrices are multiplied in `ModelConfig.dtype`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int, PyTree
+
+from opencoder_jax.data.batches import Batch
+from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.model.decoder import Decoder, abstract
+from opencoder_jax.model.loss import cross_entropy
+from opencoder_jax.training import mesh as meshes
+from opencoder_jax.training.optimizer import adamw, decay_mask, learning_rate
+from opencoder_jax.training.run import Recipe
+
+
+class TrainState(NamedTuple):
+    """All that changes while a model is trained. The position in the data is the step, so nothing else is needed."""
+
+    step: Int[Array, ""]  # updates made so far in this stage
+    parameters: PyTree[Float[Array, "..."]]  # nested dictionaries, named as the decoder's attributes
+    optimizer: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    """What an update tells: the batch's mean loss in nats a token, and the gradient's norm before clipping."""
+
+    loss: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    learning_rate: Float[Array, ""]
+
+
+def weight_axes(config: ModelConfig) -> PyTree[tuple[str, ...]]:
+    """The logical axes of each weight, as its initialiser in the model names them."""
+    _, state = abstract(config)
+    is_weight = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
+    return nnx.to_pure_dict(jax.tree.map(lambda weight: weight.get_metadata()["axes"], state, is_leaf=is_weight))
+
+
+def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
+    """The recipe's optimizer; norms don't decay."""
+    return adamw(recipe.optimizer, decay_mask(weight_axes(recipe.model)))
+
+
+def initial_state(recipe: Recipe) -> TrainState:
+    """Step 0: weights drawn from `TrainConfig.seed`, the same on every mesh."""
+    parameters = nnx.to_pure_dict(nnx.split(Decoder(recipe.model, nnx.Rngs(recipe.train.seed)))[1])
+    return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer_of(recipe).init(parameters))
+
+
+def abstract_state(recipe: Recipe, mesh: Mesh) -> TrainState:
+    """The state's shapes, dtypes and shardings, without its numbers.
+
+    Raises:
+        ValueError: a weight can't be divided over the mesh; the message says which size and which mesh axis.
+    """
+    shapes = jax.eval_shape(lambda: initial_state(recipe))
+    weights = jax.tree.map(
+        lambda shape, axes: meshes.weight_sharding(mesh, axes, shape.shape), shapes.parameters, weight_axes(recipe.model)
+    )
+    shardings = TrainState(
+        meshes.replicated(mesh),
+        weights,
+        meshes.optimizer_shardings(optimizer_of(recipe), shapes.optimizer, weights, mesh),
+    )
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, shardings
+    )
+
+
+def summed_loss(
+    graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The summed loss of a batch in nats, and how many targets it has. Needs `jax.set_mesh`, as `train_step` does."""
+
+    return _over_passes(recipe, batch, partial(_loss, graphdef, recipe, parameters)), jnp.sum(batch.loss_mask)
+
+
+def train_step(
+    graphdef: nnx.GraphDef, recipe: Recipe, state: TrainState, batch: Batch
+) -> tuple[TrainState, StepMetrics]:
+    """One update: the mean loss over the batch's targets, its gradient, AdamW. Needs `jax.set_mesh`.
+
+    A batch too large for the memory is gone through in passes of `TrainConfig.micro_batch` rows on each data-parallel
+    device; the gradient is that of the whole batch, whatever the number of passes (up to rounding).
+    """
+    targets = jnp.maximum(jnp.sum(batch.loss_mask), 1.0)
+
+    def mean_loss(parameters: PyTree, part: Batch) -> Float[Array, ""]:
+        return _loss(graphdef, recipe, parameters, part) / targets
+
+    loss, gradient = _over_passes(recipe, batch, partial(jax.value_and_grad(mean_loss), state.parameters))
+
+    rate = learning_rate(recipe.optimizer, recipe.train.steps, state.step)
+    updates, optimizer = optimizer_of(recipe).update(gradient, state.optimizer, state.parameters)
+    parameters = jax.tree.map(lambda weight, update: weight - rate * update, state.parameters, updates)
+    metrics = StepMetrics(loss, optax.global_norm(gradient), rate)
+    return TrainState(state.step + 1, parameters, optimizer), metrics
+
+
+def _loss(graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch) -> Float[Array, ""]:
+    decoder = nnx.merge(graphdef, parameters)
+    hidden = decoder(batch.tokens, batch.positions, remat=recipe.train.remat)
+    return cross_entropy(hidden, decoder.head[...], batch.targets, batch.loss_mask, recipe.train.loss_chunk)[0]
+
+
+def _over_passes(recipe: Recipe, batch: Batch, compute: Callable[[Batch], PyTree]) -> PyTree:
+    """The sum of `compute` over the passes that a batch is gone through in."""
+    rows = len(batch.tokens)
+    passes = recipe.train.passes(rows, meshes.data_parallel(jax.sharding.get_abstract_mesh()))
+    if passes == 1:
+        return compute(batch)
+
+    def divide(x: Array) -> Array:
+        # A pass takes every passes-th row: so no row moves to another device.
+        x = x.reshape(rows // passes, passes, *x.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(None, *meshes.BATCH_AXES))
+
+    def one_pass(total: PyTree, part: Batch) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, compute(part)), None
+
+    nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(compute, batch))
+    return jax.lax.scan(one_pass, nothing, jax.tree.map(divide, batch))[0]

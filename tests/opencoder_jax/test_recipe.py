@@ -1,0 +1,233 @@
+"""Recipes: what binds, what wins, and how a mistake is told."""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opencoder_jax.recipe import UserError, bind, build, configurable, operative, parse_flags, refuse_unknown
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@configurable
+@dataclass(frozen=True)
+class OvenConfig:
+    heat: float = 200.0
+    bread: str = "rye"
+    phases: tuple[tuple[int, int], ...] = ((0, 20),)
+
+    def __post_init__(self) -> None:
+        if self.heat > 300:
+            raise ValueError(f"heat={self.heat}: the oven melts; take at most 300")
+
+
+def write(path: Path, *lines: str) -> str:
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def refused(*bindings: str) -> str:
+    with pytest.raises(UserError) as caught:
+        bind((), bindings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_file_binds_some_fields_and_leaves_the_others(tmp_path: Path) -> None:
+    bind([write(tmp_path / "oven.gin", "OvenConfig.heat = 180.0", "OvenConfig.phases = ((0, 5), (5, 30))")])
+    assert build(OvenConfig) == OvenConfig(180.0, "rye", ((0, 5), (5, 30)))
+
+
+def test_binding_again_forgets_what_was_bound() -> None:
+    bind((), ["OvenConfig.heat=180"])
+    bind()
+    assert build(OvenConfig) == OvenConfig()
+
+
+def test_a_flag_wins_over_the_last_file_and_that_over_the_first_and_its_include(tmp_path: Path) -> None:
+    base = write(tmp_path / "base.gin", "OvenConfig.heat = 1.0", "OvenConfig.bread = 'a'", "OvenConfig.phases = ()")
+    first = write(tmp_path / "first.gin", f"include '{base}'", "OvenConfig.heat = 2.0", "OvenConfig.bread = 'b'")
+    second = write(tmp_path / "second.gin", "OvenConfig.heat = 3.0")
+    bind([first, second])
+    assert build(OvenConfig) == OvenConfig(3.0, "b", ())
+    bind([first, second], ["OvenConfig.heat=4.0"])
+    assert build(OvenConfig) == OvenConfig(4.0, "b", ())
+
+
+def test_a_caller_wins_over_every_recipe() -> None:
+    bind((), ["OvenConfig.heat=180"])
+    assert OvenConfig(heat=90.0).heat == 90.0
+
+
+def test_recipes_of_the_repository_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    published = "gin_configs/models/opencoder_1p5b.gin"
+    bind([published])
+    bind([write(tmp_path / "derived.gin", f"include '{published}'", "OvenConfig.heat = 7.0")])
+    assert build(OvenConfig).heat == 7.0
+
+
+@pytest.mark.parametrize(
+    ("binding", "bread"),
+    [("rye", "rye"), ("'rye'", "rye"), ('"rye"', "rye"), ("runs/a b", "runs/a b"), ("a=b", "a=b"), ("it's", "it's")],
+)
+def test_a_string_needs_no_quotes_that_the_shell_would_strip(binding: str, bread: str) -> None:
+    bind((), [f"OvenConfig.bread={binding}"])
+    assert build(OvenConfig).bread == bread
+
+
+def test_a_name_of_a_room_that_is_not_loaded_is_no_mistake() -> None:
+    program = "from opencoder_jax.recipe import bind; bind((), ['TrainConfig.steps=10', 'ModelConfig.layers=2'])"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_a_misspelt_name_is_told_with_the_nearest() -> None:
+    message = refused("TrianConfig.steps=10")
+    assert "TrianConfig" in message
+    assert message.endswith("Did you mean TrainConfig?")
+
+
+@pytest.mark.parametrize(
+    ("field", "advice"), [("heet", "Did you mean heat?"), ("colour", "It has heat, bread, phases.")]
+)
+def test_a_misspelt_field_is_told_with_the_nearest_or_all(field: str, advice: str) -> None:
+    message = refused(f"OvenConfig.{field}=10")
+    assert "OvenConfig" in message
+    assert message.endswith(advice)
+
+
+def test_a_misspelt_name_in_a_file_is_told_with_the_file(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "bad.gin", "OvenConfig.heat = 1.0", "Zzz.steps = 10")
+    with pytest.raises(UserError, match=r"Zzz.*bad\.gin"):
+        bind([recipe])
+
+
+@pytest.mark.parametrize("text", ["OvenConfig.heat = = 1", "OvenConfig.heat", "OvenConfig.heat = (1", "\0", "1 = 2"])
+def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"bad\.gin"):
+        bind([write(tmp_path / "bad.gin", text)])
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^gin file nowhere/at_all\.gin: no such file$"):
+        bind(["nowhere/at_all.gin"])
+    with pytest.raises(UserError, match=r"missing\.gin"):
+        bind([write(tmp_path / "outer.gin", "include 'missing.gin'")])
+
+
+def test_a_value_that_the_configuration_refuses_is_told_in_its_words() -> None:
+    bind((), ["OvenConfig.heat=400"])
+    with pytest.raises(UserError, match=r"^OvenConfig: heat=400: the oven melts; take at most 300$"):
+        build(OvenConfig)
+
+
+@given(
+    st.builds(
+        OvenConfig,
+        heat=st.floats(max_value=300, allow_nan=False, allow_infinity=False),
+        bread=st.text(st.characters(codec="utf-8")),
+        phases=st.lists(st.tuples(st.integers(), st.integers()), max_size=3).map(tuple),
+    )
+)
+def test_the_operative_text_of_a_configuration_builds_it_again(
+    tmp_path_factory: pytest.TempPathFactory, config: OvenConfig
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "operative.gin"
+    path.write_text(operative(config), "utf-8")
+    bind([str(path)])
+    assert build(OvenConfig) == config
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bake", epilog="Example: bake --output=loaf")
+    parser.add_argument("--output")
+    return parser
+
+
+def test_flags_of_the_command_and_of_the_recipe_are_told_apart(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "oven.gin", "OvenConfig.heat = 180.0", "OvenConfig.bread = 'spelt'")
+    flags, rest = parse_flags(
+        parser(), ["--output=loaf", f"--gin_file={recipe}", "--gin.OvenConfig.heat=190", "--runner=X", "more"]
+    )
+    assert (flags.output, rest) == ("loaf", ["--runner=X", "more"])
+    assert build(OvenConfig) == OvenConfig(190, "spelt")
+
+
+@pytest.mark.parametrize("flag", ["--gin.OvenConfig.heat", "--gin.heat=1", "--gin."])
+def test_a_malformed_override_is_told(flag: str) -> None:
+    with pytest.raises(UserError, match=r"write --gin\.Name\.field=value"):
+        parse_flags(parser(), [flag])
+
+
+def test_help_shows_the_example_and_the_override(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_flags(parser(), ["--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    assert "Example: bake --output=loaf\n" in printed
+    assert "--gin.TrainConfig.steps=10" in printed
+
+
+def test_an_unknown_argument_is_told_with_the_nearest() -> None:
+    command = parser()
+    _, rest = parse_flags(command, ["--outptu=loaf"])
+    with pytest.raises(UserError, match=r"^unknown argument --outptu=loaf; did you mean --output\?$"):
+        refuse_unknown(command, rest)
+    refuse_unknown(command, [])
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "error"),
+    [
+        ("print(argv)", 0, ""),
+        ("raise UserError('corpus/: no such folder')", 2, "error: corpus/: no such folder\n"),
+        ("open('no/such/file')", 2, "error: no/such/file: No such file or directory\n"),
+        ("raise OSError(28, 'No space left on device')", 2, "error: input/output: No space left on device\n"),
+        ("raise KeyboardInterrupt", 130, "interrupted: run the same command again to go on from here\n"),
+    ],
+)
+def test_a_command_ends_with_its_code_and_one_line(statement: str, code: int, error: str) -> None:
+    program = f"from opencoder_jax.recipe import *\ndef main(argv): {statement}\nrun_command(main)"
+    ended = subprocess.run([sys.executable, "-c", program, "a", "b"], cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (code, error)
+    assert ended.stdout == ("['a', 'b']\n" if code == 0 else "")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    program = "from opencoder_jax.recipe import run_command\nrun_command(lambda argv: 1 // 0)"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "ZeroDivisionError" in ended.stderr
+
+
+def test_a_module_may_be_run_and_imported_at_once(tmp_path: Path) -> None:
+    """`python -m stage` loads the module as `__main__`; its `run`, imported by name, is the copy that gin knows."""
+    write(
+        tmp_path / "kiln.py",
+        "from dataclasses import dataclass",
+        "from opencoder_jax.recipe import bind, build, configurable",
+        "@configurable",
+        "@dataclass(frozen=True)",
+        "class KilnConfig:",
+        "    heat: int = 1",
+        "if __name__ == '__main__':",
+        "    import kiln",
+        "    bind((), ['KilnConfig.heat=7'])",
+        "    print(build(kiln.KilnConfig).heat)",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "kiln"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout == "7\n"

@@ -1,0 +1,422 @@
+"""The house stands as its plan says: who may import whom, what BUILD declares, what no file may hold.
+
+Everything is read from the source, nothing of the house is imported. A failure prints the line to add or to delete.
+"""
+
+import ast
+import graphlib
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("opencoder_jax", "beam_pipelines", "kernels")
+
+# What each room may import of the house beside itself. The longest name that a module's name starts with is its room.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "kernels": (),
+    "opencoder_jax.recipe": (),
+    "opencoder_jax.sandbox": (),
+    "opencoder_jax.data": ("opencoder_jax.recipe",),
+    "opencoder_jax.model": ("opencoder_jax.recipe", "kernels"),
+    "opencoder_jax.training": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
+    "opencoder_jax.inference": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
+    "opencoder_jax.evaluation": ("opencoder_jax.recipe", "opencoder_jax.inference", "opencoder_jax.sandbox"),
+    "opencoder_jax.cookbook": PACKAGES,
+    "opencoder_jax": ("opencoder_jax.recipe",),  # __main__.py: imports a verb's room when the verb is called
+    "beam_pipelines": (
+        "opencoder_jax.recipe",
+        "opencoder_jax.data.chat",
+        "opencoder_jax.data.token_records",
+        "opencoder_jax.data.tokenizer",
+        "opencoder_jax.sandbox",
+    ),
+}
+
+JAX = ("jax", "flax", "optax", "orbax")
+TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets")
+BEAM = ("apache_beam",)
+
+# The libraries that only some rooms may import.
+ONLY_IN: dict[tuple[str, ...], tuple[str, ...]] = {
+    TENSORFLOW: ("opencoder_jax.data.tasks",),
+    BEAM: ("beam_pipelines", "opencoder_jax.cookbook"),
+}
+
+# What must not be reached by any chain of imports: Beam's workers load no JAX, and accelerator machines have neither
+# Beam nor TensorFlow installed.
+NEVER_REACHES: dict[str, tuple[str, ...]] = {
+    "beam_pipelines": JAX + TENSORFLOW,
+    "opencoder_jax.data.batches": JAX + TENSORFLOW,
+    "opencoder_jax.model.config": JAX,
+    "opencoder_jax.training": TENSORFLOW + BEAM,
+    "opencoder_jax.inference": TENSORFLOW + BEAM,
+    "opencoder_jax.evaluation": TENSORFLOW + BEAM,
+}
+
+
+# ---------------------------------------------------------------------------------------------- modules and imports
+
+
+def module_name(file: Path) -> str:
+    """`opencoder_jax/data/chat.py` is opencoder_jax.data.chat; a package's __init__.py is the package."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(file): file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))}
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes(), str(file))
+
+
+@cache
+def imports_of(file: Path) -> frozenset[str]:
+    """The modules that a file imports anywhere in it; `from package import module` is package.module."""
+    found = set()
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, (
+                f"{file.relative_to(ROOT)}:{node.lineno}: write the import with the package's full name"
+            )
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in MODULES else str(node.module))
+    return frozenset(found)
+
+
+def within(module: str, names: Iterable[str]) -> bool:
+    """Whether a module is one of `names`, or lies in one of them."""
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def third_party(modules: Iterable[str]) -> set[str]:
+    roots = {module.split(".")[0] for module in modules}
+    return {root for root in roots if root not in sys.stdlib_module_names and root not in PACKAGES}
+
+
+def reached_from(module: str) -> set[str]:
+    """Every module, of the house or not, that importing `module` can bring in through modules of the house."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        for found in imports_of(MODULES[waiting.pop()]) - reached:
+            reached.add(found)
+            if found in MODULES:
+                waiting.append(found)
+    return reached
+
+
+def complain(problems: Iterable[str]) -> None:
+    """Fails with all problems, one a line."""
+    if lines := sorted(set(problems)):
+        pytest.fail("\n".join(lines), pytrace=False)
+
+
+# ------------------------------------------------------------------------------------------------------ import rules
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_room_imports_only_what_it_may(module: str) -> None:
+    room = max((room for room in MAY_IMPORT if within(module, [room])), key=len)
+    allowed = (*MAY_IMPORT[room], *([room] if room != "opencoder_jax" else []))
+    ours = {found for found in imports_of(MODULES[module]) if within(found, PACKAGES)}
+    complain(
+        f"{module} imports {found}, but {room} may import only {', '.join(allowed) or 'nothing of ours'}"
+        for found in ours
+        if not within(found, allowed)
+    )
+    complain(f"{module} imports {found}, which doesn't exist" for found in ours - MODULES.keys())
+
+
+def test_some_libraries_stay_in_their_rooms() -> None:
+    complain(
+        f"{module} imports {library}, which only {', '.join(rooms)} may"
+        for module, file in MODULES.items()
+        for libraries, rooms in ONLY_IN.items()
+        for library in third_party(imports_of(file)) & set(libraries)
+        if not within(module, rooms)
+    )
+
+
+def test_no_chain_of_imports_reaches_what_a_room_must_not_load() -> None:
+    complain(
+        f"importing {module} brings in {library}, which nothing in {room} may"
+        for room, libraries in NEVER_REACHES.items()
+        for module in MODULES
+        if within(module, [room])
+        for library in third_party(reached_from(module)) & set(libraries)
+    )
+
+
+def test_kernels_know_jax_and_numpy_and_the_sandbox_only_python() -> None:
+    allowed = {"kernels": {"jax", "jaxtyping", "numpy"}, "opencoder_jax.sandbox": set()}
+    complain(
+        f"{module} imports {library}, which {room} may not"
+        for room, libraries in allowed.items()
+        for module, file in MODULES.items()
+        if within(module, [room])
+        for library in third_party(imports_of(file)) - libraries
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- BUILD
+
+
+@dataclass(frozen=True)
+class Target:
+    """A rule of BUILD, with its labels of files made paths relative to the root."""
+
+    kind: str
+    name: str
+    srcs: frozenset[str]
+    data: frozenset[str]
+    deps: frozenset[str]
+
+
+@cache
+def build_targets() -> dict[str, Target]:
+    """The targets of BUILD. Starlark this plain is also Python, so Python runs it, with rules that only take notes."""
+    targets: dict[str, Target] = {}
+
+    def rule(kind: str) -> Callable[..., None]:
+        def note(
+            name: str, srcs: Iterable[str] = (), data: Iterable[str] = (), deps: Iterable[str] = (), **_: Any
+        ) -> None:
+            assert name not in targets, f"BUILD: two targets are called {name}"
+            targets[name] = Target(kind, name, frozenset(srcs), frozenset(data), frozenset(deps))
+
+        return note
+
+    def glob(include: list[str], exclude: Iterable[str] = ()) -> list[str]:
+        left_out = {file for pattern in exclude for file in ROOT.glob(pattern)}
+        files = {file for pattern in include for file in ROOT.glob(pattern) if file.is_file()} - left_out
+        assert files, f"BUILD: glob({include}) matches nothing, which Bazel refuses"
+        return sorted(str(file.relative_to(ROOT)) for file in files)
+
+    words: dict[str, Any] = dict.fromkeys(["load", "package"], lambda *_, **__: None)
+    words |= {kind: rule(kind) for kind in ("py_library", "py_binary", "py_test", "filegroup")}
+    exec(compile((ROOT / "BUILD").read_text(), "BUILD", "exec"), words | {"glob": glob})
+    return targets
+
+
+def owners() -> dict[str, str]:
+    """The target of each module."""
+    files = {source: target.name for target in build_targets().values() for source in target.srcs}
+    return {name: files.get(str(file.relative_to(ROOT)), "") for name, file in MODULES.items()}
+
+
+installed = cache(packages_distributions)
+
+
+@cache
+def distribution(library: str) -> str:
+    """What a library is called in the lock: gin is gin-config."""
+    names = installed().get(library)
+    assert names, f"{library} is imported, but not installed: is it in pyproject.toml?"
+    return min(names, key=len).lower().replace("_", "-")
+
+
+def modules_in_strings(file: Path) -> set[str]:
+    """Modules of the house that a file names in a string: what it runs with `python -m`, or imports late.
+
+    A program isn't one of them: whoever names it is started by it, and to depend on it would be a circle.
+    """
+    constants = (node.value for node in ast.walk(tree_of(file)) if isinstance(node, ast.Constant))
+    modules = {value for value in constants if isinstance(value, str) and "." in value and value in MODULES}
+    return {module for module in modules if not module.endswith(".__main__")}
+
+
+def needed_deps(files: Iterable[Path], own: str) -> set[str]:
+    """The labels that the sources of target `own` need in its deps."""
+    needed = set()
+    for file in files:
+        named = modules_in_strings(file) if file != Path(__file__) else set()  # the tables above name every room
+        needed |= {f"@pypi//{distribution(library).replace('-', '_')}" for library in third_party(imports_of(file))}
+        modules = {module for module in imports_of(file) | named if within(module, PACKAGES)}
+        needed |= {f":{owners().get(module, '')}" for module in modules}
+    return needed - {f":{own}", ":"}
+
+
+def dep_changes(target: str, declared: frozenset[str], needed: set[str]) -> Iterator[str]:
+    for dep in needed - declared:
+        yield f'BUILD, {target}: add to deps       "{dep}",'
+    for dep in declared - needed:
+        yield f'BUILD, {target}: delete from deps  "{dep}",'
+
+
+def test_every_module_is_in_exactly_one_target() -> None:
+    problems = []
+    for name, file in MODULES.items():
+        path = str(file.relative_to(ROOT))
+        holders = [target.name for target in build_targets().values() if path in target.srcs]
+        if len(holders) > 1:
+            problems.append(f"BUILD: {path} is in the srcs of {' and '.join(holders)}")
+        if not holders and file.name == "__init__.py":
+            glob = f'glob(["{file.parent.relative_to(ROOT)}/*.py"])'
+            problems.append(f'BUILD: add\npy_library(\n    name = "{name}",\n    srcs = {glob},\n)')
+        elif not holders:
+            problems.append(f'BUILD: add\npy_library(\n    name = "{name}",\n    srcs = ["{path}"],\n)')
+    complain(problems)
+
+
+def test_every_test_has_its_target() -> None:
+    held = {source for target in build_targets().values() if target.kind == "py_test" for source in target.srcs}
+    complain(
+        f'BUILD, TESTS: add     "{file.parent.relative_to(ROOT)}": [],'
+        for file in TESTS
+        if str(file.relative_to(ROOT)) not in held
+    )
+
+
+def test_deps_of_libraries_and_programs_are_what_their_sources_import() -> None:
+    complain(
+        change
+        for target in build_targets().values()
+        if target.kind in ("py_library", "py_binary")
+        for change in dep_changes(
+            target.name, target.deps, needed_deps((ROOT / source for source in target.srcs), target.name)
+        )
+    )
+
+
+def test_deps_of_tests_are_what_the_tests_of_their_folder_import() -> None:
+    folders: dict[str, set[Path]] = {}
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        folders.setdefault(str(file.parent.relative_to(ROOT)), set()).add(file)
+    helpers = {file.stem for file in (ROOT / "tests").rglob("*.py")}
+    problems = []
+    for target in build_targets().values():
+        if target.kind == "py_test":
+            folder = str(Path(min(source for source in target.srcs if "/test_" in source)).parent)
+            common = {ROOT / "tests" / "conftest.py", ROOT / "tests" / "run_pytest.py"}
+            needed = needed_deps(folders[folder] | common, target.name)
+            problems += dep_changes(folder, target.deps, {dep for dep in needed if dep.split("//")[-1] not in helpers})
+    complain(problems)
+
+
+def test_libraries_do_not_depend_on_each_other_in_a_circle() -> None:
+    graph = {target.name: {dep[1:] for dep in target.deps if dep[0] == ":"} for target in build_targets().values()}
+    unknown = {dep for deps in graph.values() for dep in deps} - graph.keys()
+    assert not unknown, f"BUILD: deps name targets that don't exist: {', '.join(sorted(unknown))}"
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_every_file_beside_the_modules_is_the_data_of_a_target() -> None:
+    rooms = [target for target in build_targets().values() if target.kind != "py_test"]
+    declared = {file for target in rooms for file in target.srcs | target.data}
+    folders = (*PACKAGES, "gin_configs")
+    complain(
+        f'BUILD: add to the data of a target  "{file}",'
+        for file in map(str, repository_files())
+        if file.split("/")[0] in folders and file not in declared
+    )
+
+
+def test_imported_libraries_are_declared_in_pyproject() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[^\w-]", line, maxsplit=1)[0].lower().replace("_", "-") for line in requirements}
+
+    declared = names(project["dependencies"])
+    with_dev = declared | names(project["optional-dependencies"]["dev"])
+    helpers = {file.stem for file in (ROOT / "tests").rglob("*.py")}
+    complain(
+        f'{file.relative_to(ROOT)} imports {library}: add to pyproject.toml  "{distribution(library)}",'
+        for files, known in ((MODULES.values(), declared), (sorted((ROOT / "tests").rglob("*.py")), with_dev))
+        for file in files
+        for library in third_party(imports_of(file)) - helpers
+        if distribution(library) not in known
+    )
+
+
+# --------------------------------------------------------------------------------------------------- files and names
+
+
+def repository_files() -> Iterator[Path]:
+    """The files of the repository, relative to its root: what git would track."""
+    made = re.compile(r"\.(?!ci$|git\w|bazel)|(__pycache__|build|dist|runs)$|bazel-|.*\.egg-info$")
+    for top in sorted(ROOT.iterdir()):
+        if not made.match(top.name):
+            for file in [top] if top.is_file() else sorted(top.rglob("*")):
+                path = file.relative_to(ROOT)
+                if file.is_file() and not any(made.match(part) for part in path.parts):
+                    yield path
+
+
+def test_no_file_names_a_place_on_its_authors_machine() -> None:
+    place = re.compile(rb"(?<![\w.:/<-])/(?:home|root|work|Users)/\w")
+    complain(
+        f"{path}:{number}: an absolute path of one machine: {line.strip()[:80].decode('utf-8', 'replace')}"
+        for path in repository_files()
+        for number, line in enumerate((ROOT / path).read_bytes().splitlines(), 1)
+        if place.search(line)
+    )
+
+
+def test_every_folder_with_modules_is_a_package() -> None:
+    complain(
+        f"{folder.relative_to(ROOT)}/__init__.py is missing"
+        for folder in {file.parent for file in MODULES.values()}
+        if not (folder / "__init__.py").is_file()
+    )
+
+
+def test_a_package_imports_nothing() -> None:
+    complain(
+        f"{file.relative_to(ROOT)} imports {found}: what imports one module of a package would load it too"
+        for file in MODULES.values()
+        if file.name == "__init__.py"
+        for found in imports_of(file)
+        if found.split(".")[0] not in sys.stdlib_module_names
+    )
+
+
+def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
+    complain(
+        f"{path}: a module is called by what it does"
+        for path in repository_files()
+        if path.suffix == ".py" and path.stem in ("utils", "util", "helpers", "misc", "common")
+    )
+
+
+def test_tests_have_names_of_their_own() -> None:
+    """Test folders are no packages, so pytest tells two files of one name apart only by luck."""
+    first: dict[str, Path] = {}
+    complain(
+        f"{file} and {first[file.name]} have one name" for file in TESTS if first.setdefault(file.name, file) != file
+    )
+
+
+def test_the_configurables_of_the_recipe_are_those_of_the_house() -> None:
+    decorated = {
+        node.name
+        for file in MODULES.values()
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(decorator, ast.Name) and decorator.id == "configurable" for decorator in node.decorator_list)
+    }
+    recipe = tree_of(MODULES["opencoder_jax.recipe"])
+    listed = next(
+        ast.literal_eval(node.value)
+        for node in recipe.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONFIGURABLES"
+    )
+    complain(
+        [f'opencoder_jax/recipe.py, CONFIGURABLES: add     "{name}",' for name in decorated - set(listed)]
+        + [f'opencoder_jax/recipe.py, CONFIGURABLES: delete  "{name}",' for name in set(listed) - decorated]
+    )
+    assert list(listed) == sorted(listed), "opencoder_jax/recipe.py: CONFIGURABLES is sorted"
