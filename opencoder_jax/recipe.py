@@ -82,7 +82,10 @@ def bind(gin_files: Sequence[str] = (), bindings: Sequence[str] = ()) -> None:
             raise UserError(f"gin file {file}: no such file")
     try:
         gin.parse_config_files_and_bindings(
-            list(gin_files), [_quoted(binding) for binding in bindings], skip_unknown=CONFIGURABLES
+            list(gin_files),
+            [_quoted(binding) for binding in bindings],
+            skip_unknown=CONFIGURABLES,
+            finalize_config=False,  # a module that is imported later may still register its own
         )
     except Exception as error:  # gin raises ValueError, TypeError, SyntaxError, NameError and OSError for a bad recipe
         raise UserError(_explain(str(error).strip(), gin_files)) from None

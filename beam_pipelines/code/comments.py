@@ -45,27 +45,39 @@ def line_markers(language: str) -> tuple[str, ...]:
 def scan(text: str, language: str) -> Iterator[Span]:
     """The comments and strings of a text in order; none where the language's syntax isn't known.
 
-    A string that stands alone at the start of a line, in three quotes, is a "docstring" in the Python family.
+    A string in three quotes that begins a line is a "docstring" in the Python family.
     """
     families, languages = _syntax()
-    if language in languages:
-        for match in _pattern(languages[language]).finditer(text):
-            yield Span(*match.span(), match.lastgroup or "")
+    if language not in languages:
+        return
+    family = languages[language]
+    quotes = tuple(families[family]["strings"])
+    documented = families[family].get("docstrings", False)
+    for match in _pattern(family).finditer(text):
+        start, stop = match.span()
+        if not text.startswith(quotes, start) or not quotes:
+            yield Span(start, stop, "comment")
+        elif documented and text.startswith(_TRIPLE, start) and _begins_line(text, start):
+            yield Span(start, stop, "docstring")
+        else:
+            yield Span(start, stop, "string")
+
+
+_TRIPLE = ('"""', "'''")
+
+
+def _begins_line(text: str, start: int) -> bool:
+    """Whether nothing but blanks and a string's prefix stands before `start` in its line."""
+    return not text[text.rfind("\n", 0, start) + 1 : start].strip().strip("rRuUbB")
 
 
 @cache
 def _pattern(family: str) -> re.Pattern[str]:
+    # No groups: alternatives that begin with plain characters let `re` skip to the next of them.
     syntax = _syntax()[0][family]
     comments = [_block(*markers) for markers in syntax["block"]]
     comments += [_anchored(marker) + r"[^\n]*+" for marker in syntax["line"]]
-    strings = [_string(quote) for quote in syntax["strings"]]
-    groups = []
-    if syntax.get("docstrings"):
-        groups.append(rf"(?P<docstring>^[ \t]*+[rRuUbB]{{0,2}}+(?:{_string(chr(34) * 3)}|{_string(chr(39) * 3)}))")
-    groups.append(f"(?P<comment>{'|'.join(comments)})")
-    if strings:
-        groups.append(f"(?P<string>{'|'.join(strings)})")
-    return re.compile("|".join(groups), re.DOTALL | re.MULTILINE)
+    return re.compile("|".join([*comments, *map(_string, syntax["strings"])]), re.DOTALL | re.MULTILINE)
 
 
 def _anchored(marker: str) -> str:

@@ -18,7 +18,9 @@ import pyarrow as pa
 from beam_pipelines.code.rules import Rule, load_profile, table_of
 from beam_pipelines.code.sample import uniform
 from beam_pipelines.code.signals import SIGNALS
-from beam_pipelines.stage import BeamOptions, Drop, Manifest, Result, keep_rows, main, map_stage
+from beam_pipelines.manifest import Manifest
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage
 from opencoder_jax.recipe import UserError, configurable
 
 

@@ -53,7 +53,7 @@ def _key_patterns() -> dict[str, re.Pattern[str]]:
 
 
 _PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----.{0,20000}?-----END [A-Z0-9 ]{0,30}-----", re.S
+    r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:[^-]++|-(?!----))*+-----END [A-Z0-9 ]{0,30}-----"
 )
 
 
@@ -64,7 +64,7 @@ def _keys(text: str) -> Iterator[Finding]:
     for prefix, pattern in _key_patterns().items():
         if prefix in text:
             for match in pattern.finditer(text):
-                if _looks_random(match[0]):
+                if _looks_random(match[0], digits=1):
                     yield Finding(*match.span(), "key")
 
 
@@ -108,13 +108,11 @@ def _is_password(value: str) -> bool:
     )
 
 
-def _looks_random(value: str) -> bool:
+def _looks_random(value: str, digits: int = 2) -> bool:
     """Whether a value can be a key: long, letters and digits mixed, no words or template in it."""
     if len(value) < 16 or re.search(r"[\s<>{}()$%]|^https?:|^(?:\.{0,2}/)", value):
         return False
-    digits = sum(map(str.isdigit, value))
-    letters = sum(map(str.isalpha, value))
-    if digits < 2 or letters < 2 or len(set(value)) < 8:
+    if sum(map(str.isdigit, value)) < digits or sum(map(str.isalpha, value)) < 2 or len(set(value)) < 8:
         return False
     low = value.lower()
     return not ("example" in low or "xxxx" in low or "1234567890" in low or "your" in low or "abcdefgh" in low)

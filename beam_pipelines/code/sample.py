@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import xxhash
 
-from beam_pipelines.stage import BeamOptions, Drop, Manifest, Result, keep_rows, main, map_stage
+from beam_pipelines.manifest import Manifest
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage
 from opencoder_jax.recipe import configurable
 
 

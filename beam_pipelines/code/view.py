@@ -66,10 +66,13 @@ class View:
     @cached_property
     def histogram(self) -> dict[str, int]:
         """How often each character occurs."""
-        if not self.text.isascii():
-            return Counter(self.text)
-        counts = np.bincount(np.frombuffer(self.text.encode(), np.uint8), minlength=128)
-        return {chr(code): int(counts[code]) for code in np.flatnonzero(counts)}
+        if self.text.isascii():
+            codes = np.frombuffer(self.text.encode(), np.uint8)
+        else:
+            codes = np.frombuffer(self.text.encode("utf-32-le"), np.uint32)
+        counts = np.bincount(codes)
+        present = np.flatnonzero(counts)
+        return dict(zip(map(chr, present.tolist()), counts[present].tolist(), strict=True))
 
     @cached_property
     def visible(self) -> int:
@@ -143,30 +146,37 @@ class View:
 
 
 class Grams:
-    """Repeated word n-grams, for n from 2 to 10.
+    """Repeated word n-grams: the most frequent for n from 2 to 4, all that repeat for n from 2 to 10.
 
     An n-gram can only occur twice if its first n - 1 words do, so each length looks at the survivors of the one before:
     most of a document drops out at n = 2 or 3. Sequences are compared as 64-bit hashes.
     """
 
     LENGTHS = range(2, 11)
+    TOP = (2, 3, 4)
 
     def __init__(self, words: list[str], lengths: np.ndarray, vocabulary: Iterable[str]) -> None:
         ids = {word: number for number, word in enumerate(vocabulary)}
         numbers = np.fromiter(map(ids.__getitem__, words), np.uint64, len(words))
         self._ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         self.chars = int(self._ends[-1])
-        self._top: dict[int, float] = {}
-        self._duplicate: dict[int, float] = {}
+        self._top = dict.fromkeys(self.TOP, 0.0)
+        self._duplicate = dict.fromkeys(self.LENGTHS, 0.0)
         first, hashes = np.arange(len(words)), _mix(numbers)
         single = hashes
         for length in self.LENGTHS:
             inside = first + length <= len(words)
             first, hashes = first[inside], hashes[inside]
-            hashes = _mix(hashes + single[first + length - 1])
-            _, where, inverse, counts = np.unique(hashes, return_index=True, return_inverse=True, return_counts=True)
-            self._top[length] = self._share_of_top(first, where, counts, length)
-            repeated = counts[inverse] > 1
+            if not len(first):
+                break
+            hashes = _mix(np.uint64(3) * hashes + single[first + length - 1])  # the order of words matters
+            order = np.argsort(hashes)
+            changes = np.flatnonzero(np.diff(hashes[order])) + 1
+            starts = np.concatenate([np.zeros(1, np.int64), changes])
+            counts = np.diff(starts, append=len(order))
+            if length in self.TOP:
+                self._top[length] = self._share_of_top(first[order], starts, counts, length)
+            repeated = np.sort(order[np.repeat(counts > 1, counts)])
             first, hashes = first[repeated], hashes[repeated]
             self._duplicate[length] = self._share_of_covered(first, length)
 
@@ -181,11 +191,11 @@ class Grams:
         """Characters of words in any n-gram that occurs twice or more (overlaps once), by all words' characters."""
         return self._duplicate[length]
 
-    def _share_of_top(self, first: np.ndarray, where: np.ndarray, counts: np.ndarray, length: int) -> float:
-        most = int(counts.max()) if len(counts) else 0
+    def _share_of_top(self, first: np.ndarray, starts: np.ndarray, counts: np.ndarray, length: int) -> float:
+        most = int(counts.max())
         if most < 2:
             return 0.0
-        start = first[where[counts == most].min()]
+        start = int(np.minimum.reduceat(first, starts)[counts == most].min())
         return float(self._ends[start + length] - self._ends[start]) * most / self.chars
 
     def _share_of_covered(self, first: np.ndarray, length: int) -> float:

@@ -1,15 +1,16 @@
 """Collects source files from folders: the raw documents of the corpus.
 
-OpenCoder keeps files of up to 8 MB whose type linguist knows, less a list of types of low quality (paper section 2.1.1).
-`--input=DIR` may be repeated; without it the machine's own Python serves as a corpus: the standard library, then the
-installed packages, each a repository. A file's repository is the nearest folder around it that holds `.git`, else the
-first folder below the input. Paths in documents are relative, so that documents are the same wherever the folder lies.
+OpenCoder keeps files of up to 8 MB whose type linguist knows, less a list of types of low quality (paper section
+2.1.1). `--input=DIR` may be repeated; without it the machine's own Python serves as a corpus: the standard library,
+then the installed packages, each a repository. A file's repository is the nearest folder around it that holds `.git`,
+else the first folder below the input. Paths in documents are relative, so that documents are the same wherever the
+folder lies.
 
 The driver lists the folders; workers read the files and write the shards. Folders that hold no source (`.git`,
-`node_modules`) are counted and passed over; `__pycache__` is passed over in silence, as Python itself fills it while we
-run. Every other file becomes a document or a drop: symbolic_link (never followed), unreadable, empty, too_large,
-excluded_language, unknown_language, binary, not_utf8, beyond_corpus_size. A listing is compared by names, sizes and
-times of change: an unchanged folder isn't read again.
+`node_modules`) are counted and passed over; `__pycache__` and stage directories are passed over in silence, as Python
+and we ourselves fill them while we run. Every other file becomes a document or a drop: symbolic_link (never followed),
+unreadable, empty, too_large, excluded_language, unknown_language, binary, not_utf8. Files beyond the size that a corpus
+may have are counted. A listing is compared by names, sizes and times of change: an unchanged folder isn't read again.
 """
 
 import codecs
@@ -36,23 +37,14 @@ from beam_pipelines.documents import (
     shard_of,
     write_shard,
 )
+from beam_pipelines.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies, tally_documents, tally_drops
+from beam_pipelines.runner import BeamOptions
 from beam_pipelines.sources.languages import HEAD_BYTES, UNKNOWN, Language, identify
-from beam_pipelines.stage import (
-    BeamOptions,
-    Manifest,
-    Stage,
-    Tally,
-    gather_reports,
-    main,
-    merge_tallies,
-    report_shard,
-    run_shards,
-    tally_documents,
-    tally_drops,
-)
+from beam_pipelines.stage import Stage, gather_reports, main, report_shard, run_shards
 from beam_pipelines.storage import Directory
 from opencoder_jax.recipe import UserError, configurable
 
+SPEED = 25.0  # megabytes a second on one core
 SKIPPED_FOLDERS = (".git", ".hg", ".svn", "node_modules")
 
 
@@ -148,7 +140,8 @@ def list_files(roots: Iterable[Root], config: CollectConfig) -> tuple[list[File]
                 f"{other.place} and {file.place} are both {file.path} of a repository {file.repository}; "
                 "collect them in two runs, or rename a folder"
             )
-    return _within_size(files, config.max_corpus_bytes), counts
+    files, beyond = _within_size(files, config.max_corpus_bytes)
+    return files, counts | beyond
 
 
 def _walk(root: Root, config: CollectConfig, counts: dict[str, int]) -> Iterator[File]:
@@ -161,7 +154,10 @@ def _walk(root: Root, config: CollectConfig, counts: dict[str, int]) -> Iterator
 
     for folder, folders, names in os.walk(top, onerror=unreadable):
         base, repository = repositories.pop(folder)
-        if ".git" in folders or ".git" in names:
+        if MANIFEST in names or PLAN in names:
+            folders.clear()
+            continue
+        if is_repository := ".git" in folders or ".git" in names:
             base, repository = folder, name if folder == top else _relative(folder, top)
         for child in sorted(folders):
             place = os.path.join(folder, child)
@@ -173,7 +169,7 @@ def _walk(root: Root, config: CollectConfig, counts: dict[str, int]) -> Iterator
                 folders.remove(child)
                 kind = "*.dist-info" if child.endswith(".dist-info") else child
                 counts[f"skipped folder {kind}"] = counts.get(f"skipped folder {kind}", 0) + 1
-            elif folder == top and base == top and not root.repository and ".git" not in folders:
+            elif folder == top and not root.repository and not is_repository:
                 repositories[place] = (place, child)
             else:
                 repositories[place] = (base, repository)
@@ -205,18 +201,15 @@ def _relative(place: str, base: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _within_size(files: list[File], limit: int) -> list[File]:
-    """The files, those beyond the corpus's size marked as drops."""
-    if not limit:
-        return files
+def _within_size(files: list[File], limit: int) -> tuple[list[File], dict[str, int]]:
+    """The files before the one that makes the corpus too large, and a count of the others; a limit of 0 is none."""
     total = 0
-    marked = []
-    for file in files:
+    for number, file in enumerate(files):
         if not file.reason and identify(file.place) is not UNKNOWN:
             total += file.size
-            file = file._replace(reason="beyond_corpus_size" if total > limit else "")
-        marked.append(file)
-    return marked
+        if 0 < limit < total:
+            return files[:number], {"files beyond max_corpus_bytes": len(files) - number}
+    return files, {}
 
 
 def read_file(file: File, config: CollectConfig) -> tuple[str, Language, str, str]:
@@ -243,6 +236,7 @@ def read_file(file: File, config: CollectConfig) -> tuple[str, Language, str, st
 
 
 _COOKIE = re.compile(rb"\A(?:[ \t\f]*#[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-\w.]+)")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]++")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
@@ -261,10 +255,11 @@ def decode(data: bytes, language: str) -> tuple[str | None, str]:
     for encoding in ([declared[1].decode("ascii", "replace")] if declared else []) + ["utf-8-sig"]:
         if decoded := _decoded(data, encoding):
             return decoded
-    other = [byte > 127 for byte in data]
-    alone = sum(here and not after for here, after in zip(other, [*other[1:], False], strict=True))
-    if alone < 0.8 * sum(other) or _CONTROL.search(data):
-        return None, "binary" if _CONTROL.search(data) else "not_utf8"
+    if _CONTROL.search(data):
+        return None, "binary"
+    rows = _NOT_ASCII.findall(data)
+    if len(rows) < 0.6 * sum(map(len, rows)):
+        return None, "not_utf8"
     return _decoded(data, "cp1252") or _decoded(data, "latin-1") or (None, "not_utf8")
 
 
@@ -358,8 +353,9 @@ def run(inputs: Sequence[str], output: str, config: CollectConfig, options: Beam
         shards: dict[int, list[File]] = {}
         for file in files:
             shards.setdefault(shard_of(file.identifier, config.shards), []).append(file)
-        total = sum(file.size for file in files if not file.reason)
-        run_shards("collect", directory, CollectShard(shards, output, config), config.shards, options, total)
+        total = sum(file.size for file in files if not file.reason and identify(file.place) is not UNKNOWN)
+        step = CollectShard(shards, output, config)
+        run_shards("collect", directory, step, config.shards, options, total, SPEED)
         tally, written = gather_reports(directory)
         if not tally.get("out"):
             raise UserError(_no_source(roots, files, tally))

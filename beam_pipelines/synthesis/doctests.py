@@ -19,8 +19,8 @@ from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.stage import Result, main, map_stage
 from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Limits, Program
-from opencoder_jax.sandbox.sandbox import Sandbox
 
 _CHECK = """
 

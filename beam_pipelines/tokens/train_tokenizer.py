@@ -32,10 +32,9 @@ from beam_pipelines.manifest import Manifest, Tally, digest, merge_tallies
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.stage import Stage, main
 from beam_pipelines.storage import Directory
+from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import END_OF_DOCUMENT, IM_END, IM_START, PAD, PRE_SPLIT, START, UNKNOWN, Tokenizer
 from opencoder_jax.recipe import UserError, configurable
-
-MODEL = "tokenizer.model"
 
 # Words are counted in this many groups, by hash; a worker flushes its counts when it holds so many different words.
 _GROUPS = 16
@@ -108,9 +107,9 @@ def run(inputs: Sequence[str], output: str, config: TokenizerConfig, options: Be
             )
         names = [shard_name("words", group, _GROUPS) for group in range(_GROUPS) if shards]
         counts = dict(pair for name in names for pair in _read_group(directory, name))
-        directory.write_bytes(MODEL, train(counts, config))
+        directory.write_bytes(TOKENIZER, train(counts, config))
         tally = {"in": documents, "count": {"words": sum(counts.values()), "different words": len(counts)}}
-        return tally, {name: digest(directory, name) for name in [*names, MODEL]}
+        return tally, {name: digest(directory, name) for name in [*names, TOKENIZER]}
 
     if not inputs:
         raise UserError("train_tokenizer reads directories of documents: give at least one --input")

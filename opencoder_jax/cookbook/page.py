@@ -5,6 +5,7 @@ A few functions suffice for the report: an element, a table, a section. They ret
 
 import html
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 
 class Html(str):
@@ -80,27 +81,38 @@ def figure(svg: Html, caption: str) -> Html:
     return element("figure", svg, element("figcaption", caption))
 
 
-def section(anchor: str, title: str, *contents: Content) -> Html:
-    """A chapter of the page, with a title that `#anchor` leads to."""
-    return element("section", element("h2", title), *contents, id=anchor)
+class Section(NamedTuple):
+    """A chapter of the page."""
+
+    anchor: str
+    title: str
+    body: Html
 
 
-def page(title: str, style: str, *contents: Content) -> Html:
-    """A whole document with its stylesheet inside."""
+def section(anchor: str, title: str, *contents: Content) -> Section:
+    """A chapter with these contents, to which `#anchor` leads."""
+    return Section(anchor, title, markup(*contents))
+
+
+def page(title: str, style: str, opening: Html, sections: Sequence[Section]) -> Html:
+    """A whole document with its stylesheet inside: title, opening, a list of the sections, the sections."""
     head = [
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
         element("title", title),
         element("style", Html(style)),
     ]
-    return Html("<!doctype html>\n") + element("html", element("head", *head), element("body", *contents), lang="en")
+    links = [element("a", section.title, href=f"#{section.anchor}") for section in sections]
+    chapters = [element("section", element("h2", title), body, id=anchor) for anchor, title, body in sections]
+    body = element("main", element("h1", title), opening, element("nav", *links), *chapters)
+    return Html("<!doctype html>\n" + element("html", element("head", *head), element("body", body), lang="en") + "\n")
 
 
 # --- numbers for people
 
 
 def megabytes(size: float) -> str:
-    """Bytes as megabytes (10^6): enough digits to tell small sizes apart."""
-    return f"{size / 1e6:,.1f}" if size >= 1e5 or size == 0 else f"{size / 1e6:.2g}"
+    """Bytes as megabytes (10^6), all with two digits, so that they align in a column."""
+    return f"{size / 1e6:,.2f}" if size >= 5_000 or size == 0 else "< 0.01"
 
 
 def percent(share: float) -> str:

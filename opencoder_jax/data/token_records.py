@@ -16,11 +16,11 @@ import hashlib
 import io
 import json
 import mmap
-import os
 import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 
 import google_crc32c
@@ -162,6 +162,7 @@ class TokenRecords:
 
     Attributes:
         directory: where they lie.
+        shards: number of files.
         lengths: int64 [records], the number of tokens of each.
         tokens: their sum.
         fingerprint: hexadecimal digest of all records' places, lengths and CRCs.
@@ -173,13 +174,14 @@ class TokenRecords:
     ) -> None:
         """Use `TokenRecords.open`."""
         self.directory = directory
+        self.shards = len(indices)
         self.tokenizer_fingerprint = tokenizer_fingerprint
         self.fingerprint = fingerprint
         index = np.concatenate(indices)
         self._offsets, self.lengths, self._crcs = (np.ascontiguousarray(column) for column in index.T)
         self.tokens = int(self.lengths.sum())
         self._first_records = np.cumsum([0, *map(len, indices)])
-        self._paths = [directory / shard_names(shard, len(indices))[0] for shard in range(len(indices))]
+        self._paths = [directory / shard_names(shard, self.shards)[0] for shard in range(self.shards)]
         self._maps = lru_cache(_OPEN_SHARDS)(_map)
         # Consecutive rows often cut the same long document.
         self._recent = lru_cache(4)(self._read)
@@ -195,23 +197,26 @@ class TokenRecords:
         root = Path(directory)
         try:
             metadata = json.loads((root / METADATA).read_bytes())
-            shards, fingerprint = len(metadata["records"]), metadata["fingerprint"]
+            shards, fingerprint = len(metadata["records"]), str(metadata["fingerprint"])
+            expected = str(metadata["tokenizer"])
             tokenizer = hashlib.sha256((root / TOKENIZER).read_bytes()).hexdigest()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(
                 f"{error.filename}: missing, so {root} isn't a finished directory of token records; "
                 "make it with python -m beam_pipelines.tokens.records"
             ) from None
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{root / METADATA}: damaged; make the token records again") from None
-        if tokenizer != metadata["tokenizer"]:
+        if tokenizer != expected:
             raise UserError(
                 f"{root / TOKENIZER}: not the tokenizer that made these records "
-                f"(SHA-256 {tokenizer[:12]}…, expected {metadata['tokenizer'][:12]}…); put the right one back"
+                f"(SHA-256 {tokenizer[:12]}…, expected {expected[:12]}…); put the right one back"
             )
-        indices = [_load_index(root, shard, shards) for shard in range(shards)]
+        indices = [_load_index(root / shard_names(shard, shards)[1]) for shard in range(shards)]
         if [len(index) for index in indices] != metadata["records"] or _fingerprint(indices) != fingerprint:
             raise UserError(f"{root}: its indices don't belong to its {METADATA}; make the token records again")
+        for shard, index in enumerate(indices):
+            _check_size(root / shard_names(shard, shards)[0], _shard_bytes(index))
         if sum(map(len, indices)) == 0:
             raise UserError(f"{root}: holds no records")
         return cls(root, indices, tokenizer, fingerprint)
@@ -251,21 +256,23 @@ class TokenRecords:
         return tokens, np.frombuffer(message, np.uint8, count, len(before) + 4 * count + len(between))
 
 
-def _load_index(root: Path, shard: int, shards: int) -> np.ndarray:
-    """Loads an index and checks that the shard is as long as it says."""
-    name, index_name = shard_names(shard, shards)
+def _load_index(path: Path) -> np.ndarray:
     try:
-        index = np.load(root / index_name, allow_pickle=False)
-        size = os.stat(root / name).st_size
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: missing; make the token records again") from None
-    except (ValueError, EOFError):
-        raise UserError(f"{root / index_name}: damaged; make the token records again") from None
+        index = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; make the token records again") from None
+    except (ValueError, EOFError, SyntaxError, TokenError):  # what NumPy's reader of headers raises
+        raise UserError(f"{path}: damaged; make the token records again") from None
     if index.dtype != np.int64 or index.ndim != 2 or index.shape[1] != 3:
-        raise UserError(f"{root / index_name}: not an index of token records")
-    if size != _shard_bytes(index):
-        raise UserError(f"{root / name}: {size} bytes, but its index says {_shard_bytes(index)}: truncated or replaced")
+        raise UserError(f"{path}: not an index of token records")
     return index
+
+
+def _check_size(path: Path, size: int) -> None:
+    if not path.exists():
+        raise UserError(f"{path}: missing; make the token records again")
+    if path.stat().st_size != size:
+        raise UserError(f"{path}: not {size} bytes as its index says: truncated or replaced; make the records again")
 
 
 def _shard_bytes(index: np.ndarray) -> int:

@@ -59,9 +59,10 @@ class Tokenizer:
         Raises:
             UserError: the bytes aren't a SentencePiece model, or it lacks the control tokens or the bytes.
         """
+        pieces = sentencepiece.SentencePieceProcessor()
         try:
-            pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except (RuntimeError, TypeError):
+            pieces.LoadFromSerializedProto(model)
+        except RuntimeError:
             raise UserError(f"{name}: not a SentencePiece model") from None
         self.model = model
         self.fingerprint = hashlib.sha256(model).hexdigest()
@@ -71,7 +72,7 @@ class Tokenizer:
         first_byte = pieces.piece_to_id("<0x00>")
         if missing or not pieces.is_byte(first_byte):
             raise UserError(
-                f"{name}: lacks {', '.join(missing) or 'byte pieces'}; "
+                f"{name}: lacks {', '.join(missing) or 'the byte pieces'}; "
                 "train a tokenizer with python -m beam_pipelines.tokens.train_tokenizer"
             )
         self.end_of_document = controls[END_OF_DOCUMENT]

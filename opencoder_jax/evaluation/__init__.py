@@ -1,0 +1,1 @@
+"""How good a model is: problems, prompts, extraction, execution, scores."""

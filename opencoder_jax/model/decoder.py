@@ -11,6 +11,7 @@ Shapes: B rows, S tokens in a row, W width, H heads, K heads of keys and values,
 L layers, T slots of the cache.
 """
 
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -63,19 +64,16 @@ class Layer(nnx.Module):
         self, x: Float[Array, "B S W"], positions: Int[Array, "B S"]
     ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
         """Queries, keys and values; queries and keys are turned to their positions."""
-        x = rms_norm(x, self.attention_norm, self.config.norm_eps)
-        q = jnp.einsum("bsw,whd->bshd", x, self.query.astype(x.dtype))
-        k = jnp.einsum("bsw,wkd->bskd", x, self.key.astype(x.dtype))
-        v = jnp.einsum("bsw,wkd->bskd", x, self.value.astype(x.dtype))
-        theta = self.config.rope_theta
+        x, theta = rms_norm(x, self.attention_norm, self.config.norm_eps), self.config.rope_theta
+        q, k, v = (project(x, weight[...]) for weight in (self.query, self.key, self.value))
         return rotate(q, positions, theta), rotate(k, positions, theta), v
 
     def after_attention(self, x: Float[Array, "B S W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "B S W"]:
         """Adds to the stream what attention mixed, then what the feed-forward makes of it."""
-        x = x + jnp.einsum("bshd,hdw->bsw", mixed, self.output.astype(x.dtype))
+        x = x + project(mixed, self.output[...])
         h = rms_norm(x, self.ffn_norm, self.config.norm_eps)
-        h = jax.nn.silu(h @ self.gate.astype(x.dtype)) * (h @ self.up.astype(x.dtype))
-        return x + h @ self.down.astype(x.dtype)
+        h = jax.nn.silu(project(h, self.gate[...])) * project(h, self.up[...])
+        return x + project(h, self.down[...])
 
 
 class Decoder(nnx.Module):
@@ -134,6 +132,19 @@ class Decoder(nnx.Module):
         x = self.embedding[...][tokens].astype(self.config.dtype)
         (x, cache), _ = jax.lax.scan(one_layer, (x, cache), (jnp.arange(self.config.layers), self.layers))
         return rms_norm(x, self.final_norm, self.config.norm_eps), cache
+
+
+def project(x: Float[Array, "B S *inner"], weight: Float[Array, "*inner_and_outer"]) -> Float[Array, "B S *outer"]:
+    """Contracts the axes after B and S with the leading axes of a weight, in the dtype of `x`.
+
+    It is one product of two matrices, [B * S, inner] by [inner, outer]: with B and S apart, XLA on CPUs transposes both
+    operands of the weight's gradient in memory, which doubles the time of a step. (A mesh that divides S keeps dividing
+    it as long as it divides B down to one row a device.)
+    """
+    inner = x.shape[2:]
+    outer = weight.shape[len(inner) :]
+    product = x.reshape(-1, prod(inner)) @ weight.astype(x.dtype).reshape(prod(inner), prod(outer))
+    return product.reshape(*x.shape[:2], *outer)
 
 
 def rms_norm(x: Float[Array, "B S W"], scale: Float[Array, " W"], eps: float) -> Float[Array, "B S W"]:

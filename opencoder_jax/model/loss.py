@@ -38,16 +38,17 @@ def cross_entropy(
     if length % chunk:
         raise ValueError(f"chunk={chunk}: must divide the row length {length}")
 
-    # Chunks are cut along the row, not the batch: the batch may be split over devices.
+    # Chunks are cut along the row, not the batch: the batch may be split over devices. Within a chunk all tokens are one axis.
     def in_chunks(x: Array) -> Array:
-        return x.reshape(batch, length // chunk, chunk, *x.shape[2:]).swapaxes(0, 1)
+        cut = x.reshape(batch, length // chunk, chunk, *x.shape[2:]).swapaxes(0, 1)
+        return cut.reshape(length // chunk, batch * chunk, *x.shape[2:])
 
     @partial(jax.checkpoint, prevent_cse=False)
     def one_chunk(total: Array, item: tuple[Array, Array, Array]) -> tuple[Array, None]:
         h, target, weight = item
-        logits = jnp.einsum("bsw,wv->bsv", h, head.astype(h.dtype), preferred_element_type=jnp.float32)
+        logits = jnp.einsum("tw,wv->tv", h, head.astype(h.dtype), preferred_element_type=jnp.float32)
         log_z = jax.nn.logsumexp(logits, axis=-1)
-        chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+        chosen = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
         return total + jnp.sum(weight * (log_z - chosen + z_loss * jnp.square(log_z))), None
 
     items = (in_chunks(hidden), in_chunks(targets), in_chunks(mask.astype(jnp.float32)))

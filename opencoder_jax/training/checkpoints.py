@@ -1,7 +1,7 @@
 """Checkpoints: saved while training goes on, whole or not at all, and checked when read.
 
     checkpoints/<step>/parameters   float32, nested as the decoder's attributes
-    checkpoints/<step>/optimizer    the moments; three times the parameters together with them
+    checkpoints/<step>/optimizer    the moments, twice the size of the parameters
     checkpoints/<step>/sums         one checksum a weight, JSON
 
 Orbax writes them: to a temporary name, renamed when complete, each host its own part, and readable on any other mesh.
@@ -10,10 +10,12 @@ array's 32-bit words. Devices compute it in one pass over the state, it doesn't 
 escapes it.
 """
 
+import logging
+import shutil
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -23,39 +25,92 @@ from jaxtyping import Array, PyTree, UInt32
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.step import TrainState
 
+_ORBAX_LOG = logging.getLogger("absl")
+
+
+def checkpoint_steps(directory: Path) -> list[int]:
+    """The steps of the complete checkpoints in a directory, ascending; none when it isn't there."""
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+
+
+def restore(directory: Path, step: int, abstract: TrainState, optimizer: bool = True) -> TrainState:
+    """The state after `step` updates, placed as `abstract` says, on whatever mesh it was saved from.
+
+    Args:
+        optimizer: whether to read the moments; without them, `abstract.optimizer` is handed through.
+
+    Raises:
+        UserError: the checkpoint can't be read, or its checksums are wrong.
+    """
+    wanted = {"parameters": abstract.parameters} | ({"optimizer": abstract.optimizer} if optimizer else {})
+    place = directory.absolute() / str(step)
+    items = {name: ocp.args.StandardRestore(item) for name, item in wanted.items()}
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            read = reader.restore(place, args=ocp.args.Composite(**items, sums=ocp.args.JsonRestore()))
+    except Exception as error:  # what a damaged file raises depends on the file: many types have been seen
+        raise UserError(f"checkpoint {place} is damaged ({_brief(error)})") from error
+    found = {name: read[name] for name in wanted}
+    for weight, total in _sums(found).items():
+        if read["sums"].get(weight) != total:
+            raise UserError(f"checkpoint {place} is damaged (the checksum of {weight} is wrong)")
+    updates = jax.device_put(jnp.asarray(step, jnp.int32), abstract.step.sharding)
+    return TrainState(updates, found["parameters"], found.get("optimizer", abstract.optimizer))
+
+
+def restore_newest(directory: Path, abstract: TrainState) -> TrainState | None:
+    """The newest state; None when there is no checkpoint.
+
+    A damaged checkpoint is named, set aside in `damaged/` beside the directory, and the one before is taken.
+
+    Raises:
+        UserError: every checkpoint is damaged.
+    """
+    steps = checkpoint_steps(directory)
+    for step in reversed(steps):
+        try:
+            return restore(directory, step, abstract)
+        except UserError as error:
+            aside = directory.parent / "damaged" / str(step)
+            print(f"warning: {error}; it is set aside as {aside}", file=sys.stderr)
+            aside.parent.mkdir(exist_ok=True)
+            (directory / str(step)).rename(aside)
+    if steps:
+        raise UserError(f"{directory}: all checkpoints are damaged; train again in another --output")
+    return None
+
 
 class Checkpoints:
-    """The checkpoints of one run. Use it in a `with` statement: leaving it waits for the last one to be on the disk."""
+    """Saves the checkpoints of a run. Use it in a `with` statement: leaving it waits for the last to be on the disk."""
 
-    def __init__(self, directory: Path, keep: int | None = None, read_only: bool = False):
-        """Opens `directory`; half-written checkpoints of a killed run are cleared away unless `read_only`.
+    def __init__(self, directory: Path, keep: int | None):
+        """Half-written checkpoints that a killed run left are cleared away.
 
         Args:
             keep: how many checkpoints stay, the newest; None: all.
         """
         self.directory = directory.absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, read_only=read_only, cleanup_tmp_directories=not read_only
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         names = ("parameters", "optimizer", "sums")
+        # Its threads log the whole trace of an error that `save` raises anyway.
+        self._log_level = _ORBAX_LOG.level
+        _ORBAX_LOG.setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=names)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.wait()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self._manager.close()
-        except Exception:
-            # A failed save fails again here; the first error is on its way to the user.
+        except Exception as failure:
+            # A save that failed fails again here, while its first error is on its way to the user.
             if error is None:
-                raise
-
-    def steps(self) -> list[int]:
-        """The steps of the complete checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
+                raise self._cannot_save(failure) from failure
+        finally:
+            _ORBAX_LOG.setLevel(self._log_level)
 
     def save(self, state: TrainState) -> None:
         """Starts to save a state, and returns as soon as its numbers are copied.
@@ -64,73 +119,24 @@ class Checkpoints:
             UserError: this or the last checkpoint can't be written; those before are as they were.
         """
         items = {"parameters": state.parameters, "optimizer": state.optimizer}
-        try:
-            self._manager.save(
-                int(state.step),
-                args=ocp.args.Composite(
-                    **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-                    sums=ocp.args.JsonSave(_sums(items)),
-                ),
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._cannot_save(error) from error
-
-    def wait(self) -> None:
-        """Returns when all that was saved is on the disk. Raises UserError as `save` does."""
+        saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        args = ocp.args.Composite(**saves, sums=ocp.args.JsonSave(_sums(items)))
         try:
             self._manager.wait_until_finished()
+            self._check_space(sum(array.nbytes for array in jax.tree.leaves(items)))
+            self._manager.save(int(state.step), args=args)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._cannot_save(error) from error
 
-    def restore_newest(self, abstract: TrainState) -> TrainState | None:
-        """The newest state, placed as `abstract` says; None when there is no checkpoint.
-
-        A damaged checkpoint is named, set aside in `damaged/` beside `checkpoints/`, and the one before is taken.
-
-        Raises:
-            UserError: every checkpoint is damaged.
-        """
-        steps = self.steps()
-        for step in reversed(steps):
-            try:
-                return self.restore(abstract, step)
-            except UserError as error:
-                aside = self.directory.parent / "damaged" / str(step)
-                print(f"warning: {error}; it is set aside as {aside}", file=sys.stderr)
-                aside.parent.mkdir(exist_ok=True)
-                (self.directory / str(step)).rename(aside)
-        if steps:
-            raise UserError(f"{self.directory}: all checkpoints are damaged; train again in another --output")
-        return None
-
-    def restore(self, abstract: TrainState, step: int, optimizer: bool = True) -> TrainState:
-        """The state after `step` updates; without `optimizer`, `abstract.optimizer` is handed through.
-
-        Raises:
-            UserError: the checkpoint can't be read, or its checksums are wrong.
-        """
-        wanted = {"parameters": abstract.parameters} | ({"optimizer": abstract.optimizer} if optimizer else {})
-        place = self.directory / str(step)
-        try:
-            read = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    **{name: ocp.args.StandardRestore(item) for name, item in wanted.items()},
-                    sums=ocp.args.JsonRestore(),
-                ),
-            )
-        except Exception as error:  # what a damaged file raises depends on the file: a dozen types have been seen
-            raise UserError(f"checkpoint {place} is damaged ({_brief(error)})") from error
-        items = {name: read[name] for name in wanted}
-        for name, found in _sums(items).items():
-            if read["sums"].get(name) != found:
-                raise UserError(f"checkpoint {place} is damaged (the checksum of {name} is wrong)")
-        steps = jax.device_put(jnp.asarray(step, jnp.int32), abstract.step.sharding)
-        return TrainState(steps, items["parameters"], items.get("optimizer", abstract.optimizer))
+    def _check_space(self, needed: int) -> None:
+        """Raises OSError when the disk is too full: writing would fail too, but late, and leave a part behind."""
+        free = shutil.disk_usage(self.directory).free
+        if free < needed:
+            raise OSError(f"it takes {needed / 1e9:,.2f} GB and {free / 1e9:,.2f} GB are free")
 
     def _cannot_save(self, error: Exception) -> UserError:
-        kept = max(self._manager.all_steps(read=True), default=None)
-        rest = "no checkpoint is left" if kept is None else f"the last complete checkpoint is step {kept}"
+        steps = checkpoint_steps(self.directory)
+        rest = f"the last complete checkpoint is step {steps[-1]}" if steps else "no checkpoint is left"
         return UserError(f"{self.directory}: a checkpoint can't be written ({_brief(error)}); {rest}")
 
 
@@ -148,5 +154,6 @@ def _sums(items: dict[str, PyTree[Array]]) -> dict[str, int]:
 
 
 def _brief(error: Exception) -> str:
-    """An exception as part of one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    """An exception as part of one line; of a long chain of causes, how it begins and how it ends."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return words if len(words) <= 240 else f"{words[:100]} ... {words[-120:]}"

@@ -24,9 +24,10 @@ from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training import run as runs
-from opencoder_jax.training.checkpoints import Checkpoints
+from opencoder_jax.training.checkpoints import Checkpoints, checkpoint_steps, restore, restore_newest
 from opencoder_jax.training.mesh import batch_sharding, data_parallel, make_mesh, replicated
 from opencoder_jax.training.metrics import MetricsFile, unigram_entropy
+from opencoder_jax.training.optimizer import learning_rate
 from opencoder_jax.training.run import Origin, Recipe
 from opencoder_jax.training.step import (
     StepMetrics,
@@ -65,12 +66,13 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
     description = runs.describe(recipe, batches, tokenizer.fingerprint, origin, entropy)
     runs.enter(output, description, recipe, tokenizer_model)
 
+    if max(checkpoint_steps(output / "checkpoints"), default=-1) >= recipe.train.steps:
+        print(f"{output}: trained already, {recipe.train.steps:,} steps")
+        return
+
     with jax.set_mesh(mesh), Checkpoints(output / "checkpoints", recipe.train.keep) as checkpoints:
-        if max(checkpoints.steps(), default=-1) >= recipe.train.steps:
-            print(f"{output}: trained already, {recipe.train.steps:,} steps")
-            return
         held_out = HeldOut(recipe, data, tokenizer, mesh) if recipe.train.held_out else None
-        state = checkpoints.restore_newest(shapes) or _first_state(recipe, shapes, init_from, origin)
+        state = restore_newest(checkpoints.directory, shapes) or _first_state(recipe, shapes, init_from, origin)
         print(
             f"{output}: steps {int(state.step):,} to {recipe.train.steps:,}, "
             f"{batches.tokens_before(recipe.train.steps):,} tokens in all; {recipe.model.parameters():,} parameters; "
@@ -101,9 +103,10 @@ def _run(
         out_shardings=(shardings, replicated(mesh)),
     )
     for step in range(int(state.step), config.steps):
-        state, measured = update(state, place(batches, step, mesh))
+        rate = learning_rate(recipe.optimizer, config.steps, step)
+        state, measured = update(state, place(batches, step, mesh), rate)
         report.read()
-        report.later(step + 1, measured)
+        report.later(step + 1, rate, measured)
         last = step + 1 == config.steps
         evaluate = held_out and (last or (step + 1) % config.evaluate_every == 0)
         save = last or (step + 1) % config.checkpoint_every == 0
@@ -119,7 +122,7 @@ class Report:
 
     def __init__(self, recipe: Recipe, batches: Batches, metrics: MetricsFile, step: int):
         self._recipe, self._batches, self._metrics = recipe, batches, metrics
-        self._pending: tuple[int, StepMetrics] | None = None
+        self._pending: tuple[int, float, StepMetrics] | None = None
         self._began = time.perf_counter() - metrics.seconds
         self._tokens, self._seconds = batches.tokens_before(step), metrics.seconds  # as of the last row
         self._bar = tqdm(
@@ -137,9 +140,9 @@ class Report:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.close()
 
-    def later(self, step: int, measured: StepMetrics) -> None:
+    def later(self, step: int, rate: float, measured: StepMetrics) -> None:
         """Takes what an update measured, while the devices still work on it."""
-        self._pending = (step, measured)
+        self._pending = (step, rate, measured)
 
     def read(self, held_out_loss: float | None = None) -> None:
         """Waits for the update that was taken last, and reports it.
@@ -149,9 +152,9 @@ class Report:
         """
         if self._pending is None:
             return
-        step, measured = self._pending
+        step, rate, measured = self._pending
         self._pending = None
-        loss, gradient_norm, rate = (float(value) for value in jax.device_get(measured))
+        loss, gradient_norm = (float(value) for value in jax.device_get(measured))
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             raise UserError(
                 f"step {step}: the loss is {loss} and the gradient's norm {gradient_norm}; the checkpoints before it are"
@@ -222,8 +225,7 @@ def _origin(recipe: Recipe, init_from: Path, output: Path, tokenizer_fingerprint
         step = known["step"]
     if step is None:
         runs.read(init_from)
-        with Checkpoints(init_from / "checkpoints", read_only=True) as checkpoints:
-            step = max(checkpoints.steps(), default=None)
+        step = max(checkpoint_steps(init_from / "checkpoints"), default=None)
         if step is None:
             raise UserError(f"{init_from}: has no checkpoint yet; train it first")
     return runs.origin(init_from, step, recipe, tokenizer_fingerprint)
@@ -234,10 +236,10 @@ def _first_state(recipe: Recipe, shapes: TrainState, init_from: Path | None, ori
     shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
     if init_from is None or origin is None:
         return jax.jit(partial(initial_state, recipe), out_shardings=shardings)()
-    with Checkpoints(init_from / "checkpoints", read_only=True) as checkpoints:
-        if origin.step not in checkpoints.steps():
-            raise UserError(f"{init_from}: no checkpoint of step {origin.step}; there are {checkpoints.steps()}")
-        theirs = checkpoints.restore(shapes, origin.step, optimizer=recipe.train.init_optimizer)
+    steps = checkpoint_steps(init_from / "checkpoints")
+    if origin.step not in steps:
+        raise UserError(f"{init_from}: no checkpoint of step {origin.step}; there are {steps}")
+    theirs = restore(init_from / "checkpoints", origin.step, shapes, optimizer=recipe.train.init_optimizer)
     if not recipe.train.init_optimizer:
         new_moments = jax.jit(optimizer_of(recipe).init, out_shardings=shardings.optimizer)
         theirs = theirs._replace(optimizer=new_moments(theirs.parameters))

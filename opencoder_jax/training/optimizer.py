@@ -5,16 +5,17 @@ recipe, so a schedule is a function of the stage's own step: "stable" warms up a
 prolonged at any time), "exponential" falls from the peak to the final rate over the stage (annealing), "cosine" warms
 up and falls to the final rate (instruction tuning).
 
-The rate is applied by the training step, not inside Optax: it depends on the step alone, and so a stage can take over
-the moments of the stage before it while its schedule starts anew. Moments are float32: 8 bytes a parameter.
+The rate is computed on the host and given to the training step as an argument, beside Optax: a stage can then take over
+the moments of the stage before it while its schedule starts anew, and stages that differ in their schedules alone are
+one compiled program. Moments are float32: 8 bytes a parameter.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import PyTree
 
 from opencoder_jax.recipe import configurable
 
@@ -61,20 +62,21 @@ class OptimizerConfig:
             raise ValueError(f"weight_decay={self.weight_decay}: must be 0 or more")
 
 
-def learning_rate(config: OptimizerConfig, steps: int, step: Int[Array, ""] | int) -> Float[Array, ""]:
+def learning_rate(config: OptimizerConfig, steps: int, step: int) -> float:
     """The rate of update number `step` (from 0) in a stage of `steps` updates.
 
     The warm-up is linear and its first update is not lost: update t has (t + 1) / warmup_steps of the peak.
     An exponential stage without warm-up is OpenCoder's annealing: peak * (final / peak) ** (t / steps).
     """
     peak, final = config.peak_learning_rate, config.final_learning_rate
-    warm = jnp.minimum((step + 1) / max(config.warmup_steps, 1), 1.0)
-    decayed = jnp.clip((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0, 1.0)
+    if step < config.warmup_steps:
+        return peak * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / (steps - config.warmup_steps)
     if config.schedule == "exponential":
-        return warm * peak * (final / peak) ** decayed
+        return peak * (final / peak) ** done
     if config.schedule == "cosine":
-        return warm * (final + (peak - final) * (1 + jnp.cos(jnp.pi * decayed)) / 2)
-    return warm * peak
+        return final + (peak - final) * (1 + math.cos(math.pi * done)) / 2
+    return peak
 
 
 def decay_mask(axes: PyTree[tuple[str, ...]]) -> PyTree[bool]:

@@ -94,15 +94,22 @@ class Recipe(NamedTuple):
                 )
             if length % min(self.train.loss_chunk, length):
                 raise UserError(f"TrainConfig.loss_chunk={self.train.loss_chunk}: must divide the row length {length}")
+        if self.optimizer.schedule != "stable" and self.optimizer.warmup_steps >= self.train.steps:
+            raise UserError(
+                f"OptimizerConfig.warmup_steps={self.optimizer.warmup_steps}: must be fewer than"
+                f" TrainConfig.steps={self.train.steps}, or the schedule {self.optimizer.schedule!r} has nothing to decay"
+            )
 
 
-# What a continued run may change: where it runs, and how often it reports and saves.
-# (The entropy is a figure for people; its last digit may depend on the version of NumPy.)
+# What a continued run may change: where it runs, and how often it reports and saves. (What follows from the recipe, and
+# stands in run.json for those who read it, isn't compared.)
 MAY_CHANGE = (
-    "MeshConfig.",
-    "TrainConfig.log_every",
-    "TrainConfig.checkpoint_every",
-    "TrainConfig.keep",
+    "recipe.MeshConfig.",
+    "recipe.TrainConfig.log_every",
+    "recipe.TrainConfig.checkpoint_every",
+    "recipe.TrainConfig.keep",
+    "model.",
+    "parameters",
     "unigram_entropy",
 )
 
@@ -144,10 +151,10 @@ def enter(output: Path, description: dict[str, Any], recipe: Recipe, tokenizer_m
         _write(file, json.dumps(description, indent=2) + "\n")  # last: whoever sees it finds the others
         return
     ours, theirs = _flat(description), _flat(read(output))
-    free = MAY_CHANGE + (("TrainConfig.steps",) if recipe.optimizer.schedule == "stable" else ())
+    free = MAY_CHANGE + (("recipe.TrainConfig.steps",) if recipe.optimizer.schedule == "stable" else ())
     for name in sorted(ours.keys() | theirs.keys()):
         was, now = theirs.get(name), ours.get(name)
-        if was != now and not name.removeprefix("recipe.").startswith(free):
+        if was != now and not name.startswith(free):
             raise UserError(
                 f"{output} belongs to another run: {name.removeprefix('recipe.')} was {was} and is {now};"
                 " choose another --output, or the recipe and data of that run"

@@ -1,4 +1,4 @@
-"""One update of the weights, as a pure function of a recipe, a state and a batch.
+"""One update of the weights, as a pure function of a recipe, a state, a batch and a learning rate.
 
 Nothing here is compiled or placed: `loop.py` jits these functions with the shardings of `abstract_state`, which is the
 one description of a state that initialising, restoring and compiling ahead of time share. Parameters, gradients and
@@ -21,7 +21,7 @@ from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import Decoder, abstract
 from opencoder_jax.model.loss import cross_entropy
 from opencoder_jax.training import mesh as meshes
-from opencoder_jax.training.optimizer import adamw, decay_mask, learning_rate
+from opencoder_jax.training.optimizer import adamw, decay_mask
 from opencoder_jax.training.run import Recipe
 
 
@@ -38,7 +38,6 @@ class StepMetrics(NamedTuple):
 
     loss: Float[Array, ""]
     gradient_norm: Float[Array, ""]
-    learning_rate: Float[Array, ""]
 
 
 def weight_axes(config: ModelConfig) -> PyTree[tuple[str, ...]]:
@@ -88,7 +87,7 @@ def summed_loss(
 
 
 def train_step(
-    graphdef: nnx.GraphDef, recipe: Recipe, state: TrainState, batch: Batch
+    graphdef: nnx.GraphDef, recipe: Recipe, state: TrainState, batch: Batch, learning_rate: Float[Array, ""] | float
 ) -> tuple[TrainState, StepMetrics]:
     """One update: the mean loss over the batch's targets, its gradient, AdamW. Needs `jax.set_mesh`.
 
@@ -102,10 +101,9 @@ def train_step(
 
     loss, gradient = _over_passes(recipe, batch, partial(jax.value_and_grad(mean_loss), state.parameters))
 
-    rate = learning_rate(recipe.optimizer, recipe.train.steps, state.step)
     updates, optimizer = optimizer_of(recipe).update(gradient, state.optimizer, state.parameters)
-    parameters = jax.tree.map(lambda weight, update: weight - rate * update, state.parameters, updates)
-    metrics = StepMetrics(loss, optax.global_norm(gradient), rate)
+    parameters = jax.tree.map(lambda weight, update: weight - learning_rate * update, state.parameters, updates)
+    metrics = StepMetrics(loss, optax.tree.norm(gradient))
     return TrainState(state.step + 1, parameters, optimizer), metrics
 
 

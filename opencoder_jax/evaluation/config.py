@@ -1,0 +1,51 @@
+"""How a model is asked and its answers are judged. The defaults are OpenCoder's: zero-shot, one sample, its stops."""
+
+from dataclasses import dataclass
+
+from opencoder_jax.recipe import configurable
+
+
+@configurable
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The settings of an evaluation. Temperature, top-p and the length of answers are SamplingConfig's.
+
+    The stop strings are those of OpenCodeEval, the evaluator that OpenCoder was released with; so are 3 seconds, which
+    we count on the processor, because a limit by the clock makes the score depend on what else the machine does.
+    """
+
+    chat: bool = False  # asks in a conversation, instead of letting the model go on with the prompt
+    samples_per_problem: int = 1
+    ks: tuple[int, ...] = (1,)  # of pass@k
+    stop: tuple[str, ...] = (
+        "<|endoftext|>",
+        "<|endofmask|>",
+        "</s>",
+        "\nif __name__",
+        "\ndef main(",
+        "\nprint(",
+        "\n```\n",
+    )
+    stop_completion: tuple[str, ...] = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")  # beside `stop`
+    cpu_seconds: int = 3  # of a program; by the clock it has twice that and a second
+    memory_bytes: int = 1 << 30
+    workers: int = 4  # programs run at once
+    prompts_at_once: int = 64  # answers are written to the disk after so many
+
+    def __post_init__(self) -> None:
+        for name in ("samples_per_problem", "cpu_seconds", "memory_bytes", "workers", "prompts_at_once"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 1 or more")
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks={self.ks}: each k of pass@k must be 1 or more")
+        if max(self.ks) > self.samples_per_problem:
+            raise ValueError(
+                f"ks={self.ks}: pass@{max(self.ks)} needs samples_per_problem={max(self.ks)} or more,"
+                f" it is {self.samples_per_problem}"
+            )
+        if any(not stop for stop in (*self.stop, *self.stop_completion)):
+            raise ValueError("stop, stop_completion: an empty string would stop every answer at once")
+
+    def stops(self) -> tuple[str, ...]:
+        """The strings that end an answer."""
+        return self.stop if self.chat else (*self.stop, *self.stop_completion)

@@ -1,0 +1,65 @@
+"""Asks a model for its answers, and keeps each batch of them as soon as it is there.
+
+The seed of an answer is a hash of (seed, problem, number of the answer): it depends neither on the batch nor on the
+other problems, so a run that was killed and goes on gives the samples of one that was not.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tqdm import tqdm
+
+from opencoder_jax.evaluation import jsonl
+from opencoder_jax.evaluation.benchmarks import Problem, Sample, read_samples, sample_line
+from opencoder_jax.evaluation.config import EvaluateConfig
+from opencoder_jax.evaluation.prompts import Prompt, prompt
+
+
+class Answer(Protocol):
+    """What is needed of an answer; opencoder_jax.inference's completions have it."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def tokens(self) -> Sequence[int]: ...
+    @property
+    def finish_reason(self) -> str: ...
+
+
+# (prompts, stop strings, one seed a prompt) -> one answer a prompt
+Generate = Callable[[Sequence[Prompt], Sequence[str], Sequence[int]], Sequence[Answer]]
+
+
+def sample(
+    problems: Sequence[Problem], config: EvaluateConfig, seed: int, generate: Generate, path: Path
+) -> list[Sample]:
+    """Generates the answers that the file `path` lacks, and appends them.
+
+    Returns:
+        All answers, in the order of the problems and of their numbers.
+    """
+    kind: Literal["completion", "solution"] = "solution" if config.chat else "completion"
+    wanted = [(problem, number) for problem in problems for number in range(config.samples_per_problem)]
+    with jsonl.Appender(path) as file:
+        have = {(answer.task_id, answer.sample) for answer in read_samples(path, problems)}
+        missing = [(problem, number) for problem, number in wanted if (problem.task_id, number) not in have]
+        with tqdm(total=len(wanted), initial=len(have), desc="generate", unit="sample", leave=False) as progress:
+            for start in range(0, len(missing), config.prompts_at_once):
+                batch = missing[start : start + config.prompts_at_once]
+                prompts = [prompt(problem, config.chat) for problem, _ in batch]
+                seeds = [sample_seed(seed, problem.task_id, number) for problem, number in batch]
+                answers = generate(prompts, config.stops(), seeds)
+                for (problem, number), answer in zip(batch, answers, strict=True):
+                    length = len(answer.tokens)
+                    made = Sample(problem.task_id, number, kind, answer.text, answer.finish_reason, length)
+                    file.write(sample_line(made))
+                progress.update(len(batch))
+    return read_samples(path, problems)
+
+
+def sample_seed(seed: int, task_id: str, number: int) -> int:
+    """The seed of one answer, in 0 .. 2**31 - 1."""
+    digest = hashlib.sha256(f"{seed}/{task_id}/{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1

@@ -1,0 +1,181 @@
+"""Judges samples: extracts their programs, runs the problems' tests on them in the sandbox, and writes one row each.
+
+The tests run in a judge of their own that calls the answer's function in another process
+(opencoder_jax/sandbox/runner.py), so no answer passes by leaving early or by returning something that equals
+everything. Rows are appended in the order of the samples: a killed run goes on behind the last whole line. Equal
+programs for one problem are run once.
+
+Cost: about 10 ms of processor time a program; HumanEval's 164 reference solutions take 2 s on two cores.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from tqdm import tqdm
+
+from opencoder_jax.evaluation import jsonl
+from opencoder_jax.evaluation.benchmarks import Problem, Sample
+from opencoder_jax.evaluation.config import EvaluateConfig
+from opencoder_jax.evaluation.extract import Extracted, extract, parses, standalone
+from opencoder_jax.recipe import UserError
+from opencoder_jax.sandbox.pool import Sandbox
+from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
+
+OutcomeKind = Literal[
+    "passed",  # every test, to the last
+    "wrong_answer",  # a test's assertion failed
+    "runtime_error",  # an exception
+    "syntax_error",
+    "exited",
+    "timeout",
+    "memory",
+    "output_limit",
+    "killed",
+    "no_code",  # nothing in the answer defines the function
+]
+OUTCOMES: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
+
+_DETAIL = 500  # characters kept of the end of stderr
+
+
+class Verdict(NamedTuple):
+    """How a program did."""
+
+    outcome: OutcomeKind
+    detail: str = ""  # the end of its traceback
+    seconds: float = 0.0  # by the clock
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+
+
+class Row(NamedTuple):
+    """One judged sample: a line of rows.jsonl."""
+
+    task_id: str
+    sample: int
+    level: int | None
+    outcome: OutcomeKind
+    detail: str
+    method: str  # extract.Method
+    code: str  # what extraction found; it ran behind the prompt
+    dropped: str  # what extraction cut off behind it
+    finish_reason: str | None
+    tokens: int | None
+    seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+
+
+def program(problem: Problem, code: str) -> Program:
+    """The judge of a problem with `code` as its candidate.
+
+    The judge holds the prompt, too: some tests of HumanEval call helpers that the prompt defines.
+    """
+    helpers = problem.prompt if parses(problem.prompt) else ""
+    judge = f"{helpers}\n\n{problem.entry_point} = candidate\n\n{problem.test}\n\ncheck(candidate)\n"
+    return Program(judge, candidate=Candidate(standalone(problem, code), problem.entry_point))
+
+
+def verdict(outcome: Outcome) -> Verdict:
+    """What an outcome of the sandbox means for the answer.
+
+    Raises:
+        UserError: the sandbox failed; this says nothing about the answer, so it must not be counted.
+    """
+    if outcome.status == "sandbox_error":
+        raise UserError(f"the sandbox failed, run the same command again: {outcome.error}")
+    kind: OutcomeKind
+    if outcome.status == "ok":
+        kind = "passed"
+    elif outcome.status == "exception":
+        kind = "wrong_answer" if outcome.error == "AssertionError" else "runtime_error"
+    else:
+        kind = outcome.status
+    detail = "" if kind == "passed" else outcome.stderr.strip()[-_DETAIL:]
+    return Verdict(kind, detail, round(outcome.seconds, 4), round(outcome.cpu_seconds, 4), outcome.memory_bytes)
+
+
+def sandbox(config: EvaluateConfig) -> Sandbox:
+    """The sandbox that a configuration asks for."""
+    limits = Limits(
+        cpu_seconds=config.cpu_seconds, wall_seconds=2.0 * config.cpu_seconds + 1, memory_bytes=config.memory_bytes
+    )
+    return Sandbox(limits, config.workers)
+
+
+def judge(
+    problems: Sequence[Problem], samples: Sequence[Sample], config: EvaluateConfig, sandbox: Sandbox, path: Path
+) -> list[Row]:
+    """Judges the samples that have no row in the file `path` yet, and appends theirs.
+
+    Returns:
+        The rows of all samples, in their order.
+
+    Raises:
+        UserError: the file holds rows of other samples, or the sandbox fails.
+    """
+    by_id = {problem.task_id: problem for problem in problems}
+    with jsonl.Appender(path) as file:
+        rows = list(read_rows(path))
+        if [(row.task_id, row.sample) for row in rows] != [(one.task_id, one.sample) for one in samples[: len(rows)]]:
+            raise UserError(f"{path}: holds rows of other samples; choose another --output, or remove the file")
+        known = {
+            (row.task_id, row.code): Verdict(row.outcome, row.detail, row.seconds, row.cpu_seconds, row.memory_bytes)
+            for row in rows
+        }
+        left = samples[len(rows) :]
+        found = [extract(by_id[sample.task_id], sample, config.stops()) for sample in left]
+        with tqdm(total=len(samples), initial=len(rows), desc="run programs", unit="program", leave=False) as progress:
+            verdicts = _verdicts(by_id, left, found, known, sandbox)
+            for sample, extracted, judged in zip(left, found, verdicts, strict=True):
+                row = _row(by_id[sample.task_id], sample, extracted, judged)
+                file.write(row._asdict())
+                rows.append(row)
+                progress.update()
+    return rows
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file; UserError names the line that is none."""
+    for number, line in jsonl.read(path):
+        try:
+            yield Row(**line)
+        except TypeError:
+            raise UserError(f"{path}, line {number}: not a row of an evaluation; choose another --output") from None
+
+
+def _verdicts(
+    problems: Mapping[str, Problem],
+    samples: Sequence[Sample],
+    found: Sequence[Extracted],
+    known: dict[tuple[str, str], Verdict],
+    sandbox: Sandbox,
+) -> Iterator[Verdict]:
+    """One verdict a sample, in order; the programs end in any order and are run once each."""
+    keys = [(sample.task_id, extracted.code) for sample, extracted in zip(samples, found, strict=True)]
+    for key, extracted in zip(keys, found, strict=True):
+        if extracted.method == "none":
+            known[key] = Verdict("no_code")
+    wanted = [key for key in dict.fromkeys(keys) if key not in known]
+    outcomes = sandbox.map(program(problems[task], code) for task, code in wanted)
+    for key in keys:
+        while key not in known:
+            index, outcome = next(outcomes)
+            known[wanted[index]] = verdict(outcome)
+        yield known[key]
+
+
+def _row(problem: Problem, sample: Sample, extracted: Extracted, judged: Verdict) -> Row:
+    measured: dict[str, Any] = judged._asdict()
+    return Row(
+        task_id=sample.task_id,
+        sample=sample.sample,
+        level=problem.level,
+        method=extracted.method,
+        code=extracted.code,
+        dropped=extracted.dropped,
+        finish_reason=sample.finish_reason,
+        tokens=sample.tokens,
+        **measured,
+    )

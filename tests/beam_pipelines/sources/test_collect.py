@@ -1,0 +1,238 @@
+"""Collecting folders: every file is a document or a drop with its reason; the same files give the same bytes."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from beam_pipelines.manifest import Manifest
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.sources.collect import CollectConfig, Root, collect, decode, list_files, python_library, run
+from opencoder_jax.recipe import UserError
+
+CODE = "def add(a, b):\n    return a + b\n"
+
+
+def write(root: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        place = root / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One file of every kind that may lie in a folder."""
+    root = write(
+        tmp_path / "corpus",
+        {
+            "one/a.py": CODE,
+            "one/deep/b.js": "let x = 1;\n",
+            "two/c.md": "# Title\n",
+            "loose.c": "int main(void) { return 0; }\n",
+            "two/bom.py": b"\xef\xbb\xbfx = 1\n",
+            "two/latin.c": "// Gerät für Größe\nint x;\n".encode("latin-1"),
+            "two/cookie.py": "# -*- coding: koi8-r -*-\ns = 'привет'\n".encode("koi8-r"),
+            "two/wide.cs": "class Wide {}\n".encode("utf-16"),
+            "two/gbk.c": ("// " + "中文注释" * 20 + "\nint x;\n").encode("gbk"),
+            "two/null.py": b"x = 1\0\n",
+            "two/empty.py": b"",
+            "two/blank.py": b" \n\n",
+            "two/big.py": "x = 1\n" * 400,
+            "two/picture.png": b"\x89PNG",
+            "two/drawing.svg": "<svg/>",
+            "one/__pycache__/a.pyc": b"\0",
+            "one/node_modules/m/index.js": "let y = 1;\n",
+            "nested/lib/.git/HEAD": "ref",
+            "nested/lib/src/d.go": "package d\n",
+            "run/stage.json": "{}",
+            "run/e.py": CODE,
+        },
+    )
+    (root / "one/link.py").symlink_to(root / "one/a.py")
+    (root / "one/loop").symlink_to(root / "one", target_is_directory=True)
+    (root / "one/dangling.py").symlink_to(root / "nowhere")
+    os.mkfifo(root / "one/pipe.py")
+    return root
+
+
+CONFIG = CollectConfig(max_file_bytes=2000, shards=2)
+
+
+def test_every_file_of_a_folder_is_accounted_for(folder: Path, tmp_path: Path) -> None:
+    manifest = run([str(folder)], str(tmp_path / "out"), CONFIG, BeamOptions())
+
+    tables = [pq.read_table(tmp_path / "out" / name).to_pylist() for name in manifest.shards()]
+    documents = {row["path"]: row for table in tables for row in table}
+    assert {(row["repository"], row["path"], row["language"], row["kind"]) for row in documents.values()} == {
+        ("one", "a.py", "Python", "code"),
+        ("one", "deep/b.js", "JavaScript", "code"),
+        ("two", "c.md", "Markdown", "text"),
+        ("corpus", "loose.c", "C", "code"),
+        ("two", "bom.py", "Python", "code"),
+        ("two", "latin.c", "C", "code"),
+        ("two", "cookie.py", "Python", "code"),
+        ("two", "wide.cs", "C#", "code"),
+        ("nested/lib", "src/d.go", "Go", "code"),
+    }
+    assert documents["a.py"]["text"] == CODE
+    assert documents["bom.py"]["text"] == "x = 1\n"
+    assert documents["latin.c"]["text"].startswith("// Gerät für Größe")
+    assert "привет" in documents["cookie.py"]["text"]
+    assert all(row["bytes"] == len(row["text"].encode()) for row in documents.values())
+    assert all(row["source"] == "corpus" for row in documents.values())
+    assert [row["id"] for row in tables[0]] == sorted(row["id"] for row in tables[0])
+
+    drops = [row for name in manifest.shards("drops") for row in pq.read_table(tmp_path / "out" / name).to_pylist()]
+    assert {(row["path"], row["reason"]) for row in drops} == {
+        ("gbk.c", "not_utf8"),
+        ("null.py", "binary"),
+        ("empty.py", "empty"),
+        ("blank.py", "empty"),
+        ("big.py", "too_large"),
+        ("picture.png", "unknown_language"),
+        ("drawing.svg", "excluded_language"),
+        ("link.py", "symbolic_link"),
+        ("loop", "symbolic_link"),
+        ("dangling.py", "symbolic_link"),
+        ("pipe.py", "unreadable"),
+    }
+    assert manifest.total("in", "documents") == len(documents) + len(drops)
+    assert manifest.table("count") == {
+        "decoded cp1252": 1,
+        "decoded koi8-r": 1,
+        "decoded utf-16": 1,
+        "skipped folder .git": 1,
+        "skipped folder node_modules": 1,
+    }
+
+
+def test_the_same_files_give_the_same_bytes_wherever_they_lie_and_go(folder: Path, tmp_path: Path) -> None:
+    first = run([str(folder)], str(tmp_path / "first"), CONFIG, BeamOptions())
+    copy = tmp_path / "elsewhere" / "corpus"
+    copy.parent.mkdir()
+    (folder / "one/pipe.py").unlink()  # shutil cannot copy it
+    shutil.copytree(folder, copy, symlinks=True)
+    os.mkfifo(copy / "one/pipe.py")
+    second = run([str(copy)], str(tmp_path / "second"), CONFIG, BeamOptions())
+    assert first.files == second.files
+    for name in first.files:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    assert b"elsewhere" not in (tmp_path / "second" / "stage.json").read_bytes()
+
+
+def test_an_unchanged_folder_is_not_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = write(tmp_path / "in", {"r/a.py": CODE}), str(tmp_path / "out")
+    run([str(folder)], out, CONFIG, BeamOptions())
+    stamp = (tmp_path / "out" / "stage.json").stat().st_mtime_ns
+    run([str(folder)], out, CONFIG, BeamOptions())
+    assert "up to date" in capsys.readouterr().err
+    assert (tmp_path / "out" / "stage.json").stat().st_mtime_ns == stamp
+    write(folder, {"r/b.py": CODE})
+    assert run([str(folder)], out, CONFIG, BeamOptions()).total("out", "documents") == 2
+
+
+def test_a_folder_without_source_says_what_it_holds(tmp_path: Path) -> None:
+    folder = write(tmp_path / "pictures", {"a.png": b"\x89PNG", "b.png": b"\x89PNG", "e.py": b""})
+    with pytest.raises(UserError, match=r"no source code; found \.png \(2\), \.py \(1\).*empty 1, unknown_language 2"):
+        run([str(folder)], str(tmp_path / "out"), CONFIG, BeamOptions())
+    with pytest.raises(UserError, match="isn't finished"):
+        Manifest.read(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("missing", "no such folder"), ("file.py", "is a file"), ("empty", "no files in it")]
+)
+def test_a_wrong_input_is_one_clear_line(tmp_path: Path, name: str, message: str) -> None:
+    write(tmp_path, {"file.py": CODE})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=message):
+        list_files([Root(str(tmp_path / name), "x")], CONFIG)
+
+
+def test_two_files_are_never_one_document(tmp_path: Path) -> None:
+    for side in ("left", "right"):
+        write(tmp_path / side / "code", {"r/a.py": CODE})
+    roots = [Root(str(tmp_path / side / "code"), "code") for side in ("left", "right")]
+    with pytest.raises(UserError, match=r"both a\.py of a repository r"):
+        list_files(roots, CONFIG)
+
+
+def test_a_repository_is_the_nearest_folder_with_git(tmp_path: Path) -> None:
+    root = write(tmp_path / "work", {"a.py": CODE, ".git/HEAD": "x", "sub/b.py": CODE, "vendor/v/.git": "gitdir: x"})
+    write(root, {"vendor/v/c.py": CODE})
+    files, _ = list_files([Root(str(root), "work")], CONFIG)
+    assert {(file.repository, file.path) for file in files} == {
+        ("work", "a.py"),
+        ("work", "sub/b.py"),
+        ("vendor/v", ".git"),
+        ("vendor/v", "c.py"),
+    }
+
+
+def test_the_smallest_repositories_come_first_until_the_corpus_is_full(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", {"large/a.py": CODE * 9, "small/b.py": CODE, "middle/c.py": CODE * 3})
+    config = CollectConfig(max_corpus_bytes=len(CODE) * 4)
+    files, counts = list_files([Root(str(root), "in")], config)
+    assert [(file.repository, file.reason) for file in files] == [("small", ""), ("middle", "")]
+    assert counts == {"files beyond max_corpus_bytes": 1}
+    documents, drops, _ = collect(files, config)
+    assert {row["repository"] for row in documents} == {"small", "middle"}
+    assert not drops
+
+
+def test_a_name_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    (root / os.fsdecode(b"caf\xe9.py")).write_text(CODE)
+    documents, drops, _ = collect(list_files([Root(str(root), "in")], CONFIG)[0], CONFIG)
+    assert not drops
+    assert documents[0]["path"] == "caf\\xe9.py"
+
+
+def test_a_file_that_vanishes_or_grows_after_the_listing_is_a_drop(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", {"r/a.py": CODE, "r/b.py": CODE})
+    files, _ = list_files([Root(str(root), "in")], CONFIG)
+    (root / "r/a.py").unlink()
+    write(root, {"r/b.py": CODE * 100})
+    drops = collect(files, CONFIG)[1]
+    assert {(row["path"], row["reason"]) for row in drops} == {("a.py", "unreadable"), ("b.py", "too_large")}
+
+
+@pytest.mark.parametrize(
+    ("data", "language", "expected"),
+    [
+        (b"plain", "C", ("plain", "utf-8")),
+        ("grün".encode(), "C", ("grün", "utf-8")),
+        ("grün".encode("latin-1"), "C", ("grün", "cp1252")),
+        ("“quoted”".encode("cp1252"), "C", ("“quoted”", "cp1252")),
+        (b"# coding: latin-1\n# \xc3\xa9", "Python", ("# coding: latin-1\n# Ã©", "iso8859-1")),
+        (b"# coding: latin-1\n// \xc3\xa9", "C", ("# coding: latin-1\n// é", "utf-8")),
+        (b"# coding: rot13\nx", "Python", ("# coding: rot13\nx", "utf-8")),  # no encoding of bytes
+        (b"# coding: unheard\nx", "Python", ("# coding: unheard\nx", "utf-8")),
+        (b"# coding: utf-8\n# \xe9", "Python", ("# coding: utf-8\n# é", "cp1252")),
+        (b"a\0b", "C", (None, "binary")),
+        (b"\xff\xfea", "C", (None, "binary")),  # half a UTF-16 character
+        (b"\xe9\x01\x02", "C", (None, "binary")),
+        ("中文".encode("gbk"), "C", (None, "not_utf8")),
+        ("日本語".encode("shift_jis"), "C", (None, "not_utf8")),
+    ],
+)
+def test_decode(data: bytes, language: str, expected: tuple[str | None, str]) -> None:
+    assert decode(data, language) == expected
+
+
+@pytest.mark.parametrize("wrong", [{"max_file_bytes": 0}, {"max_corpus_bytes": -1}, {"shards": 0}, {"shards": 100_000}])
+def test_a_wrong_configuration_names_its_field(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        CollectConfig(**wrong)
+
+
+def test_without_input_it_is_the_python_that_runs() -> None:
+    roots = python_library()
+    assert roots[0].repository == "cpython"
+    assert (Path(roots[0].folder) / "argparse.py").is_file()
+    assert any((Path(root.folder) / "pyarrow").is_dir() for root in roots[1:])

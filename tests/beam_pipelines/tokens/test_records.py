@@ -1,0 +1,168 @@
+"""Every document becomes one record, in an order that only ids and the seed decide; a failed run goes on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beam_pipelines.manifest import Manifest
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.tokens import train_tokenizer
+from beam_pipelines.tokens.records import TokenRecordsConfig, run
+from opencoder_jax.data import chat
+from opencoder_jax.data.token_records import TokenRecords
+from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.recipe import UserError
+
+WriteDocuments = Callable[..., str]
+
+TEXTS = [f"def f{number}(x):\n    return x + {number}\n" * (1 + number % 7) for number in range(60)] + ["", "é\u2581\0"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory, write_documents: WriteDocuments) -> str:
+    root = tmp_path_factory.mktemp("tokenizer")
+    config = train_tokenizer.TokenizerConfig(vocab_size=290, reserved_ids=2)
+    train_tokenizer.run([write_documents(root / "documents", TEXTS)], str(root / "out"), config, BeamOptions())
+    return str(root / "out")
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory, write_documents: WriteDocuments) -> str:
+    return write_documents(tmp_path_factory.mktemp("documents") / "in", TEXTS, shards=3)
+
+
+def write(inputs: list[str], output: Path, **fields: object) -> list[tuple[list[int], list[int]]]:
+    """Runs the stage; the records in order."""
+    run(inputs, str(output), TokenRecordsConfig(**fields), BeamOptions())
+    records = TokenRecords.open(output)
+    pairs = [records.read(record) for record in range(len(records))]
+    return [(tokens.tolist(), mask.tolist()) for tokens, mask in pairs]
+
+
+def encoded(tokenizer: str, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+    encoder = Tokenizer.load(Path(tokenizer, "tokenizer.model"))
+    tokens = [[*encoder.encode(text), encoder.end_of_document] for text in texts]
+    return [(ids, [1] * len(ids)) for ids in tokens]
+
+
+def test_every_document_is_a_record_with_its_end(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    records = write([documents, tokenizer], tmp_path / "out", shards=4)
+    assert sorted(records) == sorted(encoded(tokenizer, TEXTS))
+    manifest = Manifest.read(str(tmp_path / "out"))
+    assert manifest.total("in", "documents") == manifest.total("out", "documents") == len(TEXTS)
+    assert manifest.table("tokens") == {"Python": sum(len(tokens) for tokens, _ in records)}
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {*manifest.files, "stage.json"}
+
+
+def test_order_depends_on_ids_and_seed_alone(
+    documents: str, tokenizer: str, tmp_path: Path, write_documents: WriteDocuments
+) -> None:
+    records = write([documents, tokenizer], tmp_path / "out", shards=4)
+    elsewhere = write_documents(tmp_path / "one", TEXTS, shards=1)
+    assert write([elsewhere, tokenizer], tmp_path / "other", shards=7) == records
+    assert records != encoded(tokenizer, TEXTS)
+    reseeded = write([documents, tokenizer], tmp_path / "seed", shards=4, seed=1)
+    assert reseeded != records
+    assert sorted(reseeded) == sorted(records)
+
+
+def test_same_bytes_in_another_folder(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        write([documents, tokenizer], tmp_path / name, shards=2)
+    contents = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("here", "there")]
+    assert contents[0] == contents[1]
+
+
+def test_several_inputs_are_one_corpus(
+    documents: str, tokenizer: str, tmp_path: Path, write_documents: WriteDocuments
+) -> None:
+    chats = [json.dumps([{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}])]
+    more = write_documents(tmp_path / "chats", chats, shards=1, kind="chat")
+    records = write([documents, more, tokenizer], tmp_path / "out", shards=3)
+    tokens, mask = chat.encode(Tokenizer.load(Path(tokenizer, "tokenizer.model")), json.loads(chats[0]))
+    assert sorted(records) == sorted([*encoded(tokenizer, TEXTS), (tokens.tolist(), mask.tolist())])
+
+
+def test_held_out_documents_are_the_others(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    train = write([documents, tokenizer], tmp_path / "train", shards=2, heldout=0.3)
+    heldout = write([documents, tokenizer], tmp_path / "heldout", shards=1, heldout=0.3, part="heldout")
+    assert sorted(train + heldout) == sorted(encoded(tokenizer, TEXTS))
+    assert 8 <= len(heldout) <= 30
+    counts = Manifest.read(str(tmp_path / "train")).table("count")
+    assert counts == {"documents of the other part": len(heldout)}
+    # Whatever the order of the training records is: what was held out stays out.
+    again = write([documents, tokenizer], tmp_path / "again", shards=1, heldout=0.3, part="heldout", seed=5)
+    assert sorted(again) == sorted(heldout)
+
+
+def test_what_is_no_conversation_is_dropped_with_its_reason(
+    tokenizer: str, tmp_path: Path, write_documents: WriteDocuments
+) -> None:
+    good = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"}]
+    texts = [json.dumps(good), "[]", "no JSON", '[{"role": "robot", "content": "Beep."}]', '[{"content": 1}]']
+    chats = write_documents(tmp_path / "chats", texts, kind="chat")
+    records = write([chats, tokenizer], tmp_path / "out", shards=1)
+    assert len(records) == 1
+    manifest = Manifest.read(str(tmp_path / "out"))
+    assert manifest.table("drop", "documents") == {"not_a_conversation": 4}
+    assert manifest.shards("drops")
+
+
+def test_a_failed_run_goes_on_where_it_stopped(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    # Something in the way of the second shard's file.
+    obstacle = output / "records-train.tfrecord-00001-of-00003"
+    (obstacle / "full").mkdir(parents=True)
+    with pytest.raises(UserError, match="token_records_train"):
+        write([documents, tokenizer], output, shards=3)
+    parts = {file.name: file.stat().st_mtime_ns for file in (output / "parts").glob("encoded-*")}
+    assert len(parts) == 3
+    first = output / "records-train.tfrecord-00000-of-00003"
+    written = first.stat().st_mtime_ns
+    (obstacle / "full").rmdir()
+    obstacle.rmdir()
+    records = write([documents, tokenizer], output, shards=3)
+    assert first.stat().st_mtime_ns == written
+    assert records == write([documents, tokenizer], tmp_path / "clean", shards=3)
+    assert not (output / "parts").exists()
+
+
+def test_a_finished_stage_is_not_run_again(
+    documents: str, tokenizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write([documents, tokenizer], tmp_path / "out", shards=1)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    capsys.readouterr()
+    write([documents, tokenizer], tmp_path / "out", shards=1)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == before
+    assert "up to date" in capsys.readouterr().err
+
+
+def test_wrong_inputs_are_named(
+    documents: str, tokenizer: str, tmp_path: Path, write_documents: WriteDocuments
+) -> None:
+    with pytest.raises(UserError, match="a last --input for the tokenizer"):
+        write([documents], tmp_path / "out")
+    with pytest.raises(UserError, match=r"holds no tokenizer\.model"):
+        write([tokenizer, documents], tmp_path / "out")
+    empty = write_documents(tmp_path / "empty", [], shards=1)
+    with pytest.raises(UserError, match=f'{empty}: no documents for part "train"'):
+        write([empty, tokenizer], tmp_path / "out", shards=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shards": 0}, "shards must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"heldout": 1.0}, "heldout must be a share"),
+        ({"part": "test"}, "part must be"),
+        ({"part": "heldout"}, "set heldout to a share"),
+    ],
+)
+def test_configuration_says_what_is_wrong(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TokenRecordsConfig(**fields)

@@ -1,0 +1,143 @@
+"""The whole recipe, tiny: it ends in a report, redoes nothing, repeats itself in another folder, and survives kills."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+# A few kilobytes of everything: enough for every mechanism, not for a model.
+TINY = [
+    "--gin.TokenizerConfig.vocab_size=700",
+    "--gin.TokenizerConfig.minimum_count=1",
+    "--gin.ModelConfig.vocab_size=700",
+    "--gin.ModelConfig.width=32",
+    "--gin.ModelConfig.layers=1",
+    "--gin.ModelConfig.ffn_width=64",
+    "--gin.ModelConfig.heads=2",
+    "--gin.ModelConfig.kv_heads=1",
+    "--gin.ModelConfig.head_size=16",
+    "--gin.TrainConfig.steps=6",
+    "--gin.TrainConfig.checkpoint_every=2",
+    "--gin.TrainConfig.log_every=1",
+    "--gin.TokenRecordsConfig.heldout=0.2",
+    "--gin.EvaluateConfig.samples=1",
+    "--gin.SamplingConfig.max_tokens=8",
+]
+MODULES = [
+    "json",
+    "email",
+    "statistics.py",
+    "textwrap.py",
+    "heapq.py",
+    "difflib.py",
+    "bisect.py",
+    "fractions.py",
+    "html",
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some real modules with doctests, and a copy of one."""
+    folder = tmp_path_factory.mktemp("source")
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for name in MODULES:
+        place = library / name
+        if place.is_dir():
+            shutil.copytree(place, folder / "library" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            (folder / "library").mkdir(exist_ok=True)
+            shutil.copy(place, folder / "library" / name)
+    shutil.copytree(folder / "library" / "json", folder / "fork" / "json")
+    return folder
+
+
+def start(source: Path, output: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "opencoder_jax", "cookbook", f"--source={source}", f"--output={output}", *TINY]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def cook(source: Path, output: Path) -> str:
+    """Runs the cookbook to its end; what it wrote to stderr."""
+    with start(source, output) as process:
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors[-4000:]
+    return errors
+
+
+@pytest.fixture(scope="module")
+def cooked(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("cooked") / "run"
+    cook(source, output)
+    return output
+
+
+def outputs(run: Path) -> dict[str, str]:
+    """What must be equal between two runs: every file of every stage by its digest, and every loss by its digits."""
+    found = {}
+    for manifest in sorted(run.rglob("stage.json")):
+        found[str(manifest.relative_to(run))] = manifest.read_text()
+    for metrics in sorted(run.rglob("metrics.jsonl")):
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+        kept = [{key: row[key] for key in ("step", "tokens", "loss", "gradient_norm")} for row in rows]
+        found[str(metrics.relative_to(run))] = json.dumps(kept)
+    for samples in sorted(run.rglob("samples.jsonl")):
+        found[str(samples.relative_to(run))] = samples.read_text()
+    return found
+
+
+def test_ends_in_a_report(cooked: Path) -> None:
+    report = (cooked / "report.html").read_text()
+    assert "pass@1" in report
+    scores = [json.loads(path.read_text()) for path in sorted(cooked.glob("evaluation/*/score.json"))]
+    assert len(scores) == 2
+    duplicates = json.loads((cooked / "data/exact_duplicates/stage.json").read_text())
+    assert duplicates["tally"]["drop"]["documents"]["duplicate"] >= 4  # the forked package
+    assert json.loads((cooked / "data/snippets/stage.json").read_text())["tally"]["count"]["doctests: ok"] > 5
+
+
+def test_a_second_run_redoes_nothing(source: Path, cooked: Path) -> None:
+    def times() -> dict[str, int]:
+        kept = [path for path in cooked.rglob("*") if path.is_file() and path.name != "report.html"]
+        return {str(path): path.stat().st_mtime_ns for path in kept}
+
+    before = times()
+    errors = cook(source, cooked)
+    assert times() == before
+    assert errors.count("up to date") >= 20
+
+
+@pytest.mark.slow
+def test_another_folder_holds_the_same(source: Path, cooked: Path, tmp_path: Path) -> None:
+    cook(source, tmp_path / "elsewhere")
+    assert outputs(tmp_path / "elsewhere") == outputs(cooked)
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_goes_on(source: Path, cooked: Path, tmp_path: Path) -> None:
+    """Killed with all its workers as each step begins, and whenever training has reported a few steps more."""
+    output = tmp_path / "killed"
+    for kill_at in range(1, 60):
+        process = start(source, output)
+        seen = 0
+        assert process.stderr is not None
+        for line in process.stderr:
+            seen += line.startswith("[") or "step=" in line
+            if seen > kill_at:
+                break
+        if process.poll() is None:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        process.communicate()
+        if process.returncode == 0:
+            break
+    cook(source, output)
+    assert outputs(output) == outputs(cooked)

@@ -1,0 +1,130 @@
+"""TFDS and SeqIO read our records, and see what our own reader sees. The only tests that load TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from opencoder_jax.data.batches import Batches, DataConfig
+from opencoder_jax.data.tasks import mixture, task
+from opencoder_jax.data.token_records import TokenRecords, shard_names, write_records
+from opencoder_jax.data.tokenizer import Tokenizer
+
+FEATURES = tfds.features.FeaturesDict(
+    {
+        "tokens": tfds.features.Tensor(shape=(None,), dtype=np.int32, encoding="bytes"),
+        "loss_mask": tfds.features.Tensor(shape=(None,), dtype=np.uint8, encoding="bytes"),
+    }
+)
+
+
+def documents(number: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 300, number)
+    return [
+        (np.append(rng.integers(4, 600, length - 1), 2).astype(np.int32), rng.integers(0, 2, length, np.uint8))
+        for length in lengths
+    ]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """Two sources; the first has an empty shard."""
+    root = tmp_path_factory.mktemp("data")
+    write_records(root / "a", [documents(20, 0), [], documents(30, 1)], tokenizer.model)
+    write_records(root / "b", [documents(10, 2)], tokenizer.model)
+    return root
+
+
+def test_bytes_are_those_that_tensorflow_writes(data: Path, tmp_path: Path) -> None:
+    for name, shards in (("a", 3), ("b", 1)):
+        records = TokenRecords.open(data / name)
+        written = iter(range(len(records)))
+        for shard in range(shards):
+            file = shard_names(shard, shards)[0]
+            index = np.load(data / name / shard_names(shard, shards)[1])
+            with tf.io.TFRecordWriter(str(tmp_path / file)) as writer:
+                for _ in index:
+                    tokens, mask = records.read(next(written))
+                    writer.write(FEATURES.serialize_example({"tokens": tokens, "loss_mask": mask}))
+            assert (data / name / file).read_bytes() == (tmp_path / file).read_bytes()
+
+
+def test_tfds_reads_a_directory_unchanged(data: Path) -> None:
+    builder = tfds.builder_from_directory(data / "a")
+    assert builder.info.splits["train"].num_examples == 50
+    in_order = tfds.ReadConfig(interleave_cycle_length=1)
+    records = TokenRecords.open(data / "a")
+    examples = list(tfds.as_numpy(builder.as_dataset(split="train", read_config=in_order)))
+    assert len(examples) == len(records)
+    for number, example in enumerate(examples):
+        tokens, mask = records.read(number)
+        assert (example["tokens"].dtype.name, example["loss_mask"].dtype.name) == ("int32", "uint8")
+        assert np.array_equal(example["tokens"], tokens)
+        assert np.array_equal(example["loss_mask"], mask)
+
+
+def test_task_gives_the_records_in_their_order(data: Path) -> None:
+    source = task("a", data / "a")
+    assert source.num_input_examples("train") == 50
+    records = TokenRecords.open(data / "a")
+    examples = list(source.get_dataset(None, "train", shuffle=False).as_numpy_iterator())
+    assert len(examples) == len(records)
+    for number, example in enumerate(examples):
+        tokens, mask = records.read(number)
+        assert np.array_equal(example["targets"], tokens)
+        assert np.array_equal(example["loss_mask"], mask)
+    assert "a" not in seqio.TaskRegistry.names()
+
+
+def test_an_epoch_of_batches_is_an_epoch_of_the_task(data: Path) -> None:
+    """Same documents, token for token; only the order of an epoch is batches.py's own."""
+    examples = task("a", data / "a").get_dataset(None, "train", shuffle=False).as_numpy_iterator()
+    seen = sorted(example["targets"].tolist() for example in examples)
+    total = sum(map(len, seen))
+    batches = Batches(DataConfig(mixture={"a": 1.0}, phases=((0, total, 1),)), data, pad=3, end_of_document=2)
+    stream = batches(0).tokens[0]
+    cut = np.split(stream, np.flatnonzero(stream == 2) + 1)[:-1]
+    assert sorted(document.tolist() for document in cut) == seen
+
+
+def test_mixture_weighs_tokens(data: Path) -> None:
+    """SeqIO mixes examples: rates times tokens an example must stand as the recipe's weights do."""
+    mixed = mixture("annealing", DataConfig(mixture={"a": 3.0, "b": 1.0}), data)
+    tokens = {name: TokenRecords.open(data / name) for name in ("a", "b")}
+    weights = {
+        source.name: mixed.get_rate(source) * tokens[source.name].tokens / len(tokens[source.name])
+        for source in mixed.tasks
+    }
+    assert weights["a"] / weights["b"] == pytest.approx(3.0)
+    example = next(mixed.get_dataset(None, "train", shuffle=False, seed=0).as_numpy_iterator())
+    assert example["targets"].dtype == np.int32
+
+
+def test_seqio_packs_the_task_for_a_language_model(data: Path) -> None:
+    packed = seqio.get_dataset(
+        task("a", data / "a"),
+        {"targets": 512},
+        dataset_split="train",
+        shuffle=False,
+        feature_converter=seqio.LMFeatureConverter(pack=True),
+    )
+    row = next(packed.as_numpy_iterator())
+    first = TokenRecords.open(data / "a").read(0)[0]
+    assert np.array_equal(row["decoder_target_tokens"][: len(first)], first)
+    assert row["decoder_segment_ids"][len(first)] == 2
+
+
+def test_vocabulary_is_our_tokenizer(data: Path, tokenizer: Tokenizer) -> None:
+    vocabulary = task("a", data / "a").output_features["targets"].vocabulary
+    text = "def f(x):\n    return 'é\u2581'\n"
+    assert vocabulary.vocab_size == tokenizer.vocab_size
+    assert vocabulary.encode(text) == tokenizer.encode(text)
+    assert vocabulary.decode(vocabulary.encode(text)) == text
+    ids = vocabulary.encode_tf(tf.constant(text))
+    assert ids.numpy().tolist() == tokenizer.encode(text)
+    assert vocabulary.decode_tf(ids).numpy().decode() == text
+    assert vocabulary == task("b", data / "b").output_features["targets"].vocabulary

@@ -1,0 +1,240 @@
+"""The loop, on a real run of a tiny model: what it leaves behind, and what killing, filling disks and bad input do to it."""
+
+import json
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import small_recipe
+
+from opencoder_jax import recipe as recipes
+from opencoder_jax.recipe import UserError
+from opencoder_jax.training.checkpoints import checkpoint_steps, restore
+from opencoder_jax.training.loop import train
+from opencoder_jax.training.mesh import make_mesh
+from opencoder_jax.training.metrics import read_metrics
+from opencoder_jax.training.run import Recipe
+from opencoder_jax.training.step import TrainState, abstract_state
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# Runs the training command, and kills its own process at an exact point of the run:
+# "row N" when the row of step N is written, "save N" while the checkpoint of step N is on its way to the disk.
+KILLED = """
+import os, signal, sys
+from opencoder_jax.training import checkpoints, command, metrics
+
+def then_die(method, is_time):
+    def wrapped(self, item):
+        method(self, item)
+        if is_time(item):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return wrapped
+
+what, step = sys.argv[1], int(sys.argv[2])
+if what == "row":
+    metrics.MetricsFile.write = then_die(metrics.MetricsFile.write, lambda row: row["step"] == step)
+else:
+    checkpoints.Checkpoints.save = then_die(checkpoints.Checkpoints.save, lambda state: int(state.step) == step)
+command.main(sys.argv[3:])
+"""
+
+
+def saved(run: Path, step: int) -> TrainState:
+    """A checkpoint's state."""
+    return restore(run / "checkpoints", step, abstract_state(small_recipe(), make_mesh(small_recipe().mesh)))
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
+
+
+def losses(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run without their timing."""
+    rows = read_metrics(run / "metrics.jsonl")
+    return [{key: row[key] for key in row if key not in ("seconds", "tokens_per_second")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stopped."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    train(small_recipe(), data, output)
+    return output
+
+
+def test_a_run_leaves_what_others_read(whole: Path, data: Path) -> None:
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "checkpoints",
+        "config.gin",
+        "metrics.jsonl",
+        "run.json",
+        "tokenizer.model",
+    ]
+    description = json.loads((whole / "run.json").read_text())
+    assert description["model"]["width"] == 32
+    assert description["parameters"] == small_recipe().model.parameters()
+    assert (whole / "tokenizer.model").read_bytes() == (data / "refinecode" / "tokenizer.model").read_bytes()
+    rows = read_metrics(whole / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["tokens"] for row in rows] == [128 * step for step in range(1, 7)]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_two_runs_are_the_same_to_the_last_digit(whole: Path, data: Path, tmp_path: Path) -> None:
+    recipes.bind([str(whole / "config.gin")])
+    train(Recipe.from_gin(), data, tmp_path / "again")
+    assert losses(tmp_path / "again") == losses(whole)
+    assert (tmp_path / "again" / "run.json").read_bytes() == (whole / "run.json").read_bytes()
+    assert same_bits(saved(tmp_path / "again", 6), saved(whole, 6))
+
+
+def test_killed_anywhere_it_ends_bit_for_bit_the_same(whole: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    command = [f"--gin_file={whole / 'config.gin'}", f"--data={data}", f"--output={output}"]
+    found = []
+    for point in (("row", "1"), ("save", "2"), ("row", "5")):
+        process = subprocess.run(
+            [sys.executable, "-c", KILLED, *point, *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        found.append([row["step"] for row in read_metrics(output / "metrics.jsonl")])
+    # Rows after the checkpoint that a run went on from are written again, and none stands twice.
+    assert found[0] == [1]
+    assert found[2] == [1, 2, 3, 4, 5]
+    assert max(checkpoint_steps(output / "checkpoints")) in (2, 4)  # 4 was being written when the last row was
+    train(small_recipe(), data, output)
+    assert losses(output) == losses(whole)
+    assert same_bits(saved(output, 6), saved(whole, 6))
+
+
+def test_a_finished_run_is_left_alone(whole: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    train(small_recipe(), data, whole)
+    assert "trained already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"OptimizerConfig_weight_decay": 0.2}, "OptimizerConfig.weight_decay was 0.1 and is 0.2"),
+        ({"DataConfig_seed": 5}, "DataConfig.seed was 0 and is 5"),
+        ({"ModelConfig_layers": 3}, "ModelConfig.layers was 2 and is 3"),
+    ],
+)
+def test_another_recipe_is_refused(whole: Path, data: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        train(small_recipe(**changes), data, whole)
+
+
+def test_the_stable_stage_can_be_prolonged(whole: Path, data: Path, tmp_path: Path) -> None:
+    train(small_recipe(TrainConfig_steps=3), data, tmp_path / "run")
+    train(small_recipe(), data, tmp_path / "run")
+    assert same_bits(saved(tmp_path / "run", 6), saved(whole, 6))
+    with pytest.raises(UserError, match="TrainConfig.steps was 6 and is 7"):
+        train(small_recipe(OptimizerConfig_schedule="cosine"), data, tmp_path / "cosine")
+        train(small_recipe(OptimizerConfig_schedule="cosine", TrainConfig_steps=7), data, tmp_path / "cosine")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(OptimizerConfig_peak_learning_rate=1e38, OptimizerConfig_warmup_steps=0)
+    with pytest.raises(UserError, match="the gradient's norm nan.*peak_learning_rate"):
+        train(recipe, data, tmp_path / "run")
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == []
+    assert all(np.isfinite(row["loss"]) for row in read_metrics(tmp_path / "run" / "metrics.jsonl"))
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    file = max((checkpoint / "parameters").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(checkpoint: Path) -> None:
+    file = max((checkpoint / "optimizer").rglob("d/*"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def delete_the_sums(checkpoint: Path) -> None:
+    (checkpoint / "sums" / "metadata").unlink()
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, delete_the_sums])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    damage: Callable[[Path], None], whole: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    train(small_recipe(TrainConfig_steps=4), data, output)
+    damage(output / "checkpoints" / "4")
+    train(small_recipe(), data, output)
+    assert f"checkpoint {output / 'checkpoints' / '4'} is damaged" in capsys.readouterr().err
+    assert losses(output) == losses(whole)
+    assert same_bits(saved(output, 6), saved(whole, 6))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(whole: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    train(small_recipe(TrainConfig_steps=2), data, output)
+    # No file may grow beyond 20 kB: what a full disk is to a write, without filling one.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match="can't be written .*; the last complete checkpoint is step 2"):
+            train(small_recipe(), data, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    train(small_recipe(), data, output)
+    assert losses(output) == losses(whole)
+    assert same_bits(saved(output, 6), saved(whole, 6))
+
+
+def test_rows_grow_longer_at_a_step(data: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(DataConfig_phases=((0, 16, 8), (3, 32, 4)))
+    train(recipe, data, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["tokens"] for row in rows] == [128 * step for step in range(1, 7)]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_the_next_stage_starts_from_the_last(whole: Path, data: Path, tmp_path: Path) -> None:
+    changes = {"OptimizerConfig_schedule": "exponential", "OptimizerConfig_final_learning_rate": 1e-3}
+    changes |= {"OptimizerConfig_warmup_steps": 0, "TrainConfig_steps": 2, "TrainConfig_held_out": "held_out"}
+    for name, more in (
+        ("with moments", {}),
+        ("without", {"TrainConfig_init_optimizer": False}),
+        ("earlier", {"TrainConfig_init_step": 4}),
+    ):
+        train(small_recipe(**changes, **more), data, tmp_path / name, init_from=whole)
+    first = {path.name: losses(path)[0] for path in tmp_path.iterdir()}
+    # Same weights and batch, so the same loss; the schedule starts anew, at its peak.
+    assert first["with moments"]["loss"] == first["without"]["loss"] != first["earlier"]["loss"]
+    assert first["with moments"]["learning_rate"] == pytest.approx(1e-2)
+    counts = [saved(tmp_path / name, 2).optimizer[1].count for name in ("with moments", "without", "earlier")]
+    assert [int(count) for count in counts] == [8, 2, 6]
+    last = losses(tmp_path / "with moments")[-1]
+    assert abs(last["held_out_loss"] - last["loss"]) < 1
+    assert json.loads((tmp_path / "earlier" / "run.json").read_text())["origin"]["step"] == 4
+
+    with pytest.raises(UserError, match=r"no checkpoint of step 5; there are \[2, 4, 6\]"):
+        train(small_recipe(**changes, TrainConfig_init_step=5), data, tmp_path / "none", init_from=whole)
+    with pytest.raises(UserError, match="its ModelConfig.ffn_width is 64, this recipe's is 32"):
+        train(small_recipe(**changes, ModelConfig_ffn_width=32), data, tmp_path / "other", init_from=whole)
+    with pytest.raises(UserError, match="no run.json there"):
+        train(small_recipe(**changes), data, tmp_path / "nothing", init_from=data)
+
+
+def test_data_and_model_must_share_a_vocabulary(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has 300 tokens, the model 512"):
+        train(small_recipe(ModelConfig_vocab_size=512), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
