@@ -81,6 +81,8 @@ def run(inputs: Sequence[str], output: str, config: TokenRecordsConfig, options:
     if len(inputs) < 2:
         raise UserError("records needs --input for documents, and a last --input for the tokenizer's directory")
     *sources, tokenizer = inputs
+    if not Directory(tokenizer).exists(TOKENIZER):
+        raise UserError(f"{tokenizer}: holds no {TOKENIZER}; the last --input must be the tokenizer's directory")
     name = f"token_records_{config.part}"
 
     def encode(parts: Directory) -> tuple[Tally, dict[str, str]]:
@@ -126,12 +128,8 @@ class EncodeShard(beam.DoFn):
 
     def setup(self) -> None:
         """Loads the tokenizer, once a worker."""
-        place = Directory(self.tokenizer)
-        if not place.exists(TOKENIZER):
-            raise UserError(
-                f"{self.tokenizer}: holds no {TOKENIZER}; the last --input must be the tokenizer's directory"
-            )
-        self.encoder = Tokenizer(place.read_bytes(TOKENIZER), f"{self.tokenizer}/{TOKENIZER}")
+        model = Directory(self.tokenizer).read_bytes(TOKENIZER)
+        self.encoder = Tokenizer(model, f"{self.tokenizer}/{TOKENIZER}")
 
     def process(self, number: int) -> Iterator[int]:
         """Encodes the shard of this number."""

@@ -25,6 +25,7 @@ from opencoder_jax.cookbook.results import Cluster, DropReason, Training
 LANGUAGES = 15
 CLUSTERS = 8
 MEMBERS = 4  # of a cluster that are named
+RULES = 12
 REASONS = 4  # of a stage that are named in the table of stages
 
 
@@ -46,7 +47,7 @@ def funnel(stages: Mapping[str, Manifest], reasons: Mapping[str, Sequence[DropRe
     rows: list[list[Content]] = []
     for (name, manifest), (kept, _), (size, _) in zip(stages.items(), sizes["documents"], sizes["bytes"], strict=True):
         before = manifest.total("in", "documents")
-        why = [f"{words(reason.reason)} {reason.documents:,}" for reason in reasons[name][:REASONS]]
+        why = [f"{reason.reason} {reason.documents:,}" for reason in reasons[name][:REASONS]]
         more = len(reasons[name]) - REASONS
         why += [f"{more} other reasons"] if more > 0 else []
         share = percent(kept / collected) if collected else None
@@ -69,7 +70,7 @@ def _all_reasons(reasons: Mapping[str, Sequence[DropReason]]) -> Html:
     rows = [
         [
             words(stage),
-            words(reason.reason),
+            element("code", reason.reason),
             reason.documents,
             megabytes(reason.bytes),
             markup(element("code", reason.example), element("span", shortened(reason.detail), class_="detail"))
@@ -89,7 +90,7 @@ def derived(stages: Mapping[str, Manifest]) -> Section:
     """What is made of the documents that are left."""
     rows: list[list[Content]] = []
     for name, manifest in stages.items():
-        counts = " · ".join(f"{key} {count:,}" for key, count in sorted(manifest.table("count").items()))
+        counts = " · ".join(f"{key} {count:,}" for key, count in _counts(manifest, "").items() if count)
         documents = [manifest.total(side, "documents") for side in ("in", "out")]
         rows.append([words(name), *documents, megabytes(manifest.total("out", "bytes")), counts or None])
     return section(
@@ -160,6 +161,7 @@ def rules(filtered: Manifest) -> Section:
         [element("code", rule), count, alone.get(rule, 0), _bar(count, alone.get(rule, 0), most)]
         for rule, count in hits.items()
     ]
+    heads = ["signal", "documents hit", "by this rule only", ""]
     return section(
         "rules",
         "Rules of the filter",
@@ -167,7 +169,8 @@ def rules(filtered: Manifest) -> Section:
             f"{len(hits)} rules hit a document. Thresholds are tuned by reading what a rule catches alone (dark): "
             "what it shares with other rules is lost whether or not the rule exists."
         ),
-        table("lrrl", ["signal", "documents hit", "by this rule only", ""], rows),
+        table("lrrl", heads, rows[:RULES]),
+        *([fold(f"The other {len(rows) - RULES} rules", table("lrrl", heads, rows[RULES:]))] if rows[RULES:] else []),
     )
 
 

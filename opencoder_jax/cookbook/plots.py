@@ -114,7 +114,7 @@ def languages(names: Sequence[str], before: Sequence[int], after: Sequence[int])
             axes.barh(rows + offset, lengths, left=floor, height=0.36, color=colour, label=label)
             for row, size in zip(rows, sizes, strict=True):
                 axes.annotate(
-                    megabytes(size),
+                    f"{compact(size)}B",
                     (max(size, floor), row + offset),
                     xytext=(4, 0),
                     textcoords="offset points",
@@ -124,12 +124,12 @@ def languages(names: Sequence[str], before: Sequence[int], after: Sequence[int])
                 )
         axes.set_xscale("log")
         axes.set_xlim(floor, 3 * max([*before, *after, 2 * floor]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size / 1e6:g}"))
-        axes.set_xlabel("megabytes of text (logarithmic)")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{compact(size)}B"))
+        axes.set_xlabel("bytes of text (logarithmic)")
         _rows(axes, names)
         axes.invert_yaxis()
         _legend(figure, axes)
-        return _svg(figure, "Megabytes of each language, collected and left at the end")
+        return _svg(figure, "Bytes of each language, collected and left at the end")
 
 
 def mixture(tokens: Mapping[str, int], shares: Mapping[str, Mapping[str, float]]) -> Html:
@@ -169,39 +169,23 @@ def training(curves: Sequence[Curve]) -> Html:
         figure = Figure(figsize=(WIDTH, 6.4))
         loss, rate, speed = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.1, 1.1))
         start = 0.0
-        for number, (curve, colour) in enumerate(zip(curves, SERIES * len(curves), strict=False)):
+        held_out: list[tuple[float, float]] = []
+        for curve, colour in zip(curves, SERIES * len(curves), strict=False):
             millions = np.array(curve.tokens) / 1e6
-            end = millions[-1]
-            loss.plot(millions, curve.loss, color=colour, lw=1.6, label=curve.name)
-            loss.hlines(
-                curve.unigram_entropy,
-                start,
-                end,
-                color=INK,
-                lw=1,
-                linestyle=(0, (5, 3)),
-                label="unigram entropy" if number == 0 else None,
-            )
-            if curve.held_out:
-                points = np.array(curve.held_out)
-                labelled = not any(earlier.held_out for earlier in curves[:number])
-                loss.plot(
-                    points[:, 0] / 1e6,
-                    points[:, 1],
-                    "o",
-                    ms=5,
-                    mfc="white",
-                    mec=RED,
-                    mew=1.4,
-                    zorder=3,
-                    label="held-out loss" if labelled else None,
-                )
+            loss.plot(millions, curve.loss, color=colour, lw=1.6)
             rate.plot(millions, curve.learning_rate, color=colour, lw=1.6)
             speed.plot(millions, np.array(curve.tokens_per_second) / 1e3, color=colour, lw=1.6)
+            loss.hlines(curve.unigram_entropy, start, millions[-1], color=INK, lw=1, linestyle=(0, (5, 3)))
+            loss.text(start, 1.03, f" {curve.name}", transform=loss.get_xaxis_transform(), color=colour, weight="bold")
+            held_out += curve.held_out
             for axes in (loss, rate, speed):
-                if number:
-                    axes.axvline(start, color=MUTED, lw=0.8, linestyle=":")
-            start = end
+                axes.axvline(start, color=MUTED, lw=0.8, linestyle=":")
+            start = millions[-1]
+        points = np.array(held_out).reshape(-1, 2)
+        loss.plot([], [], color=INK, lw=1, linestyle=(0, (5, 3)), label="unigram entropy")
+        if held_out:
+            style_of_points = {"mfc": "white", "mec": RED, "mew": 1.4, "ms": 5, "zorder": 3, "clip_on": False}
+            loss.plot(points[:, 0] / 1e6, points[:, 1], "o", label="held-out loss", **style_of_points)
         loss.set_ylabel("loss, nats a token")
         rate.set_ylabel("learning rate")
         rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=False)

@@ -10,7 +10,7 @@ How a row finds its tokens:
   a look-up, and since all rows of a batch are equally long, shares of rows are shares of tokens.
 - "cut": a source is an endless string of tokens, epoch after epoch, each a fresh permutation of its records. Row j of a
   source is the next `length` tokens of that string; a row may straddle the end of an epoch. Every token is an input
-  exactly once an epoch.
+  exactly once an epoch. Rows come shuffled within windows, or a small batch would be a single document.
 - "pack" and "pad": whole examples are laid into rows once, and each epoch is a fresh permutation of these rows.
 
 Permutations sort hashes of (seed, source, epoch, record), so they don't depend on NumPy's version. They cost 16 bytes a
@@ -49,6 +49,8 @@ class DataConfig:
         attend_across_documents: positions count through the row, as OpenCoder's do; False restarts them at every
             document, which also hides the documents of a row from each other and takes the first token of each out of
             the loss.
+        shuffle_rows: "cut" only: so many rows of a source are shuffled among themselves, since neighbours in the string
+            come from one document; 1 keeps them in order.
         seed: of the permutations.
     """
 
@@ -56,6 +58,7 @@ class DataConfig:
     phases: tuple[tuple[int, int, int], ...] = ((0, 4096, 1024),)
     packing: str = "cut"
     attend_across_documents: bool = True
+    shuffle_rows: int = 4096
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +68,8 @@ class DataConfig:
             raise ValueError(f'packing must be "cut", "pack" or "pad"; got {self.packing!r}')
         if {len(phase) for phase in self.phases} != {3} or any(min(phase[1:]) < 1 for phase in self.phases):
             raise ValueError(f"phases must hold (first step, sequence length, rows), both >= 1; got {self.phases}")
+        if self.shuffle_rows < 1:
+            raise ValueError(f"shuffle_rows must be at least 1, which keeps the order; got {self.shuffle_rows}")
         starts = [phase[0] for phase in self.phases]
         if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise ValueError(f"phases must begin at step 0 and go on at later and later steps; got steps {starts}")
@@ -130,6 +135,8 @@ class Batches:
         self.dropped = sum(rows.dropped for rows in self._rows)
         self._pattern, self._counts = _deal(list(config.mixture.values()))
         self._phase_starts = self._lay_phases()
+        self._tokens = [records.tokens for records in self.sources.values()]
+        self._window = lru_cache(2 * len(self._rows))(_permutation)
 
     def __call__(self, step: int, row_start: int = 0, row_stop: int | None = None) -> Batch:
         """Rows [row_start, row_stop) of batch `step`; all rows by default.
@@ -152,9 +159,9 @@ class Batches:
         for row in range(rows):
             number = start.row + (step - first_step) * batch_rows + row_start + row
             source = self._pattern[number % PERIOD]
-            ordinal = self._rows_before(number)[source] - start.rows[source]
+            ordinal = self._shuffled(source, phase, int(self._rows_before(number)[source] - start.rows[source]))
             self._rows[source].fill(
-                int(start.positions[source]), int(ordinal), length, tokens[row], mask[row], segment_starts[row]
+                int(start.positions[source]), ordinal, length, tokens[row], mask[row], segment_starts[row]
             )
         positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
         if not self.config.attend_across_documents:
@@ -168,6 +175,19 @@ class Batches:
             np.ascontiguousarray(positions),
             mask[:, 1:].astype(np.float32),
         )
+
+    def _shuffled(self, source: int, phase: int, ordinal: int) -> int:
+        """Which row of a source comes as its `ordinal`-th of a phase: each window of rows is permuted in itself."""
+        # A window is no longer than an epoch, so that a small source isn't shuffled over many of them.
+        window = min(self.config.shuffle_rows, self._tokens[source] // self.config.phases[phase][1])
+        if self.config.packing != "cut" or window < 2:
+            return ordinal
+        index, place = divmod(ordinal, window)
+        size = window
+        if phase + 1 < len(self.config.phases):
+            rows = self._phase_starts[phase + 1].rows[source] - self._phase_starts[phase].rows[source]
+            size = min(window, int(rows) - index * window)
+        return index * window + int(self._window(size, f"{self.config.seed}/{source}/{phase}/{index}")[place])
 
     def shape(self, step: int) -> tuple[int, int]:
         """Rows and length of the global batch at a step."""

@@ -61,22 +61,27 @@ def restore(directory: Path, step: int, abstract: TrainState, optimizer: bool = 
 def restore_newest(directory: Path, abstract: TrainState) -> TrainState | None:
     """The newest state; None when there is no checkpoint.
 
-    A damaged checkpoint is named, set aside in `damaged/` beside the directory, and the one before is taken.
+    A damaged checkpoint is named and the one before is taken; once that is read, the damaged one is set aside, in
+    `damaged/` beside the directory.
 
     Raises:
-        UserError: every checkpoint is damaged.
+        UserError: every checkpoint is damaged; they stay where they are.
     """
-    steps = checkpoint_steps(directory)
-    for step in reversed(steps):
+    damaged: list[int] = []
+    for step in reversed(checkpoint_steps(directory)):
         try:
-            return restore(directory, step, abstract)
+            state = restore(directory, step, abstract)
         except UserError as error:
-            aside = directory.parent / "damaged" / str(step)
-            print(f"warning: {error}; it is set aside as {aside}", file=sys.stderr)
-            aside.parent.mkdir(exist_ok=True)
-            (directory / str(step)).rename(aside)
-    if steps:
-        raise UserError(f"{directory}: all checkpoints are damaged; train again in another --output")
+            print(f"warning: {error}; trying the one before", file=sys.stderr)
+            damaged.append(step)
+            continue
+        aside = directory.parent / "damaged"
+        for name in map(str, damaged):
+            aside.mkdir(exist_ok=True)
+            (directory / name).rename(aside / name)
+        return state
+    if damaged:
+        raise UserError(f"{directory}: no checkpoint can be read; train again in another --output")
     return None
 
 

@@ -1,6 +1,9 @@
 """Every document becomes one record, in an order that only ids and the seed decide; a failed run goes on."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from beam_pipelines.runner import BeamOptions
 from beam_pipelines.tokens import train_tokenizer
 from beam_pipelines.tokens.records import TokenRecordsConfig, run
 from opencoder_jax.data import chat
-from opencoder_jax.data.token_records import TokenRecords
+from opencoder_jax.data.token_records import TokenRecords, shard_names
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
 
@@ -111,23 +114,49 @@ def test_what_is_no_conversation_is_dropped_with_its_reason(
     assert manifest.shards("drops")
 
 
-def test_a_failed_run_goes_on_where_it_stopped(documents: str, tokenizer: str, tmp_path: Path) -> None:
+# Runs the stage and dies, without a chance to clean up, when the given number of shards is finished.
+KILLED = """
+import os, signal, sys
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.tokens import records
+
+*inputs, output, reports = sys.argv[1:]
+report_shard, left = records.report_shard, int(reports)
+
+def report_or_die(*arguments):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    report_shard(*arguments)
+
+records.report_shard = report_or_die
+records.run(inputs, output, records.TokenRecordsConfig(shards=3), BeamOptions())
+"""
+
+
+def test_a_killed_stage_goes_on_where_it_stopped(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    """Killed once while it encodes three shards, and once while it writes three."""
     output = tmp_path / "out"
-    # Something in the way of the second shard's file.
-    obstacle = output / "records-train.tfrecord-00001-of-00003"
-    (obstacle / "full").mkdir(parents=True)
-    with pytest.raises(UserError, match="token_records_train"):
-        write([documents, tokenizer], output, shards=3)
-    parts = {file.name: file.stat().st_mtime_ns for file in (output / "parts").glob("encoded-*")}
-    assert len(parts) == 3
-    first = output / "records-train.tfrecord-00000-of-00003"
-    written = first.stat().st_mtime_ns
-    (obstacle / "full").rmdir()
-    obstacle.rmdir()
+    encoded_first, first = output / "parts/encoded-00000-of-00003.parquet", output / shard_names(0, 3)[0]
+
+    def run_and_die(reports: int) -> None:
+        arguments = [documents, tokenizer, str(output), str(reports)]
+        killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, *arguments], capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+
+    run_and_die(reports=1)
+    assert len(list((output / "parts/reports").iterdir())) == 1
+    time_of_encoding = encoded_first.stat().st_mtime_ns
+    run_and_die(reports=2 + 1)
+    assert encoded_first.stat().st_mtime_ns == time_of_encoding
+    assert len(list((output / "reports").iterdir())) == 1
+    time_of_writing = first.stat().st_mtime_ns
     records = write([documents, tokenizer], output, shards=3)
-    assert first.stat().st_mtime_ns == written
+    assert first.stat().st_mtime_ns == time_of_writing
     assert records == write([documents, tokenizer], tmp_path / "clean", shards=3)
-    assert not (output / "parts").exists()
+    clean = {file.name: file.read_bytes() for file in (tmp_path / "clean").iterdir()}
+    assert {file.name: file.read_bytes() for file in output.iterdir()} == clean
 
 
 def test_a_finished_stage_is_not_run_again(

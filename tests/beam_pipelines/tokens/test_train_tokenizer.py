@@ -94,7 +94,7 @@ def test_too_small_a_corpus_says_what_would_fit() -> None:
 def test_documents_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least one --input"):
         run([], str(tmp_path / "out"), SMALL, BeamOptions())
-    with pytest.raises(UserError, match="holds no stage.json"):
+    with pytest.raises(UserError, match=r"holds no stage\.json"):
         run([str(tmp_path)], str(tmp_path / "out"), SMALL, BeamOptions())
 
 

@@ -36,7 +36,7 @@ def number_records(
 
 
 def make(root: Path, phases: Phases, mixture: dict[str, float] | None = None, **fields: object) -> Batches:
-    config = DataConfig(mixture=mixture or {"a": 1.0}, phases=phases, **fields)
+    config = DataConfig(mixture=mixture or {"a": 1.0}, phases=phases, **{"shuffle_rows": 1} | fields)
     return Batches(config, root, PAD, END_OF_DOCUMENT)
 
 
@@ -97,6 +97,32 @@ def test_cut_gives_every_token_once_an_epoch(
     assert batches.dropped == 0
 
 
+@settings(max_examples=60)
+@given(lengths=lengths, phases=phases, shuffle=st.integers(2, 9))
+def test_shuffled_rows_are_the_same_rows(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], phases: Phases, shuffle: int
+) -> None:
+    """Every phase but the endless last holds exactly its rows, none further from its place than a window."""
+    root = tmp_path_factory.mktemp("shuffled")
+    number_records(root / "a", lengths)
+    ordered, shuffled = make(root, phases), make(root, phases, shuffle_rows=shuffle)
+    for (first, _, _), (stop, _, _) in pairwise(phases):
+        rows, others = (
+            [row.tobytes() for step in range(first, stop) for row in batches(step).tokens]
+            for batches in (ordered, shuffled)
+        )
+        assert sorted(rows) == sorted(others)
+        for begin in range(0, len(rows), shuffle * 2):
+            window = rows[max(0, begin - shuffle) : begin + 3 * shuffle]
+            assert set(others[begin : begin + 2 * shuffle]) <= set(window)
+
+
+def test_neighbours_are_parted(tmp_path: Path) -> None:
+    number_records(tmp_path / "a", [4001])
+    batch = make(tmp_path, ((0, 4, 64),), shuffle_rows=1000)(0)
+    assert np.abs(np.diff(np.sort(batch.tokens[:, 0]))).mean() > 20
+
+
 def test_epochs_have_different_orders(tmp_path: Path) -> None:
     number_records(tmp_path / "a", [5] * 40)
     batches = make(tmp_path, ((0, 200, 1),))
@@ -142,11 +168,17 @@ def test_phases_of_the_8b_go_on_at_the_next_token(tmp_path: Path) -> None:
 @given(
     phases=phases,
     packing=st.sampled_from(["cut", "pack", "pad"]),
+    shuffle=st.sampled_from([1, 4, 4096]),
     cuts=st.lists(st.integers(0, 5), max_size=4),
     steps=st.lists(st.integers(0, 10**6), min_size=1, max_size=3),
 )
 def test_rows_do_not_depend_on_hosts_or_history(
-    tmp_path_factory: pytest.TempPathFactory, phases: Phases, packing: str, cuts: list[int], steps: list[int]
+    tmp_path_factory: pytest.TempPathFactory,
+    phases: Phases,
+    packing: str,
+    shuffle: int,
+    cuts: list[int],
+    steps: list[int],
 ) -> None:
     root = tmp_path_factory.mktemp("hosts")
     number_records(root / "a", [3, 9, 2, 17, 6])
@@ -154,12 +186,12 @@ def test_rows_do_not_depend_on_hosts_or_history(
     if packing != "cut":
         phases = tuple((start, 20, rows) for start, _, rows in phases)
     arguments = (root, phases, {"a": 0.7, "b": 0.3})
-    one = make(*arguments, packing=packing)
+    one = make(*arguments, packing=packing, shuffle_rows=shuffle)
     for step in steps:
         whole = one(step)
         rows = len(whole.tokens)
         edges = sorted({0, *(min(cut, rows) for cut in cuts), rows})
-        fresh = make(*arguments, packing=packing)
+        fresh = make(*arguments, packing=packing, shuffle_rows=shuffle)
         parts = [fresh(step, start, stop) for start, stop in pairwise(edges)]
         assert same(whole, Batch(*map(np.concatenate, zip(*parts, strict=True))))
         assert one.shape(step) == whole.tokens.shape
@@ -307,6 +339,7 @@ def test_steps_and_rows_that_are_not_there(tmp_path: Path, step: int, start: int
         ({"mixture": {"a": float("nan")}}, "weight above 0"),
         ({"mixture": {"a": float("inf")}}, "weight above 0"),
         ({"packing": "fold"}, "packing must be"),
+        ({"shuffle_rows": 0}, "shuffle_rows must be at least 1"),
         ({"phases": ()}, "phases must hold"),
         ({"phases": ((0, 4096),)}, "phases must hold"),
         ({"phases": ((0, 0, 4),)}, "phases must hold"),

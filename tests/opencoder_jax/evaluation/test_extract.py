@@ -23,12 +23,12 @@ def completed(text: str) -> Extracted:
     return extract(PROBLEM, Sample("t/0", 0, "completion", text), STOPS)
 
 
-# Each of these loses something in a widely used sanitizer (tree-sitter based, or the one that OpenCoder was scored with).
+# Each of these loses something in a widely used sanitizer: EvalPlus, or the one that OpenCoder was scored with.
 CORRECT = {
     "decorated entry point": "from functools import lru_cache\n\n@lru_cache\ndef f(n):\n    return n\n",
     "helper without return": "a = []\ndef g(n):\n    a.append(n)\n\ndef f(n):\n    g(n)\n    return a.pop()\n",
     "helper generator": "def count(n):\n    yield n\n\ndef f(n):\n    return next(count(n))\n",
-    "global used through an attribute": "import re\nP = re.compile('x')\ndef f(n):\n    return n + len(P.findall(''))\n",
+    "global with an attribute": "import re\nP = re.compile('x')\ndef f(n):\n    return n + len(P.findall(''))\n",
     "augmented assignment": "x = 1\nx -= 1\ndef f(n):\n    return n + x\n",
     "guarded import": "try:\n    import numpy\nexcept ImportError:\n    numpy = None\ndef f(n):\n    return n\n",
     "annotated and tuple assignments": "MOD: int = 7\na, b = 0, 0\ndef f(n):\n    return n + a * MOD\n",

@@ -1,0 +1,95 @@
+"""The training step: what it learns, and what must not change it."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import small_recipe
+
+from opencoder_jax.data.batches import Batch
+from opencoder_jax.model.decoder import abstract
+from opencoder_jax.training.mesh import make_mesh
+from opencoder_jax.training.step import StepMetrics, TrainState, initial_state, summed_loss, train_step
+
+
+def random_batch(rows: int = 8, length: int = 16) -> Batch:
+    tokens = np.random.default_rng(1).integers(4, 300, (rows, length + 1), dtype=np.int32)
+    positions = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
+    return Batch(tokens[:, :-1], tokens[:, 1:], positions, np.ones((rows, length), np.float32))
+
+
+def step_once(batch: Batch, **changes: Any) -> tuple[TrainState, StepMetrics]:
+    recipe = small_recipe(**changes)
+    with jax.set_mesh(make_mesh(recipe.mesh)):
+        state = jax.jit(partial(initial_state, recipe))()
+        return jax.jit(partial(train_step, abstract(recipe.model)[0], recipe))(state, batch, 1e-2)
+
+
+def test_one_batch_is_learnt_by_heart() -> None:
+    recipe, batch = small_recipe(OptimizerConfig_weight_decay=0.0), random_batch()
+    with jax.set_mesh(make_mesh(recipe.mesh)):
+        state = jax.jit(partial(initial_state, recipe))()
+        update = jax.jit(partial(train_step, abstract(recipe.model)[0], recipe), donate_argnums=0)
+        for _ in range(150):
+            state, metrics = update(state, batch, 1e-2)
+    assert metrics.loss < 0.01
+    assert int(state.step) == 150
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"TrainConfig_micro_batch": 2},
+        {"TrainConfig_loss_chunk": 4},
+        {"TrainConfig_remat": True},
+    ],
+)
+def test_saving_memory_changes_no_gradient(changes: dict[str, Any]) -> None:
+    batch = random_batch()
+    batch = batch._replace(loss_mask=(batch.tokens % 3 > 0).astype(np.float32))  # rows of unlike weight
+    state, metrics = step_once(batch)
+    other, other_metrics = step_once(batch, **changes)
+    np.testing.assert_allclose(other_metrics, metrics, rtol=1e-5)
+    for one, two in zip(jax.tree.leaves(state.optimizer[1].mu), jax.tree.leaves(other.optimizer[1].mu), strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-6)
+
+
+def test_targets_that_are_masked_teach_nothing() -> None:
+    batch = random_batch()
+    mask = np.zeros_like(batch.loss_mask)
+    mask[:, 5:9] = 1
+    noise = np.where(mask > 0, batch.targets, 7)
+    one, other = (step_once(batch._replace(loss_mask=mask, targets=targets)) for targets in (batch.targets, noise))
+    assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, one, other)))
+
+
+def test_norms_do_not_decay() -> None:
+    batch = random_batch()
+    batch = batch._replace(loss_mask=np.zeros_like(batch.loss_mask))  # no gradient: only the decay is left
+    state, metrics = step_once(batch)
+    assert metrics.loss == 0
+    np.testing.assert_array_equal(state.parameters["final_norm"], 1)
+    np.testing.assert_array_equal(state.parameters["layers"]["ffn_norm"], 1)
+    recipe = small_recipe()
+    with jax.set_mesh(make_mesh(recipe.mesh)):
+        before = jax.jit(partial(initial_state, recipe))().parameters
+    np.testing.assert_allclose(state.parameters["layers"]["gate"], before["layers"]["gate"] * (1 - 1e-3), rtol=1e-5)
+
+
+def test_the_held_out_loss_is_the_training_loss_of_the_same_batch() -> None:
+    recipe, batch = small_recipe(), random_batch()
+    with jax.set_mesh(make_mesh(recipe.mesh)):
+        parameters = jax.jit(partial(initial_state, recipe))().parameters
+        loss, targets = jax.jit(partial(summed_loss, abstract(recipe.model)[0], recipe))(parameters, batch)
+    assert targets == batch.loss_mask.sum()
+    np.testing.assert_allclose(loss / targets, step_once(batch)[1].loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "parts", "micro_batch"), [(8, 3, None), (8, 2, 3), (6, 1, 4)])
+def test_rows_that_cannot_be_divided_are_refused(rows: int, parts: int, micro_batch: int | None) -> None:
+    train = small_recipe(TrainConfig_micro_batch=micro_batch).train
+    with pytest.raises(ValueError, match=f"a batch of {rows} rows can't be divided over {parts}"):
+        train.passes(rows, parts)
