@@ -29,6 +29,8 @@ def unpack(values: Iterable[bytes], columns: int) -> np.ndarray:
 
 def by_segment(table: np.ndarray, hashes: np.ndarray, segments: int) -> Iterator[tuple[int, bytes]]:
     """Cuts rows into `segments` (a power of two) by the top bits of their hashes: (segment, packed rows)."""
+    if len(table) == 0:
+        return
     place = (hashes >> np.uint64(64 - (segments.bit_length() - 1))).astype(np.int64) if segments > 1 else hashes * 0
     order = np.argsort(place, kind="stable")
     found, starts = np.unique(place[order], return_index=True)

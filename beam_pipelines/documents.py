@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
         ("stars", pa.int64()),
         ("commit_time", pa.int64()),  # seconds since 1970, 0 where unknown
         ("language", pa.string()),  # linguist's name
-        ("kind", pa.string()),  # code | data | text | web | synthetic
+        ("kind", pa.string()),  # code | data | text | web | synthetic | chat
         ("license", pa.string()),
         ("source", pa.string()),  # where it came from: a folder's name, a data set, a stage
         ("url", pa.string()),
@@ -104,7 +104,7 @@ def batches_of(table: pa.Table | pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     groups = ends // BATCH_BYTES
     cuts = np.flatnonzero(np.diff(groups, prepend=groups[:1])).tolist()
     for start, stop in zip([0, *cuts], [*cuts, table.num_rows], strict=True):
-        yield _one_batch(table.slice(start, stop - start))
+        yield one_batch(table.slice(start, stop - start))
 
 
 def write_shard(directory: Directory, name: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
@@ -122,9 +122,9 @@ def read_shard(directory: Directory, name: str) -> Iterator[pa.RecordBatch]:
     with directory.read(name) as stream:
         file = pq.ParquetFile(stream)
         for group in range(file.num_row_groups):
-            yield _one_batch(file.read_row_group(group).cast(file.schema_arrow))
+            yield one_batch(file.read_row_group(group).cast(file.schema_arrow))
         if file.num_row_groups == 0:
-            yield _one_batch(file.schema_arrow.empty_table())
+            yield one_batch(file.schema_arrow.empty_table())
 
 
 def read_shard_columns(directory: Directory, name: str, columns: list[str]) -> pa.Table:
@@ -135,10 +135,11 @@ def read_shard_columns(directory: Directory, name: str, columns: list[str]) -> p
 
 def empty(schema: pa.Schema = SCHEMA) -> pa.RecordBatch:
     """A batch without rows."""
-    return _one_batch(schema.empty_table())
+    return one_batch(schema.empty_table())
 
 
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """All rows of a table as one batch, also where there are none."""
     batches = table.combine_chunks().to_batches()
     if batches:
         return batches[0]

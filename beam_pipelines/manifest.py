@@ -81,6 +81,7 @@ def describe(manifest: Manifest) -> str:
 
 
 def digest(directory: Directory, name: str) -> str:
+    """128 bits of a file's content, in hexadecimal."""
     return xxhash.xxh3_128_hexdigest(directory.read_bytes(name))
 
 

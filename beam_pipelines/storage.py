@@ -5,6 +5,7 @@ appears whole or not at all: it's written under a temporary name and renamed.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,22 +43,29 @@ class Directory:
         return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
     def read(self, name: str) -> pa.NativeFile:
-        """Opens a file for reading; Raises FileNotFoundError."""
+        """Opens a file for reading; raises FileNotFoundError."""
         system, path = self._place(name)
         return system.open_input_file(path)
 
     @contextmanager
     def atomic(self, name: str) -> Iterator[pa.NativeFile]:
-        """A stream whose file gets its name only when everything was written."""
+        """A stream whose file gets its name only when everything was written.
+
+        Raises:
+            OSError: naming the file; nothing is left of it.
+        """
         system, path = self._place(name)
-        system.create_dir(path.rsplit("/", 1)[0], recursive=True)
         temporary = f"{path}.writing"
         try:
+            system.create_dir(path.rsplit("/", 1)[0], recursive=True)
             with system.open_output_stream(temporary) as stream:
                 yield stream
-        except BaseException:
+        except BaseException as error:
             if system.get_file_info(temporary).type == fs.FileType.File:
                 system.delete_file(temporary)
+            if isinstance(error, OSError) and error.errno and error.filename is None:
+                # Arrow doesn't say which file it couldn't write.
+                raise OSError(error.errno, os.strerror(error.errno), path) from None
             raise
         system.move(temporary, path)
 

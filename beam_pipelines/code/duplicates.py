@@ -1,7 +1,7 @@
 """What exact and near duplicates share: verdicts, and the stage that applies them.
 
 Finding duplicates shuffles hashes, never text. It ends in verdicts: beside each shard of documents a shard with one
-row a document, which names the copy that is kept in its place (null: it's kept itself) and the size of its cluster.
+row a document, which names the copy that is kept in its place and the size of their cluster (null and 1: it's kept).
 Applying them is an ordinary map over documents and verdicts. The keeper stays readable in the drops.
 """
 
@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_pipelines.columnar import NODE, pack, sort_rows, unpack
-from beam_pipelines.documents import id_text, read_shard_columns, shard_name, unpack_addresses, write_shard
+from beam_pipelines.documents import id_text, one_batch, read_shard_columns, shard_name, unpack_addresses, write_shard
 from beam_pipelines.manifest import Manifest, Tally
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Progress, Result, Stage, gather_reports, keep_rows, map_stage, report_shard
+from beam_pipelines.stage import Drop, Progress, Result, Stage, gather_reports, input_shards, keep_rows, map_stage, report_shard
 from beam_pipelines.storage import Directory
 
 VERDICT_SCHEMA = pa.schema([("bytes", pa.int64()), ("keeper", pa.string()), ("cluster", pa.int64())])
@@ -43,14 +43,13 @@ def deduplicate(
         megabytes_per_second: the speed of `find` on one core, about.
     """
     verdicts = f"{output.rstrip('/')}/verdicts"
-    manifest = Manifest.read(source)
+    names = input_shards(source)
+    size = Manifest.read(source).total("out", "bytes")
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
-        names = manifest.shards()
         documents = Directory(source)
         reports = directory.child("reports")
         reports.remove_tree()
-        size = manifest.total("out", "bytes")
         seconds = size / 1e6 / megabytes_per_second
         with Progress(f"{name}: find", reports, len(names), size), options.pipeline(seconds) as pipeline:
             shards = pipeline | "shards" >> beam.Create(range(len(names)))
@@ -112,9 +111,7 @@ def aligned_batches(table: pa.Table, source: Directory, name: str) -> list[pa.Re
         metadata = pq.ParquetFile(stream).metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     starts = np.cumsum([0, *sizes])
-    return [
-        table.slice(start, size).combine_chunks().to_batches()[0] for start, size in zip(starts, sizes, strict=False)
-    ]
+    return [one_batch(table.slice(start, size)) for start, size in zip(starts, sizes, strict=False)]
 
 
 def apply_verdicts(documents: pa.RecordBatch, verdicts: pa.RecordBatch) -> Result:

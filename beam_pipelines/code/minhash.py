@@ -15,11 +15,12 @@ from rensa import RMinHash
 # rensa's hash family has a seed; like the version of rensa, it's part of what a signature means.
 SIGNATURE_SEED = 42
 
+_SIGNED_AT_ONCE = 256
+
 _IS_WORD = np.zeros(256, bool)
 _IS_WORD[[*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_", *range(128, 256)]] = True
 
-_random = np.random.Generator(np.random.PCG64(0x0C0DE))
-_BYTE_VALUES = _random.integers(0, 2**64, 256, np.uint64)
+_BYTE_VALUES = np.random.PCG64(0x0C0DE).random_raw(256)  # raw: numpy promises the same values in every version
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 _GRAM_BASE = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -71,6 +72,20 @@ def band_hashes(rows: np.ndarray, bands: int) -> np.ndarray:
     parts = np.ascontiguousarray(rows, "<u4").reshape(len(rows), bands, -1)
     hashed = [xxhash.xxh3_64_intdigest(band.tobytes()) for document in parts for band in document]
     return np.array(hashed, np.uint64).reshape(len(rows), bands)
+
+
+def document_bands(hashes: np.ndarray, offsets: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """uint64 [documents, bands] of the sets that `shingles` returns: `band_hashes` of their `signatures`.
+
+    Signatures are made of some hundred documents at a time. One of 2048 rows takes 8 kB, and ten times that on its way
+    from rensa, which hands over lists of Python's integers.
+    """
+    documents = len(offsets) - 1
+    found = [np.empty((0, bands), np.uint64)]
+    for first in range(0, documents, _SIGNED_AT_ONCE):
+        part = offsets[first : first + _SIGNED_AT_ONCE + 1]
+        found.append(band_hashes(signatures(hashes[part[0] : part[-1]], part - part[0], bands * rows), bands))
+    return np.concatenate(found)
 
 
 def _hash_words(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

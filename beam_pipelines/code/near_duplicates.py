@@ -14,7 +14,7 @@ import apache_beam as beam
 import numpy as np
 
 from beam_pipelines.code.duplicates import deduplicate
-from beam_pipelines.code.minhash import band_hashes, shingles, signatures
+from beam_pipelines.code.minhash import document_bands, shingles
 from beam_pipelines.columnar import NODE, SpanningForest, by_segment, pack, star_edges, unpack
 from beam_pipelines.documents import addresses, priorities, read_shard
 from beam_pipelines.manifest import Manifest
@@ -65,7 +65,7 @@ class SignDocuments(beam.DoFn):
             signed = np.flatnonzero(np.diff(offsets) > 0)  # a document shorter than one gram has no near duplicates
             nodes = np.column_stack([priorities(batch), addresses(shard, batch.num_rows, first_row)])[signed]
             kept = np.append(offsets[signed], offsets[-1])
-            bands = band_hashes(signatures(hashes, kept, config.bands * config.rows), config.bands)
+            bands = document_bands(hashes, kept, config.bands, config.rows)
             for band in range(config.bands):
                 table = np.column_stack([bands[:, band], nodes])
                 for segment, packed in by_segment(table, bands[:, band], config.segments):

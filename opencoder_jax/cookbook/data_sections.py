@@ -70,7 +70,7 @@ def _all_reasons(reasons: Mapping[str, Sequence[DropReason]]) -> Html:
     rows = [
         [
             words(stage),
-            element("code", reason.reason),
+            element("code", reason.reason, class_="name"),
             reason.documents,
             megabytes(reason.bytes),
             markup(element("code", reason.example), element("span", shortened(reason.detail), class_="detail"))

@@ -14,6 +14,7 @@ from opencoder_jax.cookbook.page import (
     duration,
     element,
     figure,
+    markup,
     note,
     paragraph,
     percent,
@@ -170,7 +171,7 @@ def _by_level(found: Mapping[str, Score]) -> Html:
 def reproduction(steps: Sequence[Step], seconds: Sequence[float | None]) -> Section:
     """How each number can be made again: every step's time and command, and the machine."""
     rows = [
-        [number, step.title, None if took is None else duration(took), element("code", step.command())]
+        [number, step.title, None if took is None else duration(took), _command(step)]
         for number, (step, took) in enumerate(zip(steps, seconds, strict=True), 1)
     ]
     return section(
@@ -184,6 +185,12 @@ def reproduction(steps: Sequence[Step], seconds: Sequence[float | None]) -> Sect
         table("rlrl", ["", "step", "time", "command"], rows),
         paragraph(element("b", "Machine: "), machine()),
     )
+
+
+def _command(step: Step) -> Html:
+    """A command whose lines break between its arguments only."""
+    arguments = [markup(element("span", argument), " ") for argument in step.command().split(" ")]
+    return element("code", *arguments, class_="command")
 
 
 def machine() -> str:

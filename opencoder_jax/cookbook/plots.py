@@ -114,7 +114,7 @@ def languages(names: Sequence[str], before: Sequence[int], after: Sequence[int])
             axes.barh(rows + offset, lengths, left=floor, height=0.36, color=colour, label=label)
             for row, size in zip(rows, sizes, strict=True):
                 axes.annotate(
-                    f"{compact(size)}B",
+                    _bytes(size),
                     (max(size, floor), row + offset),
                     xytext=(4, 0),
                     textcoords="offset points",
@@ -124,7 +124,7 @@ def languages(names: Sequence[str], before: Sequence[int], after: Sequence[int])
                 )
         axes.set_xscale("log")
         axes.set_xlim(floor, 3 * max([*before, *after, 2 * floor]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{compact(size)}B"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: _bytes(size)))
         axes.set_xlabel("bytes of text (logarithmic)")
         _rows(axes, names)
         axes.invert_yaxis()
@@ -167,7 +167,7 @@ def training(curves: Sequence[Curve]) -> Html:
     """Loss, learning rate and speed of all stages over the tokens seen, one panel below the other."""
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(WIDTH, 6.4))
-        loss, rate, speed = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.1, 1.1))
+        loss, rate, speed = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.3, 1.1))
         start = 0.0
         held_out: list[tuple[float, float]] = []
         for curve, colour in zip(curves, SERIES * len(curves), strict=False):
@@ -184,11 +184,12 @@ def training(curves: Sequence[Curve]) -> Html:
         points = np.array(held_out).reshape(-1, 2)
         loss.plot([], [], color=INK, lw=1, linestyle=(0, (5, 3)), label="unigram entropy")
         if held_out:
-            style_of_points = {"mfc": "white", "mec": RED, "mew": 1.4, "ms": 5, "zorder": 3, "clip_on": False}
-            loss.plot(points[:, 0] / 1e6, points[:, 1], "o", label="held-out loss", **style_of_points)
+            look = {"mfc": "white", "mec": RED, "mew": 1.4, "ms": 5, "zorder": 3, "clip_on": False}
+            loss.plot(points[:, 0] / 1e6, points[:, 1], "o", label="held-out loss", **look)
         loss.set_ylabel("loss, nats a token")
         rate.set_ylabel("learning rate")
         rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=False)
+        rate.yaxis.set_major_locator(MaxNLocator(4))
         rate.set_ylim(bottom=0)
         speed.set_ylabel("1000 tokens\na second")
         speed.set_ylim(bottom=0)
@@ -222,6 +223,10 @@ def outcomes(samples: Mapping[str, Mapping[str, int]]) -> Html:
         axes.invert_yaxis()
         _legend(figure, axes)
         return _svg(figure, "How the programs of each model ended")
+
+
+def _bytes(size: float) -> str:
+    return f"{compact(size)}B" if size >= 1e3 else f"{size:.0f} B"
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:

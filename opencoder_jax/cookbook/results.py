@@ -27,6 +27,8 @@ FUNNEL = ("collect", "exact_duplicates", "near_duplicates", "redact", "filter", 
 DERIVED = ("algorithmic", "snippets", "instructions")
 TRAININGS = ("pretrain", "anneal", "sft")
 
+DUPLICATE = "duplicate"  # the reason of both stages of deduplication
+
 # The two models that are sampled and scored.
 MODELS = {"base": "annealed model", "tuned": "tuned model"}
 
@@ -138,7 +140,9 @@ class Results:
         examples: dict[str, tuple[str, str]] = {}
         for table in self._tables(name, "drops", ["repository", "path", "reason", "detail"]):
             for row in table.to_pylist():
-                examples.setdefault(row["reason"], (_place(row), row["detail"]))
+                # The detail of a duplicate is the id of the copy that is kept: clusters() has its place.
+                detail = "" if row["reason"] == DUPLICATE else row["detail"]
+                examples.setdefault(row["reason"], (_place(row), detail))
         counts = sorted(manifest.table("drop", "documents").items(), key=lambda item: (-item[1], item[0]))
         return [
             DropReason(reason, count, sizes.get(reason, 0), *examples.get(reason, ("", ""))) for reason, count in counts
@@ -149,7 +153,7 @@ class Results:
         members: dict[str, list[dict[str, Any]]] = {}
         for table in self._tables(name, "drops", ["repository", "path", "bytes", "reason", "detail"]):
             for row in table.to_pylist():
-                if row["reason"] == "duplicate":
+                if row["reason"] == DUPLICATE:
                     members.setdefault(row["detail"], []).append(row)
         places = self._places(name, members.keys()) if members else {}
         clusters = [

@@ -19,6 +19,7 @@ from typing import Any
 from opencoder_jax.evaluation import benchmarks
 from opencoder_jax.evaluation.benchmarks import Problem, Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
+from opencoder_jax.evaluation.generate import sample
 from opencoder_jax.evaluation.run import judge, sandbox
 from opencoder_jax.evaluation.score import Score, score
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
@@ -63,7 +64,12 @@ def main(argv: list[str]) -> None:
         lines = [json.dumps(benchmarks.sample_line(answer)) + "\n" for answer in samples]
         _write(flags.output / "samples.jsonl", "".join(lines))
     else:
-        samples = _ask(flags.checkpoint, problems, config, flags.output, about)
+        from opencoder_jax.evaluation.model import open_model  # loads JAX, which samples from a file don't need
+
+        model = open_model(flags.checkpoint)
+        about["model"] = model.about
+        _enter(flags.output, about)
+        samples = sample(problems, config, model.seed, model.generate, flags.output / "samples.jsonl")
     _refuse_gaps(problems, samples, config)
     found = evaluate(problems, samples, config, flags.output, about)
     print(table(found))

@@ -1,0 +1,49 @@
+"""A trained run as something that answers prompts: the only file of this room that loads JAX."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from opencoder_jax.data import chat
+from opencoder_jax.evaluation.generate import Answer, Generate
+from opencoder_jax.evaluation.prompts import Prompt
+from opencoder_jax.inference.engine import Engine
+from opencoder_jax.inference.sampling import SamplingConfig
+from opencoder_jax.recipe import build
+
+
+class Model(NamedTuple):
+    """A model with its settings of sampling.
+
+    Attributes:
+        about: which checkpoint of which run it is and how it samples: what makes its answers what they are.
+    """
+
+    generate: Generate
+    seed: int
+    about: dict[str, Any]
+
+
+def open_model(run: Path) -> Model:
+    """Loads the newest checkpoint of a run.
+
+    Raises:
+        UserError: `run` is no run directory, or holds no checkpoint.
+    """
+    sampling = build(SamplingConfig)
+    engine = Engine.open(run)
+
+    def generate(prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> Sequence[Answer]:
+        ids = [
+            engine.tokenizer.encode(prompt)
+            if isinstance(prompt, str)
+            else chat.encode_prompt(engine.tokenizer, cast(list[chat.Message], prompt))
+            for prompt in prompts
+        ]
+        return engine.generate(ids, replace(sampling, stop=tuple(stops)), seeds)
+
+    identity = hashlib.sha256((run / "run.json").read_bytes()).hexdigest()
+    about = {"run": run.name, "sha256": identity, "step": engine.step, "sampling": asdict(sampling)}
+    return Model(generate, sampling.seed, about)

@@ -1,0 +1,61 @@
+"""A trained model out of a run directory: all that inference needs of it.
+
+RUN/run.json                        its key "model" holds the fields of ModelConfig
+RUN/checkpoints/<step>/parameters   the weights, nested as the decoder's attributes, written by Orbax
+RUN/tokenizer.model                 the tokenizer that it was trained with
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.model.decoder import abstract
+from opencoder_jax.recipe import UserError
+
+
+class TrainedModel(NamedTuple):
+    """A decoder apart from its weights, as the functions that are compiled want it."""
+
+    config: ModelConfig
+    graphdef: nnx.GraphDef[Any]
+    parameters: Any  # float32, a tree in the shape of the decoder's state
+    step: int
+
+
+def load(run: Path, step: int | None = None) -> TrainedModel:
+    """Restores the weights of a run on the default device.
+
+    Args:
+        run: the run's directory.
+        step: which checkpoint; the newest by default.
+
+    Raises:
+        UserError: there is no run, or no such checkpoint; the message names what is there.
+    """
+    description = run / "run.json"
+    if not description.is_file():
+        raise UserError(f"{run}: no run.json, so no trained model; train one, or give the directory of a run")
+    config = ModelConfig(**json.loads(description.read_text())["model"])
+    checkpoints = run / "checkpoints"
+    steps = sorted(ocp.utils.checkpoint_steps(checkpoints)) if checkpoints.is_dir() else []
+    if not steps:
+        raise UserError(f"{checkpoints}: no checkpoint yet; train the run first")
+    if step is not None and step not in steps:
+        raise UserError(f"{checkpoints}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    chosen = steps[-1] if step is None else step
+    graphdef, shapes = abstract(config)
+    wanted = jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype), nnx.to_pure_dict(shapes))
+    place = (checkpoints / str(chosen)).absolute()
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            items = ocp.args.Composite(parameters=ocp.args.StandardRestore(wanted))
+            restored = reader.restore(place, args=items)["parameters"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"checkpoint {place} can't be read ({' '.join(str(error).split())[:200]})") from error
+    nnx.replace_by_pure_dict(shapes, restored)
+    return TrainedModel(config, graphdef, shapes, chosen)
