@@ -81,7 +81,7 @@ def spanning_stars(edges: np.ndarray) -> np.ndarray:
     index = np.empty(len(ends), np.int64)
     index[order] = np.cumsum(starts) - 1
     source, target = index.reshape(-1, 2).T
-    graph = coo_array((np.ones(len(source), np.int8), (source, target)), shape=(len(nodes), len(nodes)))
+    graph = coo_array((np.ones(len(source), bool), (source, target)), shape=(len(nodes), len(nodes)))
     labels = connected_components(graph, directed=False)[1]
     first = np.full(labels.max() + 1, len(nodes))
     np.minimum.at(first, labels, np.arange(len(nodes)))

@@ -15,9 +15,11 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -38,7 +40,7 @@ from beam_pipelines.manifest import (
     tally_drops,
 )
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.storage import Directory
+from beam_pipelines.storage import WRITING, Directory
 from opencoder_jax.recipe import UserError, build, parse_flags, run_command
 
 
@@ -55,7 +57,7 @@ class Result(NamedTuple):
 
     table: pa.RecordBatch
     drops: Sequence[Drop] = ()
-    counts: dict[str, int] = {}
+    counts: Mapping[str, int] = MappingProxyType({})
 
 
 Kernel = Callable[..., Result]
@@ -84,32 +86,66 @@ class Stage:
 
         Args:
             work: writes the files, and returns the tally and the files' digests.
+
+        Raises:
+            UserError: an input isn't finished, or the output is no place for a stage; whatever lies there stays.
         """
         head = self._head()
         directory = Directory(self.output)
-        if directory.exists(MANIFEST):
+        names = set(directory.names())
+        if MANIFEST in names:
             manifest = Manifest.read(self.output)
-            if {key: getattr(manifest, key) for key in head} == head:
+            if {key: getattr(manifest, key) for key in head} == head and names >= manifest.files.keys():
                 print(f"{self.name}: up to date", file=sys.stderr)
+                _tidy(directory)
                 return manifest
-        if not (directory.exists(PLAN) and directory.read_json(PLAN) == head):
-            for name in directory.names():
-                directory.remove(name)
-            directory.child("reports").remove_tree()
-            directory.write_json(PLAN, head)
+        if any(directory.same_as(Directory(source)) for source in self.inputs):
+            raise UserError(f"{self.output}: is an input too; name another directory for the output")
+        if not names & {MANIFEST, PLAN} and not all(name.endswith(WRITING) for name in names):
+            raise UserError(f"{self.output}: holds other files, such as {min(names)}; name an empty or a new directory")
+        if not (PLAN in names and directory.read_json(PLAN) == head):
+            _start_over(directory, head)
         directory.remove(MANIFEST)
         with _explained(self.name):
             tally, files = work(directory)
         manifest = Manifest(**head, tally=tally, files=files)
         directory.write_json(MANIFEST, asdict(manifest))
-        directory.remove(PLAN)
-        directory.child("reports").remove_tree()
+        _tidy(directory)
         return manifest
 
     def _head(self) -> dict[str, Any]:
         config = json.loads(json.dumps(asdict(self.config)))
         inputs = [Manifest.read(directory).fingerprint for directory in self.inputs]
         return {"stage": self.name, "config": config, "code": code_version(self.module), "inputs": inputs}
+
+
+def _start_over(directory: Directory, head: dict[str, Any]) -> None:
+    """Empties a directory for a new plan. Killed on the way it's a stage directory still, but nothing in it counts."""
+    directory.write_json(PLAN, {})
+    directory.remove(MANIFEST)
+    for name in directory.names():
+        if name != PLAN:
+            directory.remove(name)
+    directory.child("reports").remove_tree()
+    directory.write_json(PLAN, head)
+
+
+def _tidy(directory: Directory) -> None:
+    """Removes what only an unfinished stage needs."""
+    directory.child("reports").remove_tree()
+    directory.remove(PLAN)
+
+
+def input_shards(directory: str, table: str = "documents") -> list[str]:
+    """The names of an input's shards, in order.
+
+    Raises:
+        UserError: the stage isn't finished, or it's one that writes something else.
+    """
+    manifest = Manifest.read(directory)
+    if names := manifest.shards(table):
+        return names
+    raise UserError(f"{directory}: holds no {table}; it was written by the stage {manifest.stage}")
 
 
 def map_stage(
@@ -137,13 +173,13 @@ def map_stage(
     tables = [*input_tables, *["documents"] * (len(inputs) - len(input_tables))]
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
-        manifests = [Manifest.read(source) for source in inputs]
-        names = [manifest.shards(which) for manifest, which in zip(manifests, tables, strict=True)]
+        names = [input_shards(source, which) for source, which in zip(inputs, tables, strict=True)]
         if len({len(shards) for shards in names}) != 1:
             raise UserError(f"{name}: inputs differ in shards: {dict(zip(inputs, map(len, names), strict=True))}")
         shards = len(names[0])
+        size = Manifest.read(inputs[0]).total("out", "bytes")
         step = MapShard(kernel, list(inputs), names, output, table)
-        run_shards(name, directory, step, shards, options, manifests[0].total("out", "bytes"), megabytes_per_second)
+        run_shards(name, directory, step, shards, options, size, megabytes_per_second)
         return gather_reports(directory)
 
     return Stage(name, module, config, tuple(inputs), output).run(work)
@@ -161,13 +197,10 @@ class MapShard(beam.DoFn):
 
     def process(self, shard: int) -> Iterator[int]:
         directory = Directory(self.output)
-        sources = [
-            read_shard(Directory(source), shards[shard]) for source, shards in zip(self.inputs, self.names, strict=True)
-        ]
         kept: list[pa.RecordBatch] = []
         dropped: list[pa.RecordBatch] = []
         tally: Tally = {}
-        for batches in zip(*sources, strict=True):
+        for batches in self._aligned(shard):
             result = self.kernel(*batches)
             kept.append(result.table)
             documents = batches[0]
@@ -189,6 +222,16 @@ class MapShard(beam.DoFn):
             write_shard(directory, names[1], dropped, DROP_SCHEMA)
         report_shard(directory, shard, tally, names)
         yield shard
+
+    def _aligned(self, shard: int) -> Iterator[tuple[pa.RecordBatch, ...]]:
+        """The batches of all inputs in step."""
+        pairs = list(zip(self.inputs, self.names, strict=True))
+        sources = [read_shard(Directory(source), shards[shard]) for source, shards in pairs]
+        for batches in zip_longest(*sources):
+            if len({batch and batch.num_rows for batch in batches}) != 1:
+                places = " and ".join(f"{source}/{shards[shard]}" for source, shards in pairs)
+                raise UserError(f"{places} differ in rows: they aren't about the same documents")
+            yield batches
 
 
 def run_shards(
@@ -273,19 +316,32 @@ class Progress:
         self.bar.update(int((self.bar.total or 0) * done / self.shards) - self.bar.n)
 
 
-# A worker's error reaches the driver as the text of its traceback: these are the user's to mend, not ours.
-_MENDABLE = re.compile(r"^(?:[\w.]*\.)?(?:UserError|OSError|PermissionError|FileNotFoundError): (.*)$", re.MULTILINE)
+# The errors of a worker that are the user's to mend, not ours, as Beam wraps them.
+_OS_ERRORS = "OSError|PermissionError|FileNotFoundError|FileExistsError|NotADirectoryError|IsADirectoryError"
+_MENDABLE = re.compile(rf"(?:RuntimeError: )?(?:[\w.]+\.)?(?:UserError|{_OS_ERRORS}): (.*)")
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
+    """Makes one line of an error that the user can mend.
+
+    Of a worker's error only the text of its traceback reaches the driver; the exception that ended it comes last, behind
+    those that it was raised from.
+    """
     try:
         yield
+    except UserError as error:
+        raise UserError(_without_step(str(error))) from None
     except RuntimeError as error:
-        lines = _MENDABLE.findall(str(error))
-        if not lines:
-            raise
-        raise UserError(f"{name}: {lines[-1].split(' [while running')[0]}") from None
+        last = str(error).rsplit("Traceback (most recent call last):\n", 1)[-1]
+        ending = next((line for line in last.splitlines() if not line.startswith(" ")), "")
+        if mendable := _MENDABLE.match(ending):
+            raise UserError(f"{name}: {_without_step(mendable[1])}") from None
+        raise
+
+
+def _without_step(message: str) -> str:
+    return message.split(" [while running")[0]
 
 
 def main(module: str) -> None:
@@ -299,7 +355,7 @@ def main(module: str) -> None:
 
 def command(module: str, argv: list[str]) -> None:
     """`main` without the exit: raises UserError."""
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it logs the traceback of every error that it raises
     stage = importlib.import_module(module)
     config_class = stage.run.__annotations__["config"]
     parser = argparse.ArgumentParser(

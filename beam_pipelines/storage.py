@@ -18,6 +18,9 @@ from pyarrow import fs
 from opencoder_jax.recipe import UserError
 
 
+WRITING = ".writing"  # what a temporary name ends in
+
+
 @dataclass(frozen=True)
 class Directory:
     """A directory by its path or URI. Only names travel to workers, so it can be pickled."""
@@ -28,6 +31,13 @@ class Directory:
         uri = self.uri if "://" in self.uri else Path(self.uri).absolute().as_posix()
         system, root = fs.FileSystem.from_uri(uri)
         return system, f"{root}/{name}" if name else root
+
+    def same_as(self, other: "Directory") -> bool:
+        """Whether both name one directory."""
+        return self._resolved() == other._resolved()
+
+    def _resolved(self) -> str:
+        return self.uri.rstrip("/") if "://" in self.uri else str(Path(self.uri).resolve())
 
     def child(self, name: str) -> "Directory":
         return Directory(f"{self.uri.rstrip('/')}/{name}")
@@ -55,7 +65,7 @@ class Directory:
             OSError: naming the file; nothing is left of it.
         """
         system, path = self._place(name)
-        temporary = f"{path}.writing"
+        temporary = path + WRITING
         try:
             system.create_dir(path.rsplit("/", 1)[0], recursive=True)
             with system.open_output_stream(temporary) as stream:

@@ -17,7 +17,17 @@ from beam_pipelines.columnar import NODE, pack, sort_rows, unpack
 from beam_pipelines.documents import id_text, one_batch, read_shard_columns, shard_name, unpack_addresses, write_shard
 from beam_pipelines.manifest import Manifest, Tally
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Progress, Result, Stage, gather_reports, input_shards, keep_rows, map_stage, report_shard
+from beam_pipelines.stage import (
+    Drop,
+    Progress,
+    Result,
+    Stage,
+    gather_reports,
+    input_shards,
+    keep_rows,
+    map_stage,
+    report_shard,
+)
 from beam_pipelines.storage import Directory
 
 VERDICT_SCHEMA = pa.schema([("bytes", pa.int64()), ("keeper", pa.string()), ("cluster", pa.int64())])

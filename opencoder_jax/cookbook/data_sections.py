@@ -219,7 +219,7 @@ def mixture(records: Mapping[str, Manifest], trainings: Sequence[Training]) -> S
         table("lrrr" + "r" * len(epochs), heads, rows),
         note(
             f"{compact(sum(tokens.values()))} tokens in all. An epoch is one pass over a record set; below 1, part of "
-            "it is never read."
+            "it is never read. Padding counts as read."
         ),
     )
 

@@ -145,7 +145,7 @@ def mixture(tokens: Mapping[str, int], shares: Mapping[str, Mapping[str, float]]
         left.set_title("Tokens in each record set")
         left.set_xlim(0, 1.2 * max([*tokens.values(), 1]))
         left.xaxis.set_major_formatter(FuncFormatter(lambda count, _: compact(count)))
-        left.xaxis.set_major_locator(MaxNLocator(5))
+        left.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         _rows(left, list(tokens))
         left.invert_yaxis()
         for place, parts in enumerate(shares.values()):
@@ -189,7 +189,7 @@ def training(curves: Sequence[Curve]) -> Html:
         loss.set_ylabel("loss, nats a token")
         rate.set_ylabel("learning rate")
         rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=False)
-        rate.yaxis.set_major_locator(MaxNLocator(4))
+        rate.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         rate.set_ylim(bottom=0)
         speed.set_ylabel("1000 tokens\na second")
         speed.set_ylim(bottom=0)

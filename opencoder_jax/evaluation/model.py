@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -42,8 +42,8 @@ def open_model(run: Path) -> Model:
             else chat.encode_prompt(engine.tokenizer, cast(list[chat.Message], prompt))
             for prompt in prompts
         ]
-        return engine.generate(ids, replace(sampling, stop=tuple(stops)), seeds)
+        return engine.generate(ids, sampling, stops, seeds)
 
     identity = hashlib.sha256((run / "run.json").read_bytes()).hexdigest()
-    about = {"run": run.name, "sha256": identity, "step": engine.step, "sampling": asdict(sampling)}
+    about = {"run": run.name, "sha256": identity, "step": engine.model.step, "sampling": asdict(sampling)}
     return Model(generate, sampling.seed, about)

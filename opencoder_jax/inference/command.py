@@ -4,10 +4,8 @@ import argparse
 from pathlib import Path
 
 from opencoder_jax.data import chat
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.sampling import SamplingConfig
-from opencoder_jax.model.checkpoint import load
 from opencoder_jax.recipe import build, parse_flags, refuse_unknown
 
 
@@ -30,13 +28,13 @@ def main(argv: list[str]) -> None:
     flags, rest = parse_flags(parser, argv)
     refuse_unknown(parser, rest)
     sampling = build(SamplingConfig)
-    model = load(flags.checkpoint, flags.step)
-    tokenizer = Tokenizer.load(flags.checkpoint / "tokenizer.model")
+    engine = Engine.open(flags.checkpoint, flags.step)
+    tokenizer = engine.tokenizer
     prompts = [
         chat.encode_prompt(tokenizer, [{"role": "user", "content": prompt}]) if flags.chat else tokenizer.encode(prompt)
         for prompt in flags.prompt
     ]
-    for prompt, completion in zip(flags.prompt, Engine(model, tokenizer).generate(prompts, sampling), strict=True):
+    for prompt, completion in zip(flags.prompt, engine.generate(prompts, sampling), strict=True):
         print(completion.text if flags.chat else prompt + completion.text)
         if completion.finish_reason == "length":
             print(f"[cut off after {sampling.max_tokens} tokens: raise --gin.SamplingConfig.max_tokens for more]")

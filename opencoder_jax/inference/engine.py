@@ -4,13 +4,14 @@ Prompts are answered in groups of a fixed number of rows. Those of a group are p
 all rows stand at the same slot of the cache; lengths come in a few sizes, each compiled once. Tokens are made on the
 device some at a time; in between, the host looks for stop strings, and leaves a group whose answers have all ended.
 
-A completion is a function of the model, its prompt, the sampling and its number: a prompt always meets the same shapes,
+A completion is a function of the model, its prompt, the sampling and its seed: a prompt always meets the same shapes,
 so it doesn't matter which others share its group.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.sampling import SamplingConfig, choose
 from opencoder_jax.inference.stops import cut
-from opencoder_jax.model.checkpoint import TrainedModel
+from opencoder_jax.model.checkpoint import TrainedModel, load
 from opencoder_jax.model.decoder import Cache
 from opencoder_jax.recipe import UserError
 
@@ -54,19 +55,24 @@ class Engine:
         self._prefill = jax.jit(partial(_prefill, model.graphdef), static_argnames="slots")
         self._extend = jax.jit(partial(_extend, model.graphdef), static_argnames="sampling", donate_argnums=1)
 
+    @classmethod
+    def open(cls, run: Path, step: int | None = None) -> Self:
+        """The engine of a run directory's newest checkpoint, or of another. Raises UserError as `load` does."""
+        return cls(load(run, step), Tokenizer.load(run / "tokenizer.model"))
+
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
         sampling: SamplingConfig,
         stop: Sequence[str] = (),
-        numbers: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Completes prompts.
 
         Args:
             prompts: token ids, at least one each.
             stop: strings that end an answer, beside the ends of documents and messages.
-            numbers: of the answers, for the draws; by default their places in `prompts`.
+            seeds: one an answer, in 0 .. 2**31 - 1; by default their places in `prompts`.
 
         Raises:
             UserError: a prompt is empty, or it and its answer don't fit into the model's context.
@@ -77,22 +83,22 @@ class Engine:
             if len(prompt) + sampling.max_tokens > self.model.config.context:
                 raise UserError(
                     f"prompt {number} has {len(prompt)} tokens; with {sampling.max_tokens} more they exceed the "
-                    f"model's context of {self.model.config.context}; lower SamplingConfig.max_tokens or shorten the prompt"
+                    f"model's context of {self.model.config.context}; shorten it, or lower SamplingConfig.max_tokens"
                 )
-        numbers = range(len(prompts)) if numbers is None else numbers
+        seeds = range(len(prompts)) if seeds is None else seeds
         completions: dict[int, Completion] = {}
         for size, members in sorted(_by_size(prompts).items()):
             for first in range(0, len(members), ROWS):
                 group = members[first : first + ROWS]
                 chosen = [prompts[index] for index in group]
-                drawn = self._answer(chosen, [numbers[index] for index in group], size, sampling, stop)
+                drawn = self._answer(chosen, [seeds[index] for index in group], size, sampling, stop)
                 completions.update(zip(group, drawn, strict=True))
         return [completions[index] for index in range(len(prompts))]
 
     def _answer(
         self,
         prompts: Sequence[Sequence[int]],
-        numbers: Sequence[int],
+        seeds: Sequence[int],
         size: int,
         sampling: SamplingConfig,
         stop: Sequence[str],
@@ -100,14 +106,14 @@ class Engine:
         """The completions of one group, whose prompts are padded to `size`."""
         tokens = np.full((ROWS, size), self.tokenizer.pad, np.int32)
         lengths = np.ones(ROWS, np.int32)  # rows without a prompt answer the padding, unheard
-        answers = np.zeros(ROWS, np.int32)
         for row, prompt in enumerate(prompts):
             tokens[row, size - len(prompt) :] = prompt
             lengths[row] = len(prompt)
-        answers[: len(numbers)] = numbers
+        padded = np.zeros(ROWS, np.int32)
+        padded[: len(seeds)] = seeds
         rounds = -(-sampling.max_tokens // TOKENS_AT_ONCE)
         slots = size + rounds * TOKENS_AT_ONCE
-        progress = self._prefill(self.model.parameters, tokens, lengths, answers, slots=slots)
+        progress = self._prefill(self.model.parameters, tokens, lengths, padded, slots=slots)
         drawn = np.zeros((ROWS, 0), np.int32)
         completions: list[Completion | None] = [None] * len(prompts)
         for _ in range(rounds):
@@ -149,7 +155,7 @@ class _Progress(NamedTuple):
     position: Int[Array, " B"]  # of the next token in its row
     slot: Int[Array, ""]  # of the next token in the cache
     length: Int[Array, ""]  # of the answers so far
-    answers: Int[Array, " B"]
+    seeds: Int[Array, " B"]
 
 
 def _prefill(
@@ -157,7 +163,7 @@ def _prefill(
     parameters: Any,
     tokens: Int[Array, "B S"],
     lengths: Int[Array, " B"],
-    answers: Int[Array, " B"],
+    seeds: Int[Array, " B"],
     slots: int,
 ) -> _Progress:
     """Reads the prompts, padded on their left."""
@@ -166,7 +172,7 @@ def _prefill(
     positions = jnp.maximum(jnp.arange(size) - (size - lengths)[:, None], 0)
     hidden, cache = decoder.decode(tokens, positions, decoder.empty_cache(rows, slots), 0)
     logits = _logits(decoder, hidden[:, -1])
-    return _Progress(cache, logits, lengths, jnp.int32(size), jnp.int32(0), answers)
+    return _Progress(cache, logits, lengths, jnp.int32(size), jnp.int32(0), seeds)
 
 
 def _extend(
@@ -176,10 +182,10 @@ def _extend(
     decoder = nnx.merge(graphdef, parameters)
 
     def draw(at: _Progress, _: None) -> tuple[_Progress, Int[Array, " B"]]:
-        token = choose(at.logits, sampling, at.answers, at.length).astype(jnp.int32)
+        token = choose(at.logits, sampling, at.seeds, at.length).astype(jnp.int32)
         hidden, cache = decoder.decode(token[:, None], at.position[:, None], at.cache, at.slot)
         logits = _logits(decoder, hidden[:, -1])
-        return _Progress(cache, logits, at.position + 1, at.slot + 1, at.length + 1, at.answers), token
+        return _Progress(cache, logits, at.position + 1, at.slot + 1, at.length + 1, at.seeds), token
 
     progress, tokens = jax.lax.scan(draw, progress, length=TOKENS_AT_ONCE)
     return progress, tokens.T

@@ -1,4 +1,4 @@
-"""How the next token is chosen: a pure function of the logits, the seed, the answer's number and its length so far.
+"""How the next token is chosen: a pure function of the logits, the seeds and the length of the answer so far.
 
 So an answer doesn't depend on what else is answered at the same time, nor on how often one was interrupted.
 """
@@ -39,18 +39,18 @@ class SamplingConfig:
 
 
 def choose(
-    logits: Float[Array, "B V"], config: SamplingConfig, answers: Int[Array, " B"], length: Int[Array, ""]
+    logits: Float[Array, "B V"], config: SamplingConfig, seeds: Int[Array, " B"], length: Int[Array, ""]
 ) -> Int[Array, " B"]:
     """The next token of each row.
 
     Args:
-        answers: the number of each row's answer among all answers.
+        seeds: of the rows, folded into the seed of the configuration.
         length: tokens that the answers have so far.
     """
     if config.temperature == 0:
         return jnp.argmax(logits, axis=-1)
     seed = jax.random.key(config.seed)
-    keys = jax.vmap(lambda answer: jax.random.fold_in(jax.random.fold_in(seed, answer), length))(answers)
+    keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(seed, row), length))(seeds)
     return jax.vmap(jax.random.categorical)(keys, nucleus(logits / config.temperature, config.top_p))
 
 

@@ -1,8 +1,7 @@
 """A trained model out of a run directory: all that inference needs of it.
 
-RUN/run.json                        its key "model" holds the fields of ModelConfig
-RUN/checkpoints/<step>/parameters   the weights, nested as the decoder's attributes, written by Orbax
-RUN/tokenizer.model                 the tokenizer that it was trained with
+`run.json` holds the fields of ModelConfig under "model", `checkpoints/<step>/parameters` the weights, written by Orbax
+and nested as the decoder's attributes, `tokenizer.model` the tokenizer that it was trained with.
 """
 
 import json

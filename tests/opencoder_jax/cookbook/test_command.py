@@ -26,7 +26,9 @@ TINY = [
     "--gin.TrainConfig.checkpoint_every=2",
     "--gin.TrainConfig.log_every=1",
     "--gin.TokenRecordsConfig.heldout=0.2",
-    "--gin.EvaluateConfig.samples=1",
+    "--gin.EvaluateConfig.samples_per_problem=1",
+    "--gin.EvaluateConfig.ks=(1,)",
+    "--gin.ModelConfig.context=2048",
     "--gin.SamplingConfig.max_tokens=8",
 ]
 MODULES = [
