@@ -3,18 +3,18 @@
 Two rules of OpenCoder (section 3.1): a 10-gram shared with a problem's text or solution, and the name of its entry
 point. The paper leaves open how words are cut and how names as common as `add` are spared; here a word is a run of
 letters, digits and underscores in lower case, a gram must hold some different words (else `0, 0, 0, …` would be one),
-and only entry points that are long enough to be unmistakable count by name. Every removal is listed with its problem and
-the matching text, so that it can be reviewed.
+and only entry points that are long enough to be unmistakable count by name. Every removal is listed with its problem
+and the matching text, so that it can be reviewed.
 """
 
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,7 +41,7 @@ class DecontaminateConfig:
         benchmarks: JSONL files (also .gz) of evaluation problems; relative to the working directory or the repository.
         ngram: words a gram (10 in the paper).
         distinct_words: different words that a gram must hold to count (ours).
-        entry_point_length: letters that an entry point must have to count by its name alone (ours).
+        entry_point_length: characters that an entry point must have to count by its name alone (ours).
     """
 
     benchmarks: tuple[str, ...] = ("opencoder_jax/evaluation/problems.jsonl",)
@@ -71,18 +71,25 @@ class Benchmark:
         if not place.is_file():
             raise UserError(f"benchmark file {path}: no such file")
         data = place.read_bytes()
-        text = gzip.decompress(data) if place.suffix == ".gz" else data
+        try:
+            content = gzip.decompress(data) if place.suffix == ".gz" else data
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"benchmark file {path}: can't be unpacked ({error})") from None
         problems = []
-        for number, line in enumerate(text.decode().splitlines(), 1):
+        for number, line in enumerate(content.split(b"\n"), 1):
+            if not line.strip():
+                continue
             try:
                 problem = json.loads(line)
-                task = str(problem.get("task_id", f"line {number}"))
-            except (ValueError, AttributeError):
-                raise UserError(f"{path}:{number}: not a JSON object") from None
+            except ValueError:
+                problem = None
+            if not isinstance(problem, dict):
+                raise UserError(f"{path}:{number}: not a JSON object")
             secrets = [problem[field] for field in _SECRETS if isinstance(problem.get(field), str)]
             if not secrets:
                 raise UserError(f"{path}:{number}: has none of the fields {', '.join(_SECRETS)}")
-            problems.append((task, problem.get("entry_point") or "", "\n".join(secrets)))
+            task = str(problem.get("task_id", f"line {number}"))
+            problems.append((task, str(problem.get("entry_point") or ""), "\n".join(secrets)))
         return cls(place.name, xxhash.xxh3_128_hexdigest(data), tuple(problems))
 
 
@@ -156,7 +163,7 @@ def run(inputs: Sequence[str], output: str, config: DecontaminateConfig, options
     if len(inputs) != 1:
         raise UserError(f"decontaminate reads one directory: got {len(inputs)} --input")
     benchmarks = tuple(Benchmark.read(path) for path in config.benchmarks)
-    identity: Any = Identity(
+    identity = Identity(
         tuple((benchmark.name, benchmark.digest) for benchmark in benchmarks),
         config.ngram,
         config.distinct_words,

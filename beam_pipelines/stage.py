@@ -228,7 +228,7 @@ class MapShard(beam.DoFn):
         pairs = list(zip(self.inputs, self.names, strict=True))
         sources = [read_shard(Directory(source), shards[shard]) for source, shards in pairs]
         for batches in zip_longest(*sources):
-            if len({batch and batch.num_rows for batch in batches}) != 1:
+            if len({None if batch is None else batch.num_rows for batch in batches}) != 1:
                 places = " and ".join(f"{source}/{shards[shard]}" for source, shards in pairs)
                 raise UserError(f"{places} differ in rows: they aren't about the same documents")
             yield batches
@@ -325,8 +325,8 @@ _MENDABLE = re.compile(rf"(?:RuntimeError: )?(?:[\w.]+\.)?(?:UserError|{_OS_ERRO
 def _explained(name: str) -> Iterator[None]:
     """Makes one line of an error that the user can mend.
 
-    Of a worker's error only the text of its traceback reaches the driver; the exception that ended it comes last, behind
-    those that it was raised from.
+    Of a worker's error only the text of its traceback reaches the driver; the exception that ended it comes last,
+    behind those that it was raised from.
     """
     try:
         yield

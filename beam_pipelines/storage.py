@@ -17,7 +17,6 @@ from pyarrow import fs
 
 from opencoder_jax.recipe import UserError
 
-
 WRITING = ".writing"  # what a temporary name ends in
 
 

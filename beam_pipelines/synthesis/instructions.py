@@ -1,8 +1,8 @@
 """Instructions without a language model: chats about functions whose doctests passed.
 
 OpenCoder's second tuning stage rests on verified pairs of task and solution (section 3.1, Educational-Instruct). A
-snippet gives up to three kinds: write the function from its description, say what it does, say what a call returns. What
-the assistant says is the function's own source, its docstring, or a value that was checked by running it.
+snippet gives up to three kinds: write the function from its description, say what it does, say what a call returns.
+What the assistant says is the function's own source, its docstring, or a value that was checked by running it.
 """
 
 import ast
@@ -18,7 +18,7 @@ from beam_pipelines.documents import SCHEMA, document_id
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.stage import Drop, Result, main, map_stage
-from beam_pipelines.synthesis.doctests import first_line
+from beam_pipelines.synthesis.doctests import source_lines
 from opencoder_jax.recipe import UserError, configurable
 
 Message = dict[str, str]
@@ -37,12 +37,14 @@ class InstructionsConfig:
 
 
 def chats(snippet: str, max_values: int) -> Iterator[tuple[str, list[Message]]]:
-    """(kind, messages) of a snippet as synthesis/doctests.py writes it."""
+    """(kind, messages) of a snippet as synthesis/doctests.py writes it; none where it would break out of its fence."""
     module = ast.parse(snippet)
     function = next(node for node in reversed(module.body) if isinstance(node, ast.FunctionDef))
     prose = description(ast.get_docstring(function) or "")
     checks = [node for node in module.body if isinstance(node, ast.Assert)]
     code = _without_docstring(snippet, function, checks)
+    if "```" in code:
+        return
     header = f"{function.name}({ast.unparse(function.args)})"
     if prose:
         task = f"Write a Python function `{header}`.\n\n{prose}"
@@ -72,12 +74,16 @@ def _chat(question: str, answer: str) -> list[Message]:
 
 
 def _without_docstring(snippet: str, function: ast.FunctionDef, checks: Sequence[ast.Assert]) -> str:
-    lines = snippet.splitlines()
-    gone = {line for check in checks for line in range(check.lineno, (check.end_lineno or check.lineno) + 1)}
-    statement = function.body[0]
-    if len(function.body) > 1 and statement.lineno > first_line(function):
-        gone |= set(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+    lines = source_lines(snippet)
+    gone = {line for check in checks for line in _lines_of(check)}
+    docstring, *rest = function.body
+    if rest and rest[0].lineno not in _lines_of(docstring):  # as it would be in `def f(): "…"; return 1`
+        gone |= set(_lines_of(docstring))
     return "\n".join(line for number, line in enumerate(lines, 1) if number not in gone).strip()
+
+
+def _lines_of(node: ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class WriteChats:
         for row, document in enumerate(documents.to_pylist()):
             found = list(chats(document["text"], self.config.max_values))
             if not found:
-                drops.append(Drop(row, "no_description"))
+                drops.append(Drop(row, "nothing_to_ask"))
             for kind, messages in found:
                 text = json.dumps(messages, ensure_ascii=False)
                 path = f"{document['path']}/{kind}"

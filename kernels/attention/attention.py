@@ -1,4 +1,4 @@
-"""The one attention of the project: causal, grouped heads, documents packed in a row, and a cache of keys to go on from.
+"""The one attention of the project: causal, grouped heads, documents packed in a row, a cache of keys to go on from.
 
 Training, prefilling a prompt and decoding a token are the same call, so that they cannot come to disagree.
 """

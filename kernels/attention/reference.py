@@ -24,10 +24,10 @@ def attention(
         return _one_block(q, k, v, positions, slot)
     length = q.shape[1]
     size = -(-length // BLOCKS)
-    blocks = [
-        _one_block(q[:, i : i + size], k[:, : slot + i + size], v[:, : slot + i + size], positions[:, i : i + size], slot + i)
-        for i in range(0, length, size)
-    ]
+    blocks = []
+    for first in range(0, length, size):
+        queries, keys = slice(first, first + size), slice(slot + first + size)
+        blocks.append(_one_block(q[:, queries], k[:, keys], v[:, keys], positions[:, queries], slot + first))
     return jnp.concatenate(blocks, axis=1)
 
 
@@ -36,7 +36,8 @@ def _one_block(q: Array, k: Array, v: Array, positions: Array, slot: int | Array
     slots, kv_heads = k.shape[1:3]
     # The queries of the heads that share a key head are one long matrix: B * K products of two matrices.
     rows = (batch, kv_heads, heads // kv_heads * length)
-    q = (q * head_size**-0.5).reshape(batch, length, kv_heads, -1, head_size).transpose(0, 2, 3, 1, 4).reshape(*rows, head_size)
+    q = (q * head_size**-0.5).reshape(batch, length, kv_heads, -1, head_size)
+    q = q.transpose(0, 2, 3, 1, 4).reshape(*rows, head_size)
     scores = jnp.einsum("bkrd,btkd->bkrt", q, k, preferred_element_type=jnp.float32)
 
     last = slot + jnp.arange(length)

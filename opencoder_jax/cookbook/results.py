@@ -176,7 +176,7 @@ class Results:
 
     def samples(self, model: str) -> list[Sample]:
         """What a model of MODELS made of the fixed prompts."""
-        rows = _read_lines(self._required(self.run / "samples", f"{model}.jsonl"))
+        rows = _read_lines(self._required(self.run / "samples" / model, "completions.jsonl"))
         return [Sample(row["prompt"], row["text"], row["finish_reason"] == "stop") for row in rows]
 
     def score(self, model: str) -> Score:

@@ -23,6 +23,7 @@ class CookbookConfig:
 
     Attributes:
         pipelines, pretrain, anneal, tune, evaluate_base, evaluate_tuned: gin files.
+        functions: what the model is asked to write, before and after tuning: (signature, what it does).
     """
 
     pipelines: str = "gin_configs/cookbook.gin"
@@ -32,9 +33,16 @@ class CookbookConfig:
     evaluate_base: str = "gin_configs/evaluate/cookbook_base.gin"
     evaluate_tuned: str = "gin_configs/evaluate/cookbook_tuned.gin"
 
+    functions: tuple[tuple[str, str], ...] = (
+        ("is_even(number)", "Return whether a number is even."),
+        ("first_word(text)", "Return the first word of a text."),
+        ("read_lines(path)", "Return the lines of a file as a list."),
+        ("mean(numbers)", "Return the arithmetic mean of some numbers."),
+    )
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value.endswith(".gin"):
+            if name != "functions" and not value.endswith(".gin"):
                 raise ValueError(f"{name} must name a gin file: got {value!r}")
 
 
@@ -91,6 +99,15 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
         flags = (f"--gin_file={recipe}", *overrides, f"--checkpoint={model}", f"--output={output}")
         return Step(title, "opencoder_jax eval", flags, output, (model,))
 
+    def sampled(title: str, recipe: str, model: Path, name: str, prompts: Sequence[str], *flags: str) -> Step:
+        said = run / "samples" / name
+        asked = (*flags, *(f"--prompt={prompt}" for prompt in prompts))
+        flags = (f"--gin_file={recipe}", *overrides, f"--checkpoint={model}", *asked, f"--output={said}")
+        return Step(title, "opencoder_jax generate", flags, said, (model,))
+
+    code = [f'def {signature}:\n    """{purpose}"""\n' for signature, purpose in config.functions]
+    tasks = [f"Write a Python function `{signature}`.\n\n{purpose}" for signature, purpose in config.functions]
+    base, tuned = train / "anneal", train / "sft"
     collect = pipeline("collect source files", "sources.collect", data / "collect")
     clean, tokenizer = data / "decontaminate", data / "tokenizer"
     return [
@@ -112,8 +129,10 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
         tokenised("snippets", data / "snippets"),
         tokenised("instructions", data / "instructions"),
         trained("pretrain", config.pretrain, train / "pretrain"),
-        trained("anneal", config.anneal, train / "anneal", train / "pretrain"),
-        trained("tune on instructions", config.tune, train / "sft", train / "anneal"),
-        scored("score the annealed model", config.evaluate_base, train / "anneal", scores / "base"),
-        scored("score the tuned model", config.evaluate_tuned, train / "sft", scores / "tuned"),
+        trained("anneal", config.anneal, base, train / "pretrain"),
+        trained("tune on instructions", config.tune, tuned, base),
+        sampled("sample the annealed model", config.evaluate_base, base, "base", code),
+        sampled("sample the tuned model", config.evaluate_tuned, tuned, "tuned", tasks, "--chat"),
+        scored("score the annealed model", config.evaluate_base, base, scores / "base"),
+        scored("score the tuned model", config.evaluate_tuned, tuned, scores / "tuned"),
     ]

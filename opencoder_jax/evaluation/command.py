@@ -20,6 +20,7 @@ from opencoder_jax.evaluation import benchmarks
 from opencoder_jax.evaluation.benchmarks import Problem, Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.generate import sample
+from opencoder_jax.evaluation.model import open_model
 from opencoder_jax.evaluation.run import judge, sandbox
 from opencoder_jax.evaluation.score import Score, score
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
@@ -55,7 +56,10 @@ def main(argv: list[str]) -> None:
     problems = benchmarks.read_problems(flags.benchmark_file)
     about: dict[str, Any] = {
         "benchmark": {"file": flags.benchmark_file.name, "sha256": _sha256(flags.benchmark_file)},
-        "settings": asdict(config),
+        # How many at once changes no answer and no verdict.
+        "settings": {
+            name: value for name, value in asdict(config).items() if name not in ("workers", "prompts_at_once")
+        },
     }
     if flags.samples:
         samples = benchmarks.read_samples(flags.samples, problems)
@@ -64,8 +68,6 @@ def main(argv: list[str]) -> None:
         lines = [json.dumps(benchmarks.sample_line(answer)) + "\n" for answer in samples]
         _write(flags.output / "samples.jsonl", "".join(lines))
     else:
-        from opencoder_jax.evaluation.model import open_model  # loads JAX, which samples from a file don't need
-
         model = open_model(flags.checkpoint)
         about["model"] = model.about
         _enter(flags.output, about)

@@ -30,7 +30,7 @@ class EvaluateConfig:
     cpu_seconds: int = 3  # of a program; by the clock it has twice that and a second
     memory_bytes: int = 1 << 30
     workers: int = 4  # programs run at once
-    prompts_at_once: int = 64  # answers are written to the disk after so many
+    prompts_at_once: int = 256  # answers are written to the disk after so many
 
     def __post_init__(self) -> None:
         for name in ("samples_per_problem", "cpu_seconds", "memory_bytes", "workers", "prompts_at_once"):

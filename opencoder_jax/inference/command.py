@@ -1,6 +1,7 @@
 """python -m opencoder_jax generate: completes a prompt, or answers a message, with a trained model."""
 
 import argparse
+import json
 from pathlib import Path
 
 from opencoder_jax.data import chat
@@ -25,6 +26,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest by default")
     parser.add_argument("--prompt", required=True, action="append", help="repeatable")
     parser.add_argument("--chat", action="store_true", help="the prompt is a message, to a model tuned for chats")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="also writes DIR/completions.jsonl")
     flags, rest = parse_flags(parser, argv)
     refuse_unknown(parser, rest)
     sampling = build(SamplingConfig)
@@ -34,7 +36,16 @@ def main(argv: list[str]) -> None:
         chat.encode_prompt(tokenizer, [{"role": "user", "content": prompt}]) if flags.chat else tokenizer.encode(prompt)
         for prompt in flags.prompt
     ]
-    for prompt, completion in zip(flags.prompt, engine.generate(prompts, sampling), strict=True):
+    completions = engine.generate(prompts, sampling)
+    if flags.output:
+        flags.output.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {"prompt": prompt, "text": completion.text, "finish_reason": completion.finish_reason}
+            for prompt, completion in zip(flags.prompt, completions, strict=True)
+        ]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (flags.output / "completions.jsonl").write_text(lines, encoding="utf-8")
+    for prompt, completion in zip(flags.prompt, completions, strict=True):
         print(completion.text if flags.chat else prompt + completion.text)
         if completion.finish_reason == "length":
             print(f"[cut off after {sampling.max_tokens} tokens: raise --gin.SamplingConfig.max_tokens for more]")

@@ -1,6 +1,6 @@
 """What a decoder's sizes are: one frozen dataclass, free of JAX, whose defaults are OpenCoder-1.5B.
 
-The published sizes stand in gin_configs/models/, one file a model; a smaller model is derived by overriding a few of them.
+The published sizes stand in gin_configs/models/, one file a model; a smaller model overrides a few of them.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from opencoder_jax.recipe import configurable
 @configurable
 @dataclass(frozen=True)
 class ModelConfig:
-    """The sizes of a decoder in the shape of Llama: RMSNorm, rotary embedding, grouped-query attention, SwiGLU, untied head.
+    """The sizes of a decoder in the shape of Llama.
 
+    RMSNorm, rotary embedding, grouped-query attention, SwiGLU, no biases, and a head that isn't tied to the embedding.
     The defaults are OpenCoder-1.5B (arXiv 2411.04905 table 4, and `config.json` of infly/OpenCoder-1.5B-Base).
     """
 

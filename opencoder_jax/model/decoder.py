@@ -1,14 +1,14 @@
 """The network: a decoder in the shape of Llama, as OpenCoder is (arXiv 2411.04905, section 3.1).
 
-Read from the top: `Decoder` is embedding, layers, norm and head; `Layer` is attention and SwiGLU, each added to the stream.
-The weights of all layers are stacked on a leading axis and scanned, so that compiling costs the same at any depth.
+`Decoder` is embedding, layers, norm and head; `Layer` is attention and SwiGLU, each added to the stream. The weights of
+all layers are stacked on a leading axis and scanned, so that compiling costs the same at any depth.
 
-Each weight names its axes where it is made, in order: `axes=("layers", "width", "heads", "head_size")`. Which of them a mesh
-splits is the mesh's business (opencoder_jax/training/mesh.py). Parameters are float32; `config.dtype` is what
-the matrices are multiplied in.
+Each weight names its axes where it is made, in order, and keeps the names as its metadata `axes`. Which of them a mesh
+divides is the mesh's business (opencoder_jax/training/mesh.py). Parameters are float32; `config.dtype` is what the
+matrices are multiplied in.
 
-Shapes: B rows, S tokens in a row, W width, H heads, K heads of keys and values, D head size, F feed-forward width, V vocabulary,
-L layers, T slots of the cache.
+Shapes: B rows, S tokens in a row, W width, H heads, K heads of keys and values, D head size, F feed-forward width,
+V vocabulary, L layers, T slots of the cache.
 """
 
 from math import prod
@@ -64,14 +64,14 @@ class Layer(nnx.Module):
         self, x: Float[Array, "B S W"], positions: Int[Array, "B S"]
     ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
         """Queries, keys and values; queries and keys are turned to their positions."""
-        x, theta = rms_norm(x, self.attention_norm, self.config.norm_eps), self.config.rope_theta
+        x, theta = rms_norm(x, self.attention_norm[...], self.config.norm_eps), self.config.rope_theta
         q, k, v = (project(x, weight[...]) for weight in (self.query, self.key, self.value))
         return rotate(q, positions, theta), rotate(k, positions, theta), v
 
     def after_attention(self, x: Float[Array, "B S W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "B S W"]:
         """Adds to the stream what attention mixed, then what the feed-forward makes of it."""
         x = x + project(mixed, self.output[...])
-        h = rms_norm(x, self.ffn_norm, self.config.norm_eps)
+        h = rms_norm(x, self.ffn_norm[...], self.config.norm_eps)
         h = jax.nn.silu(project(h, self.gate[...])) * project(h, self.up[...])
         return x + project(h, self.down[...])
 
@@ -94,15 +94,18 @@ class Decoder(nnx.Module):
         Args:
             tokens: ids, B rows of S.
             positions: of each token in its own document, from 0; a token sees its own document only.
-            remat: computes each layer again in the backward pass and keeps its input alone: memory for time.
+            remat: keeps only each layer's input for the backward pass and computes the layer again; otherwise the
+                products with the weights are kept too, and what lies between them (norms, attention) is computed again:
+                storing it costs more time than computing it.
         """
 
         def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
             return layer(x, positions), None
 
         x = self.embedding[...][tokens].astype(self.config.dtype)
-        x, _ = jax.lax.scan(jax.checkpoint(one_layer) if remat else one_layer, x, self.layers)
-        return rms_norm(x, self.final_norm, self.config.norm_eps)
+        keep = None if remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        x, _ = jax.lax.scan(jax.checkpoint(one_layer, prevent_cse=False, policy=keep), x, self.layers)
+        return rms_norm(x, self.final_norm[...], self.config.norm_eps)
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
         """A cache for `rows` rows of at most `slots` tokens each."""
@@ -115,8 +118,9 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "B S W"], Cache]:
         """The hidden states of S more tokens of each row, which take the slots from `slot` on.
 
-        All rows stand at the same slot, so a shorter row is padded on its left. A row whose first token stands at slot p
-        gives its token at slot i the position i - p, which tells attention where the row starts; padding has position 0.
+        All rows stand at the same slot, so a shorter row is padded on its left. A row whose first token stands at slot
+        p gives its token at slot i the position i - p, which tells attention where the row starts; padding has
+        position 0.
         """
 
         def one_layer(carry: tuple[Array, Cache], item: tuple[Array, Layer]) -> tuple[tuple[Array, Cache], None]:
@@ -131,7 +135,7 @@ class Decoder(nnx.Module):
 
         x = self.embedding[...][tokens].astype(self.config.dtype)
         (x, cache), _ = jax.lax.scan(one_layer, (x, cache), (jnp.arange(self.config.layers), self.layers))
-        return rms_norm(x, self.final_norm, self.config.norm_eps), cache
+        return rms_norm(x, self.final_norm[...], self.config.norm_eps), cache
 
 
 def project(x: Float[Array, "B S *inner"], weight: Float[Array, "*inner_and_outer"]) -> Float[Array, "B S *outer"]:
@@ -151,11 +155,11 @@ def rms_norm(x: Float[Array, "B S W"], scale: Float[Array, " W"], eps: float) ->
     """Divides by the root of the mean square, in float32."""
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-    return (x32 * jax.lax.rsqrt(mean_square + eps) * scale[...]).astype(x.dtype)
+    return (x32 * jax.lax.rsqrt(mean_square + eps) * scale).astype(x.dtype)
 
 
 def rotate(x: Float[Array, "B S N D"], positions: Int[Array, "B S"], theta: float) -> Float[Array, "B S N D"]:
-    """Rotary embedding: pair (i, i + D/2) is turned by positions * theta^(-2i/D), the convention of Llama's published weights."""
+    """Rotary embedding: turns the pair (i, i + D/2) by positions * theta^(-2i/D), as Llama's published weights want."""
     half = x.shape[-1] // 2
     frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
@@ -165,5 +169,5 @@ def rotate(x: Float[Array, "B S N D"], positions: Int[Array, "B S"], theta: floa
 
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:
-    """The decoder without its numbers: (graphdef, state of shapes and axes). Initialising, restoring and compiling start here."""
+    """The decoder without its numbers, (graphdef, state of shapes and axes): restoring and compiling start from it."""
     return nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))

@@ -1,8 +1,8 @@
 """Cross-entropy of a large vocabulary, a few positions at a time.
 
-The logits of a whole batch are the largest array of a training step (OpenCoder's vocabulary is 96,640; one row of 4096 tokens
-has 1.6 GB of them). Here a chunk of positions is turned into logits, reduced to its loss and forgotten; the backward
-pass makes the logits of the chunk again. That costs one more multiplication by the head.
+The logits of a whole batch are the largest array of a training step (OpenCoder's vocabulary is 96,640; one row of 4096
+tokens has 1.6 GB of them). Here a chunk of positions is turned into logits, reduced to its loss and forgotten; the
+backward pass makes the logits of the chunk again. That costs one more multiplication by the head.
 """
 
 from functools import partial
@@ -38,7 +38,7 @@ def cross_entropy(
     if length % chunk:
         raise ValueError(f"chunk={chunk}: must divide the row length {length}")
 
-    # Chunks are cut along the row, not the batch: the batch may be split over devices. Within a chunk all tokens are one axis.
+    # Chunks are cut along the row: a mesh divides the rows. Within a chunk all tokens are one axis.
     def in_chunks(x: Array) -> Array:
         cut = x.reshape(batch, length // chunk, chunk, *x.shape[2:]).swapaxes(0, 1)
         return cut.reshape(length // chunk, batch * chunk, *x.shape[2:])

@@ -1,6 +1,6 @@
 """The warm process that programs are forked from, one at a time; it never runs any of their code and never imports JAX.
 
-Started by `pool.py` as `python -P -s zygote.py ROOT OPTIONS` (isolated mode `-I` would also ignore PYTHONHASHSEED, and
+Started by `pool.py` as `python -P -s` in a session of its own (isolated mode `-I` would also ignore PYTHONHASHSEED, and
 the order of a set must not change between runs; the environment is empty but for what `pool.py` puts there). Speaks
 frames of JSON on its stdin and stdout: first a greeting with the layers, then one outcome for each program. Ends when
 its stdin ends, and takes the running program with it.

@@ -21,9 +21,13 @@ def main(argv: list[str]) -> None:
             " --data=tokens --output=runs/anneal --init_from=runs/pretrain\n"
         ),
     )
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="holds a directory of token records a source")
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="holds a directory of token records a source"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the run's own directory")
-    parser.add_argument("--init_from", type=Path, metavar="RUN_DIR", help="another run whose weights this one starts from")
+    parser.add_argument(
+        "--init_from", type=Path, metavar="RUN_DIR", help="another run whose weights this one starts from"
+    )
     flags, rest = parse_flags(parser, argv)
     refuse_unknown(parser, rest)
     train(Recipe.from_gin(), flags.data, flags.output, flags.init_from)

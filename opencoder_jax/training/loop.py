@@ -25,7 +25,7 @@ from opencoder_jax.model.decoder import abstract
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training import run as runs
 from opencoder_jax.training.checkpoints import Checkpoints, checkpoint_steps, restore, restore_newest
-from opencoder_jax.training.mesh import batch_sharding, data_parallel, make_mesh, replicated
+from opencoder_jax.training.mesh import batch_sharding, data_parallel, make_mesh
 from opencoder_jax.training.metrics import MetricsFile, unigram_entropy
 from opencoder_jax.training.optimizer import learning_rate
 from opencoder_jax.training.run import Origin, Recipe
@@ -33,10 +33,10 @@ from opencoder_jax.training.step import (
     StepMetrics,
     TrainState,
     abstract_state,
+    compiled_train_step,
     initial_state,
     optimizer_of,
     summed_loss,
-    train_step,
 )
 
 
@@ -71,7 +71,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         return
 
     with jax.set_mesh(mesh), Checkpoints(output / "checkpoints", recipe.train.keep) as checkpoints:
-        held_out = HeldOut(recipe, data, tokenizer, mesh) if recipe.train.held_out else None
+        held_out = HeldOut(recipe, data, recipe.train.held_out, tokenizer, mesh) if recipe.train.held_out else None
         state = restore_newest(checkpoints.directory, shapes) or _first_state(recipe, shapes, init_from, origin)
         print(
             f"{output}: steps {int(state.step):,} to {recipe.train.steps:,}, "
@@ -79,14 +79,14 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
             f"{mesh.size} devices ({', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}); "
             f"unigram entropy {entropy:.4f} nats a token"
         )
-        with MetricsFile(output / "metrics.jsonl", int(state.step)) as metrics:
-            with Report(recipe, batches, metrics, int(state.step)) as report:
-                _run(recipe, shapes, state, batches, held_out, checkpoints, report)
+        first = int(state.step)
+        with MetricsFile(output / "metrics.jsonl", first) as metrics, Report(recipe, batches, metrics, first) as report:
+            _run(recipe, mesh, state, batches, held_out, checkpoints, report)
 
 
 def _run(
     recipe: Recipe,
-    shapes: TrainState,
+    mesh: Mesh,
     state: TrainState,
     batches: Batches,
     held_out: "HeldOut | None",
@@ -94,26 +94,19 @@ def _run(
     report: "Report",
 ) -> None:
     """The loop itself, from a state to the last step."""
-    config, mesh = recipe.train, shapes.step.sharding.mesh
-    shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
-    # Rows of another length, in a later phase, compile another program.
-    update = jax.jit(
-        partial(train_step, abstract(recipe.model)[0], recipe),
-        donate_argnums=0,
-        out_shardings=(shardings, replicated(mesh)),
-    )
+    config = recipe.train
+    update = compiled_train_step(recipe, mesh)
     for step in range(int(state.step), config.steps):
         rate = learning_rate(recipe.optimizer, config.steps, step)
         state, measured = update(state, place(batches, step, mesh), rate)
         report.read()
         report.later(step + 1, rate, measured)
         last = step + 1 == config.steps
-        evaluate = held_out and (last or (step + 1) % config.evaluate_every == 0)
-        save = last or (step + 1) % config.checkpoint_every == 0
-        if evaluate or save:
+        if held_out and (last or (step + 1) % config.evaluate_every == 0):
+            report.read(held_out(state.parameters))
+        if last or (step + 1) % config.checkpoint_every == 0:
             # A checkpoint's rows are in the file before it, and a state whose loss is no number isn't saved.
-            report.read(held_out(state.parameters) if evaluate else None)
-        if save:
+            report.read()
             checkpoints.save(state)
 
 
@@ -137,7 +130,9 @@ class Report:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.close()
 
     def later(self, step: int, rate: float, measured: StepMetrics) -> None:
@@ -157,8 +152,8 @@ class Report:
         loss, gradient_norm = (float(value) for value in jax.device_get(measured))
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             raise UserError(
-                f"step {step}: the loss is {loss} and the gradient's norm {gradient_norm}; the checkpoints before it are"
-                " sound. Lower OptimizerConfig.peak_learning_rate, or give another DataConfig.seed, in another --output"
+                f"step {step}: the loss is {loss} and the gradient's norm {gradient_norm}; the checkpoints before it"
+                " are sound. Lower OptimizerConfig.peak_learning_rate or change DataConfig.seed, in another --output"
             )
         tokens = self._batches.tokens_before(step)
         self._bar.update(tokens - self._bar.n)
@@ -176,13 +171,12 @@ class Report:
 class HeldOut:
     """The loss on records that are never trained on: the first batches of `TrainConfig.held_out`."""
 
-    def __init__(self, recipe: Recipe, data: Path, tokenizer: Tokenizer, mesh: Mesh):
+    def __init__(self, recipe: Recipe, data: Path, source: str, tokenizer: Tokenizer, mesh: Mesh):
         """Raises UserError when the records are missing or were made with another tokenizer."""
-        config = dataclasses.replace(recipe.data, mixture={recipe.train.held_out: 1.0})
+        config = dataclasses.replace(recipe.data, mixture={source: 1.0})
         self._batches = Batches(config, data, tokenizer.pad, tokenizer.end_of_document)
-        records = self._batches.sources[recipe.train.held_out]
-        if records.tokenizer_fingerprint != tokenizer.fingerprint:
-            raise UserError(f"{records.directory}: made by another tokenizer than the mixture; tokenise both with one")
+        if self._batches.sources[source].tokenizer_fingerprint != tokenizer.fingerprint:
+            raise UserError(f"{data / source}: made by another tokenizer than the mixture; tokenise both with one")
         self._steps, self._mesh = range(recipe.train.evaluate_batches), mesh
         self._loss = jax.jit(partial(summed_loss, abstract(recipe.model)[0], recipe))
 
@@ -196,7 +190,7 @@ class HeldOut:
 def place(batches: Batches, step: int, mesh: Mesh) -> Batch:
     """A global batch on the mesh; each host lays out only the rows that its own devices need."""
     shape, sharding = batches.shape(step), batch_sharding(mesh)
-    rows = [index[0].indices(shape[0]) for index in sharding.addressable_devices_indices_map(shape).values()]
+    rows = [index[0].indices(shape[0]) for index in sharding.addressable_devices_indices_map(shape).values() if index]
     first, stop = min(start for start, _, _ in rows), max(stop for _, stop, _ in rows)
     local = batches(step, first, stop)
 

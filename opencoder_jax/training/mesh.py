@@ -1,7 +1,7 @@
 """The mesh: which device holds which part of which array.
 
-The model names the axes of its weights ("width", "heads", ...) and knows nothing else; the batch has rows and positions.
-The two tables below say which axis of the mesh divides each of them, and that is the whole policy:
+The model names the axes of its weights ("width", "heads", ...) and knows nothing else; the batch has rows and
+positions. The two tables below say which axis of the mesh divides each of them, and that is the whole policy:
 
     replica  copies of the model; rows of the batch are divided
     fsdp     rows of the batch are divided, and so are weights and optimizer state (gathered layer by layer, when used)
@@ -17,7 +17,7 @@ from math import prod
 
 import jax
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from opencoder_jax.recipe import configurable
@@ -74,7 +74,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(config.sizes(len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def data_parallel(mesh: Mesh) -> int:
+def data_parallel(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts the rows of a batch are divided."""
     return mesh.shape["replica"] * mesh.shape["fsdp"]
 
@@ -84,12 +84,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH_AXES)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def weight_sharding(mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
+def weight_sharding(mesh: Mesh | AbstractMesh, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of a weight whose logical axes are `axes`.
 
     Raises:
@@ -105,7 +105,7 @@ def weight_sharding(mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...]) -
 
 
 def optimizer_shardings(
-    transformation: optax.GradientTransformation, optimizer: PyTree, weights: PyTree, mesh: Mesh
+    transformation: optax.GradientTransformation, optimizer: PyTree, weights: PyTree, mesh: Mesh | AbstractMesh
 ) -> PyTree:
     """Shardings of an optimizer's state: each moment lies as its weight does, counters lie everywhere.
 

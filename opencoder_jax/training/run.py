@@ -80,7 +80,13 @@ class Recipe(NamedTuple):
     @classmethod
     def from_gin(cls) -> Self:
         """The recipe that is bound now. Raises UserError for values that don't make sense, alone or together."""
-        recipe = cls(*(recipes.build(config) for config in (ModelConfig, DataConfig, MeshConfig, OptimizerConfig, TrainConfig)))
+        recipe = cls(
+            recipes.build(ModelConfig),
+            recipes.build(DataConfig),
+            recipes.build(MeshConfig),
+            recipes.build(OptimizerConfig),
+            recipes.build(TrainConfig),
+        )
         recipe.check()
         return recipe
 
@@ -96,8 +102,8 @@ class Recipe(NamedTuple):
                 raise UserError(f"TrainConfig.loss_chunk={self.train.loss_chunk}: must divide the row length {length}")
         if self.optimizer.schedule != "stable" and self.optimizer.warmup_steps >= self.train.steps:
             raise UserError(
-                f"OptimizerConfig.warmup_steps={self.optimizer.warmup_steps}: must be fewer than"
-                f" TrainConfig.steps={self.train.steps}, or the schedule {self.optimizer.schedule!r} has nothing to decay"
+                f"OptimizerConfig.warmup_steps={self.optimizer.warmup_steps}: must be below TrainConfig.steps="
+                f"{self.train.steps}, for the schedule {self.optimizer.schedule!r} decays after the warm-up"
             )
 
 
@@ -191,7 +197,9 @@ def _flat(tree: Any, name: str = "") -> dict[str, Any]:
     """The leaves of nested dictionaries, named by their dotted path."""
     if not isinstance(tree, dict):
         return {name: tree}
-    return {path: leaf for key, value in tree.items() for path, leaf in _flat(value, f"{name}.{key}".lstrip(".")).items()}
+    return {
+        path: leaf for key, value in tree.items() for path, leaf in _flat(value, f"{name}.{key}".lstrip(".")).items()
+    }
 
 
 def _write(file: Path, text: str) -> None:

@@ -1,24 +1,24 @@
 """One update of the weights, as a pure function of a recipe, a state, a batch and a learning rate.
 
-Nothing here is compiled or placed: `loop.py` jits these functions with the shardings of `abstract_state`, which is the
-one description of a state that initialising, restoring and compiling ahead of time share. Parameters, gradients and
+`abstract_state` is the one description of a state and its place on a mesh: initialising, restoring and compiling start
+from it. Parameters, gradients and
 moments are float32 (16 bytes a parameter while a step runs); the matrices are multiplied in `ModelConfig.dtype`.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from opencoder_jax.data.batches import Batch
+from opencoder_jax.model import decoder
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.model.decoder import Decoder, abstract
 from opencoder_jax.model.loss import cross_entropy
 from opencoder_jax.training import mesh as meshes
 from opencoder_jax.training.optimizer import adamw, decay_mask
@@ -42,7 +42,7 @@ class StepMetrics(NamedTuple):
 
 def weight_axes(config: ModelConfig) -> PyTree[tuple[str, ...]]:
     """The logical axes of each weight, as its initialiser in the model names them."""
-    _, state = abstract(config)
+    _, state = decoder.abstract(config)
     is_weight = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
     return nnx.to_pure_dict(jax.tree.map(lambda weight: weight.get_metadata()["axes"], state, is_leaf=is_weight))
 
@@ -54,11 +54,11 @@ def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
 
 def initial_state(recipe: Recipe) -> TrainState:
     """Step 0: weights drawn from `TrainConfig.seed`, the same on every mesh."""
-    parameters = nnx.to_pure_dict(nnx.split(Decoder(recipe.model, nnx.Rngs(recipe.train.seed)))[1])
+    parameters = nnx.to_pure_dict(nnx.split(decoder.Decoder(recipe.model, nnx.Rngs(recipe.train.seed)))[1])
     return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer_of(recipe).init(parameters))
 
 
-def abstract_state(recipe: Recipe, mesh: Mesh) -> TrainState:
+def abstract_state(recipe: Recipe, mesh: Mesh | AbstractMesh) -> TrainState:
     """The state's shapes, dtypes and shardings, without its numbers.
 
     Raises:
@@ -66,23 +66,26 @@ def abstract_state(recipe: Recipe, mesh: Mesh) -> TrainState:
     """
     shapes = jax.eval_shape(lambda: initial_state(recipe))
     weights = jax.tree.map(
-        lambda shape, axes: meshes.weight_sharding(mesh, axes, shape.shape), shapes.parameters, weight_axes(recipe.model)
+        lambda shape, axes: meshes.weight_sharding(mesh, axes, shape.shape),
+        shapes.parameters,
+        weight_axes(recipe.model),
     )
-    shardings = TrainState(
-        meshes.replicated(mesh),
-        weights,
-        meshes.optimizer_shardings(optimizer_of(recipe), shapes.optimizer, weights, mesh),
+    moments = meshes.optimizer_shardings(optimizer_of(recipe), shapes.optimizer, weights, mesh)
+    return TrainState(
+        _placed(shapes.step, meshes.replicated(mesh)),
+        jax.tree.map(_placed, shapes.parameters, weights),
+        jax.tree.map(_placed, shapes.optimizer, moments),
     )
-    return jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding), shapes, shardings
-    )
+
+
+def _placed(shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> Any:
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
 
 def summed_loss(
     graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The summed loss of a batch in nats, and how many targets it has. Needs `jax.set_mesh`, as `train_step` does."""
-
     return _over_passes(recipe, batch, partial(_loss, graphdef, recipe, parameters)), jnp.sum(batch.loss_mask)
 
 
@@ -107,10 +110,26 @@ def train_step(
     return TrainState(state.step + 1, parameters, optimizer), metrics
 
 
+def compiled_train_step(
+    recipe: Recipe, mesh: Mesh
+) -> Callable[[TrainState, Batch, float], tuple[TrainState, StepMetrics]]:
+    """`train_step` for a mesh, under `jax.jit`; the memory of the state that it's given becomes that of the new one.
+
+    Rows of another length compile another program. Recipes that differ in their schedules alone share one.
+    """
+    shardings = jax.tree.map(lambda shape: shape.sharding, abstract_state(recipe, mesh))
+    return jax.jit(
+        partial(train_step, decoder.abstract(recipe.model)[0], recipe),
+        donate_argnums=0,
+        out_shardings=(shardings, meshes.replicated(mesh)),
+    )
+
+
 def _loss(graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch) -> Float[Array, ""]:
-    decoder = nnx.merge(graphdef, parameters)
-    hidden = decoder(batch.tokens, batch.positions, remat=recipe.train.remat)
-    return cross_entropy(hidden, decoder.head[...], batch.targets, batch.loss_mask, recipe.train.loss_chunk)[0]
+    model = nnx.merge(graphdef, parameters)
+    tokens, targets, positions, mask = map(jnp.asarray, batch)
+    hidden = model(tokens, positions, remat=recipe.train.remat)
+    return cross_entropy(hidden, model.head[...], targets, mask, recipe.train.loss_chunk)[0]
 
 
 def _over_passes(recipe: Recipe, batch: Batch, compute: Callable[[Batch], PyTree]) -> PyTree:

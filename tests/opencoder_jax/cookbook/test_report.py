@@ -118,8 +118,8 @@ def write_evaluation(run: Path) -> None:
         write_json(run / "evaluation" / model / "score.json", score)
     said = {"prompt": "def add(a, b):\n", "text": f"    return a + b  # {EVIL}\n", "finish_reason": "stop"}
     cut = {"prompt": "def loop():\n", "text": "    while True:\n", "finish_reason": "length"}
-    write_lines(run / "samples" / "base.jsonl", [said, cut])
-    write_lines(run / "samples" / "tuned.jsonl", [said | {"text": "\ud800 half a pair"}])
+    write_lines(run / "samples" / "base" / "completions.jsonl", [said, cut])
+    write_lines(run / "samples" / "tuned" / "completions.jsonl", [said | {"text": "\ud800 half a pair"}])
 
 
 def recipe(run: Path) -> list[Step]:
@@ -356,7 +356,7 @@ def test_a_run_without_drops_counts_levels_or_times_says_so(tmp_path: Path) -> N
         file = tmp_path / "evaluation" / model / "score.json"
         known = json.loads(file.read_text())
         write_json(file, known | {"by_level": {}, "outcomes": {}, "closed": None})
-        write_lines(tmp_path / "samples" / f"{model}.jsonl", [])
+        write_lines(tmp_path / "samples" / model / "completions.jsonl", [])
     for name in TRAININGS:
         write_training(tmp_path / "train" / name, 5.0, 4.0, rows=1)
     (tmp_path / "timings.json").unlink()

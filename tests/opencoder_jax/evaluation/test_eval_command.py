@@ -124,6 +124,7 @@ def test_a_directory_belongs_to_one_evaluation(benchmark: Path, tmp_path: Path) 
         run(benchmark, write(tmp_path / "others.jsonl", *lines[::-1]), output)
     with pytest.raises(UserError, match="its settings differ"):
         run(benchmark, tmp_path / "samples.jsonl", output, "--gin.EvaluateConfig.cpu_seconds=1")
+    run(benchmark, tmp_path / "samples.jsonl", output, "--gin.EvaluateConfig.workers=1")  # changes no verdict
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Judging and generating: what the rows say, cheats, equal programs, and going on after a kill."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -144,38 +142,33 @@ def test_a_chat_model_is_asked_in_a_conversation(tmp_path: Path) -> None:
     assert (one.kind, one.finish_reason, one.tokens) == ("solution", "length", 0)
 
 
-def test_a_killed_evaluation_goes_on_and_scores_as_one_that_was_not(tmp_path: Path) -> None:
-    """kill -9 in the midst of a slow run; the same command then ends with the rows and the score of an unbroken one."""
-    samples = tmp_path / "samples.jsonl"
-    slow = "    import time\n    time.sleep(0.05)\n"
-    few = PROBLEMS[:10]
-    lines = [{"task_id": problem.task_id, "completion": slow + problem.canonical_solution} for problem in few]
-    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    benchmark = tmp_path / "benchmark.jsonl"
-    benchmark.write_text("".join(COOKBOOK.read_text().splitlines(keepends=True)[: len(few)]))
-    command = [sys.executable, "-m", "opencoder_jax", "eval", f"--benchmark_file={benchmark}", f"--samples={samples}"]
-    command.append("--gin.EvaluateConfig.workers=1")
-    rows = tmp_path / "cut" / "rows.jsonl"
-    process = subprocess.Popen(
-        [*command, f"--output={rows.parent}"], cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+# Judges the project's first problems, whose references take their time.
+SLOW = """
+import sys
+from pathlib import Path
+from opencoder_jax.evaluation.benchmarks import COOKBOOK, Sample, read_problems
+from opencoder_jax.evaluation.config import EvaluateConfig
+from opencoder_jax.evaluation.run import judge, sandbox
+problems = read_problems(COOKBOOK)[:10]
+wait = "    import time\\n    time.sleep(0.05)\\n"
+samples = [Sample(problem.task_id, 0, "completion", wait + problem.canonical_solution) for problem in problems]
+with sandbox(EvaluateConfig(workers=2)) as jail:
+    judge(problems, samples, EvaluateConfig(), jail, Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    rows = tmp_path / "cut.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", SLOW, rows], cwd=ROOT, stderr=subprocess.DEVNULL)
     while not rows.exists() or rows.read_bytes().count(b"\n") < 3:
         assert process.poll() is None
         os.sched_yield()
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     before = rows.read_bytes()
-    assert before.count(b"\n") < len(few)
-    for output in "cut", "whole":
-        done = subprocess.run(
-            [*command, f"--output={tmp_path / output}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "pass@1          100.0%" in done.stdout
+    assert before.count(b"\n") < 10
+    for path in rows, tmp_path / "whole.jsonl":
+        subprocess.run([sys.executable, "-c", SLOW, path], cwd=ROOT, capture_output=True, check=True)
     assert rows.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    assert timeless(list(read_rows(rows))) == timeless(list(read_rows(tmp_path / "whole" / "rows.jsonl")))
-    assert (tmp_path / "cut" / "score.json").read_bytes() == (tmp_path / "whole" / "score.json").read_bytes()
+    assert [row.outcome for row in read_rows(rows)] == ["passed"] * 10
+    assert timeless(list(read_rows(rows))) == timeless(list(read_rows(tmp_path / "whole.jsonl")))

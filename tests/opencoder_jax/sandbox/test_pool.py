@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +16,16 @@ from opencoder_jax.sandbox.program import Limits, Program
 ROOT = str(Path(__file__).resolve().parents[3])
 
 
-def inhabitants() -> list[str]:
-    """The processes, of any sandbox of this machine, that stand in a program's working directory."""
+def inhabitants(*directories: str) -> list[str]:
+    """The processes that stand in one of these directories or below."""
     found = []
     for process in os.listdir("/proc"):
         try:
-            directory = os.readlink(f"/proc/{process}/cwd")
+            place = os.readlink(f"/proc/{process}/cwd")
         except OSError:
             continue
-        if directory.startswith(os.path.join(tempfile.gettempdir(), "sandbox-")):
-            found.append(f"{process} {directory}")
+        if any(Path(place).is_relative_to(directory) for directory in directories):
+            found.append(f"{process} {place}")
     return found
 
 
@@ -71,7 +70,7 @@ def test_how_a_program_ends(sandbox: Sandbox, source: str, status: str, error: s
     errors = {error, "ValueError"} if "\0" in source else {error}
     assert (outcome.status, outcome.error in errors) == (status, True), outcome
     assert len(outcome.stdout) <= 100_000
-    assert inhabitants() == []
+    assert inhabitants(*(zygote._directory for zygote in sandbox._zygotes)) == []
 
 
 def test_output_and_traceback_come_back(sandbox: Sandbox) -> None:
@@ -173,19 +172,19 @@ def test_a_killed_zygote_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("victim", ["parent", "zygote"])
-def test_a_program_dies_with_its_zygote_and_its_parent(victim: str) -> None:
+def test_a_program_dies_with_its_zygote_and_its_parent(victim: str, tmp_path: Path) -> None:
     program = "import time; time.sleep(3600)"
     script = f"from opencoder_jax.sandbox.pool import Sandbox\nSandbox().run({program!r})"
-    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    parent = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)})
     try:
-        wait_until(lambda: bool(inhabitants()))
+        wait_until(lambda: bool(inhabitants(str(tmp_path))))
         (zygote,) = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
         if victim == "parent":
             parent.kill()
         else:
             parent.send_signal(signal.SIGSTOP)  # or it would start another, and the program again
             os.kill(int(zygote), signal.SIGKILL)
-        wait_until(lambda: not inhabitants())
+        wait_until(lambda: not inhabitants(str(tmp_path)))
     finally:
         parent.kill()
         parent.wait()

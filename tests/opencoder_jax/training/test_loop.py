@@ -1,4 +1,4 @@
-"""The loop, on a real run of a tiny model: what it leaves behind, and what killing, filling disks and bad input do to it."""
+"""The loop, on a real run of a tiny model: what it leaves, and what kills, full disks and bad input do to it."""
 
 import json
 import re
@@ -6,21 +6,21 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from conftest import small_recipe
+from small_run import small_recipe
 
 from opencoder_jax import recipe as recipes
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.checkpoints import checkpoint_steps, restore
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.mesh import make_mesh
-from opencoder_jax.training.metrics import read_metrics
+from opencoder_jax.training.metrics import MetricsFile, read_metrics
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import TrainState, abstract_state
 
@@ -102,19 +102,35 @@ def test_killed_anywhere_it_ends_bit_for_bit_the_same(whole: Path, data: Path, t
     output = tmp_path / "killed"
     command = [f"--gin_file={whole / 'config.gin'}", f"--data={data}", f"--output={output}"]
     found = []
-    for point in (("row", "1"), ("save", "2"), ("row", "5")):
+    for point in (("save", "2"), ("row", "5")):
         process = subprocess.run(
             [sys.executable, "-c", KILLED, *point, *command], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert process.returncode == -signal.SIGKILL, process.stderr
         found.append([row["step"] for row in read_metrics(output / "metrics.jsonl")])
     # Rows after the checkpoint that a run went on from are written again, and none stands twice.
-    assert found[0] == [1]
-    assert found[2] == [1, 2, 3, 4, 5]
+    assert found == [[1, 2], [1, 2, 3, 4, 5]]
     assert max(checkpoint_steps(output / "checkpoints")) in (2, 4)  # 4 was being written when the last row was
     train(small_recipe(), data, output)
     assert losses(output) == losses(whole)
     assert same_bits(saved(output, 6), saved(whole, 6))
+
+
+def test_interrupted_before_its_first_checkpoint_it_begins_anew(
+    whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(file: MetricsFile, row: Mapping[str, Any]) -> None:
+        write(file, row)
+        raise KeyboardInterrupt
+
+    write = MetricsFile.write
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsFile, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(small_recipe(), data, tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == 1
+    train(small_recipe(), data, tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(whole)
 
 
 def test_a_finished_run_is_left_alone(whole: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,14 +157,14 @@ def test_the_stable_stage_can_be_prolonged(whole: Path, data: Path, tmp_path: Pa
     train(small_recipe(TrainConfig_steps=3), data, tmp_path / "run")
     train(small_recipe(), data, tmp_path / "run")
     assert same_bits(saved(tmp_path / "run", 6), saved(whole, 6))
-    with pytest.raises(UserError, match="TrainConfig.steps was 6 and is 7"):
-        train(small_recipe(OptimizerConfig_schedule="cosine"), data, tmp_path / "cosine")
+    train(small_recipe(OptimizerConfig_schedule="cosine"), data, tmp_path / "cosine")
+    with pytest.raises(UserError, match=r"TrainConfig\.steps was 6 and is 7"):
         train(small_recipe(OptimizerConfig_schedule="cosine", TrainConfig_steps=7), data, tmp_path / "cosine")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(data: Path, tmp_path: Path) -> None:
     recipe = small_recipe(OptimizerConfig_peak_learning_rate=1e38, OptimizerConfig_warmup_steps=0)
-    with pytest.raises(UserError, match="the gradient's norm nan.*peak_learning_rate"):
+    with pytest.raises(UserError, match=r"the gradient's norm nan.*peak_learning_rate"):
         train(recipe, data, tmp_path / "run")
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == []
     assert all(np.isfinite(row["loss"]) for row in read_metrics(tmp_path / "run" / "metrics.jsonl"))
@@ -170,6 +186,7 @@ def delete_the_sums(checkpoint: Path) -> None:
     (checkpoint / "sums" / "metadata").unlink()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from Orbax's threads
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, delete_the_sums])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     damage: Callable[[Path], None], whole: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -183,6 +200,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert same_bits(saved(output, 6), saved(whole, 6))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_leaves_the_last_checkpoint(whole: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     train(small_recipe(TrainConfig_steps=2), data, output)
@@ -190,7 +208,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole: Path, data: Path, tmp_pat
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(UserError, match="can't be written .*; the last complete checkpoint is step 2"):
+        with pytest.raises(UserError, match=r"can't be written .*; the last complete checkpoint is step 2"):
             train(small_recipe(), data, output)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -228,9 +246,9 @@ def test_the_next_stage_starts_from_the_last(whole: Path, data: Path, tmp_path: 
 
     with pytest.raises(UserError, match=r"no checkpoint of step 5; there are \[2, 4, 6\]"):
         train(small_recipe(**changes, TrainConfig_init_step=5), data, tmp_path / "none", init_from=whole)
-    with pytest.raises(UserError, match="its ModelConfig.ffn_width is 64, this recipe's is 32"):
+    with pytest.raises(UserError, match=r"its ModelConfig\.ffn_width is 64, this recipe's is 32"):
         train(small_recipe(**changes, ModelConfig_ffn_width=32), data, tmp_path / "other", init_from=whole)
-    with pytest.raises(UserError, match="no run.json there"):
+    with pytest.raises(UserError, match=r"no run\.json there"):
         train(small_recipe(**changes), data, tmp_path / "nothing", init_from=data)
 
 

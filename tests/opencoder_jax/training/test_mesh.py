@@ -1,72 +1,53 @@
 """Meshes: sizes, shardings, and a training run that is the same on eight devices as on one."""
 
 import json
+import os
 import subprocess
 import sys
 from math import prod
 from pathlib import Path
 
 import pytest
-from conftest import small_recipe
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, PartitionSpec
+from small_run import first_steps, small_recipe
 
 from opencoder_jax.training.mesh import AXES, MeshConfig, weight_sharding
 from opencoder_jax.training.step import abstract_state
 
-# Trains three steps on each mesh, all from the same state, and prints the losses and gradient norms.
 EIGHT_DEVICES = """
 import json, sys
-from functools import partial
 from pathlib import Path
 import jax
-from conftest import small_recipe
-from opencoder_jax.data.batches import Batches
-from opencoder_jax.model.decoder import abstract
-from opencoder_jax.training.loop import place
-from opencoder_jax.training.mesh import make_mesh
-from opencoder_jax.training.step import abstract_state, initial_state, train_step
+from small_run import first_steps
 
-results = []
-for devices, sizes, micro_batch in (
-    (1, dict(fsdp=1), None),
-    (8, dict(replica=2, fsdp=2, tensor=2), None),
-    (8, dict(fsdp=2, context=2, tensor=-1), 2),
-):
-    recipe = small_recipe(TrainConfig_micro_batch=micro_batch, **{f"MeshConfig_{k}": v for k, v in sizes.items()})
-    mesh = make_mesh(recipe.mesh, jax.devices()[:devices])
-    batches = Batches(recipe.data, Path(sys.argv[1]), 3, 2)
-    with jax.set_mesh(mesh):
-        state = jax.jit(partial(initial_state, recipe))()
-        state = jax.tree.map(lambda a, s: jax.device_put(a, s.sharding), state, abstract_state(recipe, mesh))
-        update = jax.jit(partial(train_step, abstract(recipe.model)[0], recipe))
-        rows = []
-        for step in range(3):
-            batch = place(batches, step, mesh)
-            assert len(batch.tokens.sharding.device_set) == devices
-            state, measured = update(state, batch, 1e-2)
-            rows.append([float(measured.loss), float(measured.gradient_norm)])
-        results.append(rows)
-print(json.dumps(results))
+assert jax.device_count() == 8
+meshes = (
+    {"MeshConfig_replica": 2, "MeshConfig_fsdp": 2, "MeshConfig_tensor": 2},
+    {"MeshConfig_context": 2, "MeshConfig_tensor": 2, "TrainConfig_micro_batch": 2},
+)
+print(json.dumps([first_steps(Path(sys.argv[1]), **changes) for changes in meshes]))
 """
 
 
 def test_losses_do_not_depend_on_the_mesh(data: Path) -> None:
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    import os
-
+    environment = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     done = subprocess.run(
         [sys.executable, "-c", EIGHT_DEVICES, str(data)],
-        env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    one, *others = json.loads(done.stdout.splitlines()[-1])
+    one = first_steps(data)
     assert one[2][0] < one[0][0]
-    for other in others:
+    for other in json.loads(done.stdout.splitlines()[-1]):
         for expected, found in zip(one, other, strict=True):
             assert found == pytest.approx(expected, rel=2e-5)
 

@@ -1,5 +1,6 @@
 """The training step: what it learns, and what must not change it."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,12 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import small_recipe
+from small_run import small_recipe
 
 from opencoder_jax.data.batches import Batch
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.training.mesh import make_mesh
-from opencoder_jax.training.step import StepMetrics, TrainState, initial_state, summed_loss, train_step
+from opencoder_jax.training.run import Recipe
+from opencoder_jax.training.step import (
+    StepMetrics,
+    TrainState,
+    compiled_train_step,
+    initial_state,
+    summed_loss,
+)
 
 
 def random_batch(rows: int = 8, length: int = 16) -> Batch:
@@ -21,37 +29,34 @@ def random_batch(rows: int = 8, length: int = 16) -> Batch:
     return Batch(tokens[:, :-1], tokens[:, 1:], positions, np.ones((rows, length), np.float32))
 
 
+def start(recipe: Recipe) -> tuple[TrainState, Callable[..., tuple[TrainState, StepMetrics]]]:
+    """A new state, and the compiled step. Needs `jax.set_mesh`."""
+    state = jax.jit(partial(initial_state, recipe))()
+    return state, compiled_train_step(recipe, jax.sharding.get_mesh())
+
+
 def step_once(batch: Batch, **changes: Any) -> tuple[TrainState, StepMetrics]:
     recipe = small_recipe(**changes)
     with jax.set_mesh(make_mesh(recipe.mesh)):
-        state = jax.jit(partial(initial_state, recipe))()
-        return jax.jit(partial(train_step, abstract(recipe.model)[0], recipe))(state, batch, 1e-2)
+        state, update = start(recipe)
+        return update(state, batch, 1e-2)
 
 
 def test_one_batch_is_learnt_by_heart() -> None:
-    recipe, batch = small_recipe(OptimizerConfig_weight_decay=0.0), random_batch()
+    recipe, batch = small_recipe(), random_batch()
     with jax.set_mesh(make_mesh(recipe.mesh)):
-        state = jax.jit(partial(initial_state, recipe))()
-        update = jax.jit(partial(train_step, abstract(recipe.model)[0], recipe), donate_argnums=0)
+        state, update = start(recipe)
         for _ in range(150):
             state, metrics = update(state, batch, 1e-2)
-    assert metrics.loss < 0.01
+    assert metrics.loss < 0.02
     assert int(state.step) == 150
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"TrainConfig_micro_batch": 2},
-        {"TrainConfig_loss_chunk": 4},
-        {"TrainConfig_remat": True},
-    ],
-)
-def test_saving_memory_changes_no_gradient(changes: dict[str, Any]) -> None:
+def test_saving_memory_changes_no_gradient() -> None:
     batch = random_batch()
     batch = batch._replace(loss_mask=(batch.tokens % 3 > 0).astype(np.float32))  # rows of unlike weight
     state, metrics = step_once(batch)
-    other, other_metrics = step_once(batch, **changes)
+    other, other_metrics = step_once(batch, TrainConfig_micro_batch=2, TrainConfig_loss_chunk=4, TrainConfig_remat=True)
     np.testing.assert_allclose(other_metrics, metrics, rtol=1e-5)
     for one, two in zip(jax.tree.leaves(state.optimizer[1].mu), jax.tree.leaves(other.optimizer[1].mu), strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-6)

@@ -1,0 +1,57 @@
+"""What the pipelines' tests share: batches of documents, and directories of them as a finished stage leaves them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from beam_pipelines.documents import SCHEMA, document_id, shard_name, write_shard
+from beam_pipelines.manifest import Tally, digest, merge_tallies, tally_documents
+from beam_pipelines.stage import Stage
+from beam_pipelines.storage import Directory
+
+MakeBatch = Callable[..., pa.RecordBatch]
+MakeStage = Callable[[Path, Sequence[Sequence[pa.RecordBatch]]], str]
+
+
+@dataclass(frozen=True)
+class _NoConfig:
+    pass
+
+
+@pytest.fixture(scope="session")
+def batch() -> MakeBatch:
+    """`batch("x = 1", {"text": "y = 2", "stars": 3})`: documents by their text, or by the fields that matter."""
+
+    def make(*documents: str | dict[str, Any]) -> pa.RecordBatch:
+        rows = []
+        for number, given in enumerate(documents):
+            row = {"text": given} if isinstance(given, str) else given
+            row = {"path": f"{number}.py", "repository": "here", "stars": 0, "commit_time": 0, "kind": "code"} | row
+            row = {"language": "Python", "license": "", "source": "test", "url": ""} | row
+            row = {"id": document_id(row["repository"], row["path"]), "bytes": len(row["text"].encode())} | row
+            rows.append(row)
+        return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stage_directory() -> MakeStage:
+    """`stage_directory(place, [[batch, batch], [batch]])` writes a shard a list, a row group a batch."""
+
+    def write(place: Path, shards: Sequence[Sequence[pa.RecordBatch]]) -> str:
+        def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
+            names = [shard_name("documents", shard, len(shards)) for shard in range(len(shards))]
+            for name, batches in zip(names, shards, strict=True):
+                write_shard(directory, name, batches, SCHEMA)
+            tally = merge_tallies(tally_documents("out", batch) for batches in shards for batch in batches)
+            return tally, {name: digest(directory, name) for name in names}
+
+        Stage("given", "beam_pipelines.documents", _NoConfig(), (), str(place)).run(work)
+        return str(place)
+
+    return write
