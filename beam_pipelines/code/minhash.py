@@ -69,7 +69,7 @@ def signatures(hashes: np.ndarray, offsets: np.ndarray, permutations: int) -> np
 
 def band_hashes(rows: np.ndarray, bands: int) -> np.ndarray:
     """uint64 [documents, bands]: one hash of each band's rows. Documents that agree in one are candidates."""
-    parts = np.ascontiguousarray(rows, "<u4").reshape(len(rows), bands, -1)
+    parts = np.ascontiguousarray(rows, "<u4").reshape(len(rows), bands, rows.shape[1] // bands)
     hashed = [xxhash.xxh3_64_intdigest(band.tobytes()) for document in parts for band in document]
     return np.array(hashed, np.uint64).reshape(len(rows), bands)
 

@@ -1,6 +1,9 @@
 """How the next token is chosen: a pure function of the logits, the seeds and the length of the answer so far.
 
 So an answer doesn't depend on what else is answered at the same time, nor on how often one was interrupted.
+
+Drawing takes one random number a row and a cumulative sum, where adding Gumbel noise takes one for each of the
+vocabulary; finding the nucleus takes 31 sums, and no sort: with 4,096 tokens on a CPU that is several times faster.
 """
 
 from dataclasses import dataclass
@@ -51,14 +54,26 @@ def choose(
         return jnp.argmax(logits, axis=-1)
     seed = jax.random.key(config.seed)
     keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(seed, row), length))(seeds)
-    return jax.vmap(jax.random.categorical)(keys, nucleus(logits / config.temperature, config.top_p))
+    cumulative = jnp.cumsum(nucleus(jax.nn.softmax(logits / config.temperature), config.top_p), axis=-1)
+    # In (0, 1], so that a token without probability is never the first to reach it.
+    height = 1 - jax.vmap(jax.random.uniform)(keys)
+    return jnp.argmax(cumulative >= height[:, None] * cumulative[:, -1:], axis=-1)
 
 
-def nucleus(logits: Float[Array, "B V"], top_p: float) -> Float[Array, "B V"]:
-    """Puts all but the likeliest tokens, which together have probability `top_p` at least, out of reach."""
+def nucleus(probabilities: Float[Array, "B V"], top_p: float) -> Float[Array, "B V"]:
+    """Sets all to 0 but the likeliest, the fewest that have `top_p` together; those as likely as the last stay, too."""
     if top_p == 1:
-        return logits
-    descending = jnp.sort(logits, axis=-1)[:, ::-1]
-    before = jnp.cumsum(jax.nn.softmax(descending, axis=-1), axis=-1) - jax.nn.softmax(descending, axis=-1)
-    least = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(logits >= least, logits, -jnp.inf)
+        return probabilities
+
+    # Positive floats are ordered as their bits are: bisection over the bits finds the least probability that stays.
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) // 2
+        kept = jnp.where(probabilities >= jax.lax.bitcast_convert_type(middle, jnp.float32), probabilities, 0)
+        enough = jnp.sum(kept, axis=-1, keepdims=True) >= top_p
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    low = jnp.zeros((len(probabilities), 1), jnp.int32)
+    above_one = jax.lax.bitcast_convert_type(jnp.full(low.shape, 2.0), jnp.int32)
+    least, _ = jax.lax.fori_loop(0, 31, halve, (low, above_one))
+    return jnp.where(probabilities >= jax.lax.bitcast_convert_type(least, jnp.float32), probabilities, 0)

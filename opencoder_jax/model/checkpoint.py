@@ -39,7 +39,10 @@ def load(run: Path, step: int | None = None) -> TrainedModel:
     description = run / "run.json"
     if not description.is_file():
         raise UserError(f"{run}: no run.json, so no trained model; train one, or give the directory of a run")
-    config = ModelConfig(**json.loads(description.read_text())["model"])
+    try:
+        config = ModelConfig(**json.loads(description.read_text())["model"])
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{description}: doesn't describe a model; the run has to be made again") from None
     checkpoints = run / "checkpoints"
     steps = sorted(ocp.utils.checkpoint_steps(checkpoints)) if checkpoints.is_dir() else []
     if not steps:
@@ -54,7 +57,7 @@ def load(run: Path, step: int | None = None) -> TrainedModel:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             items = ocp.args.Composite(parameters=ocp.args.StandardRestore(wanted))
             restored = reader.restore(place, args=items)["parameters"]
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what a damaged file raises depends on the file: many types have been seen
         raise UserError(f"checkpoint {place} can't be read ({' '.join(str(error).split())[:200]})") from error
     nnx.replace_by_pure_dict(shapes, restored)
     return TrainedModel(config, graphdef, shapes, chosen)

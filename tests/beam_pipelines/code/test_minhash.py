@@ -1,0 +1,125 @@
+"""MinHash: shingles as a plain regular expression finds them, and candidates as often as theory says."""
+
+import random
+import re
+from itertools import chain, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beam_pipelines.code import minhash
+from beam_pipelines.code.minhash import band_hashes, document_bands, shingles, signatures
+
+WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
+
+# Few different words, so that grams repeat within and across documents, and every kind of border between them.
+TEXTS = st.lists(
+    st.lists(
+        st.sampled_from(["a", "b", "A", "_1", "größe", "中文", "\n", " ", "\0", "=(", "é", "😀\t"]), max_size=25
+    ).map("".join)
+    | st.text(max_size=20),
+    max_size=6,
+).map(lambda texts: [text.encode() for text in texts])
+
+
+def grams(text: bytes, size: int) -> set[tuple[bytes, ...]]:
+    words = WORD.findall(text)
+    return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}
+
+
+@given(TEXTS, st.integers(1, 5))
+def test_shingles_are_the_sets_of_word_grams(texts: list[bytes], size: int) -> None:
+    hashes, offsets = shingles(texts, size)
+    found = [hashes[start:stop].tolist() for start, stop in pairwise(offsets)]
+    expected = [grams(text, size) for text in texts]
+
+    # A gram's hash is that of a document that is this gram alone: wherever it stands, whatever surrounds it.
+    every = sorted(set().union(*expected))
+    alone, ends = shingles([b" ".join(gram) for gram in every], size)
+    assert ends.tolist() == list(range(len(every) + 1))
+    hash_of = dict(zip(every, alone.tolist(), strict=True))
+    assert len(set(hash_of.values())) == len(every)
+    assert found == [sorted(hash_of[gram] for gram in document) for document in expected]
+
+
+def test_documents_do_not_run_into_each_other() -> None:
+    hashes, offsets = shingles([b"a b", b"c d", b"", b"a b c"], 3)
+    assert offsets.tolist() == [0, 0, 0, 0, 1]
+    assert len(hashes) == 1
+    joined, _ = shingles([b"ab", b"cd"], 1)
+    assert set(joined.tolist()).isdisjoint(shingles([b"abcd"], 1)[0].tolist())
+
+
+@pytest.mark.parametrize("texts", [[], [b""], [b"", b"\n\n"], [b"only four words here"]])
+def test_too_few_words_make_no_shingles(texts: list[bytes]) -> None:
+    hashes, offsets = shingles(texts, 5)
+    assert len(hashes) == 0
+    assert offsets.tolist() == [0] * (len(texts) + 1)
+    assert document_bands(hashes, offsets, 2, 3).shape == (len(texts), 2)
+
+
+def test_the_scheme_is_what_it_was() -> None:
+    """Signatures of two runs can only be compared while it stays: another rensa or numpy must not change it.
+
+    The numbers are what these expressions gave with rensa 0.5.0 and numpy 2.4.
+    """
+    hashes, offsets = shingles([b"def add(a, b): return a + b", "größe = 中 + 1 if x else 2".encode()], 5)
+    assert np.bitwise_xor.reduce(hashes) == 14659863106530131168
+    assert np.bitwise_xor.reduce(document_bands(hashes, offsets, 16, 128), axis=None) == 15630293612933394536
+
+
+def test_bands_do_not_depend_on_how_documents_are_grouped(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [b" ".join(b"w%d" % (number * 7 + word) for word in range(number)) for number in range(12)]
+    hashes, offsets = shingles(texts, 5)
+    whole = band_hashes(signatures(hashes, offsets, 12), 3)
+    for at_once in (1, 5, 12):
+        monkeypatch.setattr(minhash, "_SIGNED_AT_ONCE", at_once)
+        assert (document_bands(hashes, offsets, 3, 4) == whole).all()
+
+
+def pair(chance: random.Random, replaced: int, grams_each: int = 1000) -> tuple[bytes, bytes, float]:
+    """Two texts of unique words; each replaced word, far from the others, changes five 5-grams. And their Jaccard."""
+    words = [f"{chance.getrandbits(64):x}" for _ in range(grams_each + 4)]
+    other = list(words)
+    for place in range(replaced):
+        other[10 + 20 * place] = f"{chance.getrandbits(64):x}"
+    shared = grams_each - 5 * replaced
+    return " ".join(words).encode(), " ".join(other).encode(), shared / (2 * grams_each - shared)
+
+
+@pytest.mark.parametrize(("replaced", "jaccard"), [(5, 0.95), (2, 0.98), (1, 0.99)])
+def test_pairs_become_candidates_as_often_as_theory_says(replaced: int, jaccard: float) -> None:
+    """The rows of a signature agree with probability J; the claim of code/near_duplicates.py, in sampling error."""
+    pairs = 200
+    chance = random.Random(replaced)
+    texts, similarities = [], set()
+    for _ in range(pairs):
+        one, other, similarity = pair(chance, replaced)
+        texts += [one, other]
+        similarities.add(similarity)
+    (similarity,) = similarities
+    assert similarity == pytest.approx(jaccard, abs=0.002)
+
+    hashes, offsets = shingles(texts, 5)
+    assert np.diff(offsets).tolist() == [1000] * len(texts)
+    rows = signatures(hashes, offsets, 2048)
+    agreeing = (rows[0::2] == rows[1::2]).mean()
+    # The rows of a pair aren't quite independent draws, pairs are: the error is at most that of one draw a pair.
+    assert abs(agreeing - similarity) < 4 * np.sqrt(similarity * (1 - similarity) / pairs)
+    bands = band_hashes(rows, 16)
+    candidates = (bands[0::2] == bands[1::2]).any(axis=1).mean()
+    expected = 1 - (1 - similarity**128) ** 16
+    assert abs(candidates - expected) < 4 * np.sqrt(expected * (1 - expected) / pairs)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(st.integers(0, 2**32 - 1), min_size=6, max_size=6), max_size=6))
+def test_equal_bands_and_only_they_have_equal_hashes(rows: list[list[int]]) -> None:
+    table = np.array(rows, np.uint32).reshape(-1, 6)
+    hashes = band_hashes(table, 3)
+    bands = [[tuple(row[place : place + 2]) for place in (0, 2, 4)] for row in rows]
+    assert hashes.shape == (len(rows), 3)
+    pairs = set(zip(chain(*bands), chain(*hashes.tolist()), strict=True))
+    assert len(pairs) == len({band for band, _ in pairs}) == len({hash_ for _, hash_ in pairs})

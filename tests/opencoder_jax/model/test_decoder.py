@@ -1,0 +1,186 @@
+"""The decoder against one written a second time, in float64 and numpy, head by head and token by token."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.model.decoder import Decoder, abstract
+from opencoder_jax.recipe import bind, build
+
+# The two shapes of OpenCoder, small: every head with its own keys and size 160, and grouped heads.
+ONE_TO_ONE = ModelConfig(40, 2, 24, 2, 2, 160, 20, 10_000.0, 1e-5, 32, 0.2, "float32")
+GROUPED = ModelConfig(40, 3, 24, 6, 2, 8, 20, 500_000.0, 1e-5, 32, 0.2, "float32")
+CONFIGS = pytest.mark.parametrize("config", [ONE_TO_ONE, GROUPED], ids=["one_to_one", "grouped"])
+
+
+def made(config: ModelConfig) -> tuple[Decoder, dict[str, np.ndarray]]:
+    """A decoder, and its weights by path; the norms are no ones."""
+    decoder = Decoder(config, nnx.Rngs(0))
+    graphdef, state = nnx.split(decoder)
+    random = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda w: jnp.asarray(random.uniform(0.5, 1.5, w.shape), jnp.float32) if jnp.all(w == 1) else w, state
+    )
+    weights = {".".join(map(str, path)): np.asarray(leaf[...], np.float64) for path, leaf in nnx.to_flat_state(state)}
+    return nnx.merge(graphdef, state), weights
+
+
+def norm(x: np.ndarray, scale: np.ndarray, eps: float) -> np.ndarray:
+    return x / np.sqrt(np.mean(x * x) + eps) * scale
+
+
+def turn(x: np.ndarray, position: int, theta: float) -> np.ndarray:
+    """Turns the pairs as complex numbers."""
+    half = len(x) // 2
+    pairs = x[:half] + 1j * x[half:]
+    pairs = pairs * np.exp(1j * position * np.array([theta ** (-2 * i / len(x)) for i in range(half)]))
+    return np.concatenate([pairs.real, pairs.imag])
+
+
+def logits_of(config: ModelConfig, w: dict[str, np.ndarray], row: list[int]) -> np.ndarray:
+    """Logits [S, V] of one document."""
+    stream = [w["embedding"][token] for token in row]
+    for layer in range(config.layers):
+        of = {name.removeprefix("layers."): value[layer] for name, value in w.items() if name.startswith("layers.")}
+        inputs = [norm(x, of["attention_norm"], config.norm_eps) for x in stream]
+        mixed = [np.zeros(config.width) for _ in row]
+        for head in range(config.heads):
+            shared = head // (config.heads // config.kv_heads)
+            q = [turn(x @ of["query"][:, head], i, config.rope_theta) for i, x in enumerate(inputs)]
+            k = [turn(x @ of["key"][:, shared], i, config.rope_theta) for i, x in enumerate(inputs)]
+            v = [x @ of["value"][:, shared] for x in inputs]
+            for i in range(len(row)):
+                scores = np.exp([q[i] @ k[j] / np.sqrt(config.head_size) for j in range(i + 1)])
+                mixed[i] += (scores / scores.sum()) @ np.array(v[: i + 1]) @ of["output"][head]
+        for i in range(len(row)):
+            x = stream[i] + mixed[i]
+            h = norm(x, of["ffn_norm"], config.norm_eps)
+            gate = h @ of["gate"]
+            stream[i] = x + (gate / (1 + np.exp(-gate)) * (h @ of["up"])) @ of["down"]
+    return np.array([norm(x, w["final_norm"], config.norm_eps) for x in stream]) @ w["head"]
+
+
+def row_of_documents(config: ModelConfig, *lengths: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random tokens [1, S] and the positions of documents in them."""
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (1, sum(lengths)))
+    return tokens, np.concatenate([np.arange(length) for length in lengths])[None]
+
+
+@CONFIGS
+@pytest.mark.parametrize("lengths", [(9,), (4, 7)])
+def test_logits_equal_the_second_decoder(config: ModelConfig, lengths: tuple[int, ...]) -> None:
+    decoder, weights = made(config)
+    tokens, positions = row_of_documents(config, *lengths)
+    logits = decoder(tokens, positions) @ decoder.head[...]
+    bounds = np.cumsum((0, *lengths))
+    documents = [tokens[0, a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)]
+    expected = np.concatenate([logits_of(config, weights, document) for document in documents])
+    np.testing.assert_allclose(logits[0], expected, atol=1e-5)
+
+
+@CONFIGS
+def test_gradients_equal_finite_differences(config: ModelConfig) -> None:
+    decoder, weights = made(config)
+    tokens, positions = row_of_documents(config, 6)
+    mix = np.random.default_rng(2).standard_normal((6, config.vocab_size))
+    graphdef, state = nnx.split(decoder)
+
+    def summed(state: nnx.State, remat: bool) -> jax.Array:
+        decoder = nnx.merge(graphdef, state)
+        return jnp.sum(decoder(tokens, positions, remat=remat)[0] @ decoder.head[...] * mix)
+
+    gradients = nnx.to_pure_dict(jax.grad(summed)(state, remat=False))
+    again = nnx.to_pure_dict(jax.grad(summed)(state, remat=True))
+    random = np.random.default_rng(3)
+    for name, weight in weights.items():
+        gradient, recomputed = gradients, again
+        for part in name.split("."):
+            gradient, recomputed = gradient[part], recomputed[part]
+        np.testing.assert_allclose(gradient, recomputed, atol=1e-4, err_msg=name)
+        place = tuple(random.integers(0, weight.shape))
+        if name == "embedding":
+            place = (tokens[0, 2], place[1])
+        ends = []
+        for step in (1e-5, -1e-5):
+            moved = weight.copy()
+            moved[place] += step
+            ends.append(np.sum(logits_of(config, weights | {name: moved}, tokens[0].tolist()) * mix))
+        np.testing.assert_allclose(
+            gradient[place], (ends[0] - ends[1]) / 2e-5, rtol=1e-3, atol=1e-3 * np.abs(gradient).max(), err_msg=name
+        )
+
+
+def test_one_document_cannot_touch_another() -> None:
+    decoder, _ = made(GROUPED)
+    tokens, positions = row_of_documents(GROUPED, 5, 8, 6)
+    call = nnx.jit(lambda decoder, tokens: decoder(tokens, positions))
+    before = np.asarray(call(decoder, tokens))
+    tokens[:, 5:13] = (tokens[:, 5:13] + 1) % GROUPED.vocab_size
+    after = np.asarray(call(decoder, tokens))
+    assert np.array_equal(before[:, :5], after[:, :5])
+    assert np.array_equal(before[:, 13:], after[:, 13:])
+    assert not np.array_equal(before[:, 5:13], after[:, 5:13])
+
+
+@CONFIGS
+def test_a_prompt_and_then_token_by_token_equals_all_at_once(config: ModelConfig) -> None:
+    """Two rows, the second padded by two on the left, on a cache with room to spare."""
+    decoder, _ = made(config)
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, 9))
+    positions = np.maximum(np.arange(9) - np.array([[0], [2]]), 0)
+    whole = decoder(tokens[:1], positions[:1])
+    alone = decoder(tokens[1:, 2:], np.arange(7)[None])
+    hidden, cache = decoder.decode(tokens[:, :5], positions[:, :5], decoder.empty_cache(2, 12), 0)
+    step = nnx.jit(Decoder.decode)
+    for slot in range(5, 9):
+        one = slice(slot, slot + 1)
+        last, cache = step(decoder, tokens[:, one], positions[:, one], cache, jnp.int32(slot))
+        hidden = jnp.concatenate([hidden, last], axis=1)
+    np.testing.assert_allclose(hidden[0], whole[0], atol=1e-5)
+    np.testing.assert_allclose(hidden[1, 2:], alone[0], atol=1e-5)
+
+
+def test_bfloat16_computes_what_float32_does_roughly() -> None:
+    tokens, positions = row_of_documents(GROUPED, 9)
+    exact = Decoder(GROUPED, nnx.Rngs(0))(tokens, positions)
+    rough = Decoder(dataclasses.replace(GROUPED, dtype="bfloat16"), nnx.Rngs(0))(tokens, positions)
+    assert rough.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(rough, np.float32), exact, atol=0.1)
+
+
+@pytest.mark.parametrize("file", ["opencoder_1p5b.gin", "opencoder_8b.gin", "cookbook.gin"])
+def test_every_weight_is_counted_and_names_its_axes(file: str) -> None:
+    bind([f"gin_configs/models/{file}"])
+    config = build(ModelConfig)
+    _, state = abstract(config)
+    weights = [weight for _, weight in nnx.to_flat_state(state)]
+    assert sum(weight[...].size for weight in weights) == config.parameters()
+    sizes = {
+        "vocabulary": config.vocab_size,
+        "layers": config.layers,
+        "width": config.width,
+        "heads": config.heads,
+        "kv_heads": config.kv_heads,
+        "head_size": config.head_size,
+        "ffn": config.ffn_width,
+    }
+    for weight in weights:
+        assert weight[...].dtype == jnp.float32
+        assert weight[...].shape == tuple(sizes[axis] for axis in weight.get_metadata()["axes"])
+
+
+def test_weights_begin_as_the_configuration_says() -> None:
+    config = dataclasses.replace(GROUPED, vocab_size=400, width=128, ffn_width=100, init_std=0.02)
+    decoder = Decoder(config, nnx.Rngs(0))
+    for weight in (decoder.embedding, decoder.head, decoder.layers.query, decoder.layers.down):
+        values = np.asarray(weight[...])
+        np.testing.assert_allclose(values.std(), 0.02, rtol=0.05)
+        assert abs(values.mean()) < 0.001
+    assert np.all(np.asarray(decoder.layers.attention_norm[...]) == 1)
+    other = Decoder(config, nnx.Rngs(1))
+    assert not np.array_equal(decoder.head[...], other.head[...])
