@@ -29,7 +29,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "opencoder_jax.model": ("opencoder_jax.recipe", "kernels"),
     "opencoder_jax.training": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
     "opencoder_jax.inference": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
-    "opencoder_jax.evaluation": ("opencoder_jax.recipe", "opencoder_jax.inference", "opencoder_jax.sandbox"),
+    "opencoder_jax.evaluation": (
+        "opencoder_jax.recipe",
+        "opencoder_jax.data.chat",
+        "opencoder_jax.inference",
+        "opencoder_jax.sandbox",
+    ),
     "opencoder_jax.cookbook": PACKAGES,
     "opencoder_jax": ("opencoder_jax.recipe",),  # __main__.py: imports a verb's room when the verb is called
     "beam_pipelines": (
@@ -73,6 +78,8 @@ def module_name(file: Path) -> str:
 
 MODULES = {module_name(file): file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))}
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+# What tests import from beside them.
+HELPERS = {file.stem for file in (ROOT / "tests").rglob("*.py")}
 
 
 @cache
@@ -104,7 +111,7 @@ def within(module: str, names: Iterable[str]) -> bool:
 
 def third_party(modules: Iterable[str]) -> set[str]:
     roots = {module.split(".")[0] for module in modules}
-    return {root for root in roots if root not in sys.stdlib_module_names and root not in PACKAGES}
+    return {root for root in roots - HELPERS if root not in sys.stdlib_module_names and root not in PACKAGES}
 
 
 def reached_from(module: str) -> set[str]:
@@ -296,14 +303,13 @@ def test_deps_of_tests_are_what_the_tests_of_their_folder_import() -> None:
     folders: dict[str, set[Path]] = {}
     for file in sorted((ROOT / "tests").rglob("*.py")):
         folders.setdefault(str(file.parent.relative_to(ROOT)), set()).add(file)
-    helpers = {file.stem for file in (ROOT / "tests").rglob("*.py")}
     problems = []
     for target in build_targets().values():
         if target.kind == "py_test":
             folder = str(Path(min(source for source in target.srcs if "/test_" in source)).parent)
             common = {ROOT / "tests" / "conftest.py", ROOT / "tests" / "run_pytest.py"}
             needed = needed_deps(folders[folder] | common, target.name)
-            problems += dep_changes(folder, target.deps, {dep for dep in needed if dep.split("//")[-1] not in helpers})
+            problems += dep_changes(folder, target.deps, needed)
     complain(problems)
 
 
@@ -333,12 +339,11 @@ def test_imported_libraries_are_declared_in_pyproject() -> None:
 
     declared = names(project["dependencies"])
     with_dev = declared | names(project["optional-dependencies"]["dev"])
-    helpers = {file.stem for file in (ROOT / "tests").rglob("*.py")}
     complain(
         f'{file.relative_to(ROOT)} imports {library}: add to pyproject.toml  "{distribution(library)}",'
         for files, known in ((MODULES.values(), declared), (sorted((ROOT / "tests").rglob("*.py")), with_dev))
         for file in files
-        for library in third_party(imports_of(file)) - helpers
+        for library in third_party(imports_of(file))
         if distribution(library) not in known
     )
 

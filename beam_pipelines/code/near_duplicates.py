@@ -88,7 +88,7 @@ def run(inputs: Sequence[str], output: str, config: NearDuplicatesConfig, option
         edges = bands | "group by band" >> beam.GroupByKey() | "stars" >> beam.Map(stars_of_bucket)
         return edges | "components" >> beam.CombineGlobally(SpanningForest())
 
-    return deduplicate("near_duplicates", __name__, find, 20.0, inputs[0], output, config, options)
+    return deduplicate("near_duplicates", __name__, find, 14.0, inputs[0], output, config, options)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ kept only when the tests pass (section 2.2). Here the functions are found, not w
 doctests is cut out with everything of its module that it needs, its doctests are run in the sandbox, and only what
 passes is kept. Each snippet ends in its doctests as assertions. What becomes of the others is counted.
 
-Cost: about 10 ms of one core a function, most of it the import of doctest in the sandbox.
+Cost: about 10 ms of one core a function, most of it the start of a process in the sandbox.
 """
 
 import ast

@@ -52,6 +52,7 @@ def _one_block(q: Array, k: Array, v: Array, positions: Array, slot: int | Array
     total = weights.sum(axis=-1).reshape(*rows, 1)
 
     # Dividing by the softmax's sum comes last: a pass over [.., D], not over [.., T].
-    mixed = jnp.einsum("bkrt,btkd->bkrd", weights.reshape(*rows, slots).astype(v.dtype), v) / total
+    weights = weights.reshape(*rows, slots).astype(v.dtype)
+    mixed = jnp.einsum("bkrt,btkd->bkrd", weights, v, preferred_element_type=jnp.float32) / total
     mixed = mixed.reshape(batch, kv_heads, -1, length, head_size).transpose(0, 3, 1, 2, 4)
     return mixed.reshape(batch, length, heads, head_size).astype(v.dtype)

@@ -76,8 +76,7 @@ def test_a_planted_problem_is_found_and_shown(kernel: Decontaminate, batch: Batc
 
 
 def test_nine_words_in_common_are_not_ten(kernel: Decontaminate, batch: Batch) -> None:
-    words = "check if in given list of numbers are any two".split()
-    assert len(words) == 10
+    words = ["check", "if", "in", "given", "list", "of", "numbers", "are", "any", "two"]
     ten, nine = " ".join(words), " ".join(words[:9])
     drops = kernel(batch(f"x {ten} y", f"x {nine} y", f"{nine} of", f"{nine}\n{words[9]}")).drops
     assert [(drop.row, drop.detail) for drop in drops] == [(0, f"Test/0: {ten}"), (3, f"Test/0: {ten}")]
@@ -118,7 +117,7 @@ def test_the_own_problems_of_the_project_are_found(batch: Batch) -> None:
     (path,) = DecontaminateConfig().benchmarks
     benchmark = Benchmark.read(path)
     kernel = Decontaminate(DecontaminateConfig(), (benchmark,))
-    telling = {task for task in kernel.grams.values()} | set(kernel.entry_points.values())
+    telling = set(kernel.grams.values()) | set(kernel.entry_points.values())
     texts = [f"{filler(50)}\n{secret}" for task, _, secret in benchmark.problems if task in telling]
     assert len(texts) > len(benchmark.problems) / 2
     assert [drop.row for drop in kernel(batch(*texts)).drops] == list(range(len(texts)))

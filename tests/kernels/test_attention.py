@@ -81,7 +81,7 @@ def test_gradients_equal_those_of_the_formula() -> None:
     positions = packed([3, 6], [9])
     inputs = qkv(2, 9, 4, 2, 8)
     mix = np.random.default_rng(1).standard_normal(inputs[0].shape)
-    gradients = jax.grad(lambda *x: jnp.sum(attention(*x, positions) * mix), argnums=(0, 1, 2))(*inputs)
+    gradients = jax.jit(jax.grad(lambda *x: jnp.sum(attention(*x, positions) * mix), argnums=(0, 1, 2)))(*inputs)
     random = np.random.default_rng(2)
     for which in range(3):
         for _ in range(6):
@@ -107,8 +107,8 @@ def test_token_by_token_on_a_cache_equals_all_at_once() -> None:
     positions = np.stack([np.arange(9), np.maximum(np.arange(9) - 3, 0)]).astype(np.int32)
     slots = 12  # the last three are never written
     keys, values = np.full((2, 2, slots, 2, 16), 1e3, np.float32)
-    whole = np.asarray(attention(q, k, v, positions))
-    alone = np.asarray(attention(q[1:, 3:], k[1:, 3:], v[1:, 3:], packed([6])))
+    whole = np.asarray(jitted(q, k, v, positions))
+    alone = np.asarray(jitted(q[1:, 3:], k[1:, 3:], v[1:, 3:], packed([6])))
     for slot in range(9):
         keys[:, slot], values[:, slot] = k[:, slot], v[:, slot]
         one = slice(slot, slot + 1)
@@ -121,7 +121,7 @@ def test_token_by_token_on_a_cache_equals_all_at_once() -> None:
 def test_bfloat16_keeps_a_float32_softmax() -> None:
     """200 equal keys: each weighs 1/200, and their sum in bfloat16 would stop growing at 256 times the last place."""
     ones = jnp.ones((1, 200, 1, 16), jnp.bfloat16)
-    out = attention(ones, ones, ones * 3, packed([200]))
+    out = jitted(ones, ones, ones * 3, packed([200]))
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(out, np.float32), 3, rtol=0.005)
 

@@ -1,6 +1,7 @@
 """The decoder against one written a second time, in float64 and numpy, head by head and token by token."""
 
 import dataclasses
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +19,21 @@ GROUPED = ModelConfig(40, 3, 24, 6, 2, 8, 20, 500_000.0, 1e-5, 32, 0.2, "float32
 CONFIGS = pytest.mark.parametrize("config", [ONE_TO_ONE, GROUPED], ids=["one_to_one", "grouped"])
 
 
+@nnx.jit
+def hidden_states(decoder: Decoder, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+    return decoder(tokens, positions)
+
+
+@cache
 def made(config: ModelConfig) -> tuple[Decoder, dict[str, np.ndarray]]:
-    """A decoder, and its weights by path; the norms are no ones."""
-    decoder = Decoder(config, nnx.Rngs(0))
-    graphdef, state = nnx.split(decoder)
+    """A decoder, and its weights by path. They are drawn here: the model's own would be slow to compile."""
+    graphdef, shapes = abstract(config)
     random = np.random.default_rng(0)
-    state = jax.tree.map(
-        lambda w: jnp.asarray(random.uniform(0.5, 1.5, w.shape), jnp.float32) if jnp.all(w == 1) else w, state
-    )
-    weights = {".".join(map(str, path)): np.asarray(leaf[...], np.float64) for path, leaf in nnx.to_flat_state(state)}
+    weights = {}
+    for path, weight in nnx.to_flat_state(shapes):
+        drawn = random.uniform(0.5, 1.5, weight.shape) if "norm" in path[-1] else random.normal(0, 0.2, weight.shape)
+        weights[".".join(path)] = drawn.astype(np.float32).astype(np.float64)
+    state = nnx.map_state(lambda path, weight: jnp.asarray(weights[".".join(path)], weight.dtype), shapes)
     return nnx.merge(graphdef, state), weights
 
 
@@ -76,7 +83,7 @@ def row_of_documents(config: ModelConfig, *lengths: int) -> tuple[np.ndarray, np
 def test_logits_equal_the_second_decoder(config: ModelConfig, lengths: tuple[int, ...]) -> None:
     decoder, weights = made(config)
     tokens, positions = row_of_documents(config, *lengths)
-    logits = decoder(tokens, positions) @ decoder.head[...]
+    logits = hidden_states(decoder, tokens, positions) @ decoder.head[...]
     bounds = np.cumsum((0, *lengths))
     documents = [tokens[0, a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)]
     expected = np.concatenate([logits_of(config, weights, document) for document in documents])
@@ -90,12 +97,14 @@ def test_gradients_equal_finite_differences(config: ModelConfig) -> None:
     mix = np.random.default_rng(2).standard_normal((6, config.vocab_size))
     graphdef, state = nnx.split(decoder)
 
-    def summed(state: nnx.State, remat: bool) -> jax.Array:
+    @partial(jax.jit, static_argnames="remat")
+    @jax.grad
+    def gradient_of(state: nnx.State, remat: bool) -> jax.Array:
         decoder = nnx.merge(graphdef, state)
         return jnp.sum(decoder(tokens, positions, remat=remat)[0] @ decoder.head[...] * mix)
 
-    gradients = nnx.to_pure_dict(jax.grad(summed)(state, remat=False))
-    again = nnx.to_pure_dict(jax.grad(summed)(state, remat=True))
+    gradients = nnx.to_pure_dict(gradient_of(state, remat=False))
+    again = nnx.to_pure_dict(gradient_of(state, remat=True))
     random = np.random.default_rng(3)
     for name, weight in weights.items():
         gradient, recomputed = gradients, again
@@ -118,10 +127,9 @@ def test_gradients_equal_finite_differences(config: ModelConfig) -> None:
 def test_one_document_cannot_touch_another() -> None:
     decoder, _ = made(GROUPED)
     tokens, positions = row_of_documents(GROUPED, 5, 8, 6)
-    call = nnx.jit(lambda decoder, tokens: decoder(tokens, positions))
-    before = np.asarray(call(decoder, tokens))
+    before = np.asarray(hidden_states(decoder, tokens, positions))
     tokens[:, 5:13] = (tokens[:, 5:13] + 1) % GROUPED.vocab_size
-    after = np.asarray(call(decoder, tokens))
+    after = np.asarray(hidden_states(decoder, tokens, positions))
     assert np.array_equal(before[:, :5], after[:, :5])
     assert np.array_equal(before[:, 13:], after[:, 13:])
     assert not np.array_equal(before[:, 5:13], after[:, 5:13])
@@ -133,10 +141,10 @@ def test_a_prompt_and_then_token_by_token_equals_all_at_once(config: ModelConfig
     decoder, _ = made(config)
     tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, 9))
     positions = np.maximum(np.arange(9) - np.array([[0], [2]]), 0)
-    whole = decoder(tokens[:1], positions[:1])
-    alone = decoder(tokens[1:, 2:], np.arange(7)[None])
-    hidden, cache = decoder.decode(tokens[:, :5], positions[:, :5], decoder.empty_cache(2, 12), 0)
+    whole = hidden_states(decoder, tokens[:1], positions[:1])
+    alone = hidden_states(decoder, tokens[1:, 2:], np.arange(7)[None])
     step = nnx.jit(Decoder.decode)
+    hidden, cache = step(decoder, tokens[:, :5], positions[:, :5], decoder.empty_cache(2, 12), 0)
     for slot in range(5, 9):
         one = slice(slot, slot + 1)
         last, cache = step(decoder, tokens[:, one], positions[:, one], cache, jnp.int32(slot))
@@ -147,8 +155,10 @@ def test_a_prompt_and_then_token_by_token_equals_all_at_once(config: ModelConfig
 
 def test_bfloat16_computes_what_float32_does_roughly() -> None:
     tokens, positions = row_of_documents(GROUPED, 9)
-    exact = Decoder(GROUPED, nnx.Rngs(0))(tokens, positions)
-    rough = Decoder(dataclasses.replace(GROUPED, dtype="bfloat16"), nnx.Rngs(0))(tokens, positions)
+    decoder, _ = made(GROUPED)
+    graphdef, _ = abstract(dataclasses.replace(GROUPED, dtype="bfloat16"))
+    exact = hidden_states(decoder, tokens, positions)
+    rough = hidden_states(nnx.merge(graphdef, nnx.state(decoder)), tokens, positions)
     assert rough.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(rough, np.float32), exact, atol=0.1)
 
@@ -159,7 +169,7 @@ def test_every_weight_is_counted_and_names_its_axes(file: str) -> None:
     config = build(ModelConfig)
     _, state = abstract(config)
     weights = [weight for _, weight in nnx.to_flat_state(state)]
-    assert sum(weight[...].size for weight in weights) == config.parameters()
+    assert sum(weight.size for weight in weights) == config.parameters()
     sizes = {
         "vocabulary": config.vocab_size,
         "layers": config.layers,
@@ -170,17 +180,17 @@ def test_every_weight_is_counted_and_names_its_axes(file: str) -> None:
         "ffn": config.ffn_width,
     }
     for weight in weights:
-        assert weight[...].dtype == jnp.float32
-        assert weight[...].shape == tuple(sizes[axis] for axis in weight.get_metadata()["axes"])
+        assert weight.dtype == jnp.float32
+        assert weight.shape == tuple(sizes[axis] for axis in weight.get_metadata()["axes"])
 
 
 def test_weights_begin_as_the_configuration_says() -> None:
-    config = dataclasses.replace(GROUPED, vocab_size=400, width=128, ffn_width=100, init_std=0.02)
-    decoder = Decoder(config, nnx.Rngs(0))
+    init = nnx.jit(lambda seed: Decoder(GROUPED, nnx.Rngs(jax.random.key(seed))))
+    decoder = init(0)
     for weight in (decoder.embedding, decoder.head, decoder.layers.query, decoder.layers.down):
         values = np.asarray(weight[...])
-        np.testing.assert_allclose(values.std(), 0.02, rtol=0.05)
-        assert abs(values.mean()) < 0.001
+        np.testing.assert_allclose(values.std(), GROUPED.init_std, rtol=0.1)
+        assert abs(values.mean()) < GROUPED.init_std / 10
     assert np.all(np.asarray(decoder.layers.attention_norm[...]) == 1)
-    other = Decoder(config, nnx.Rngs(1))
-    assert not np.array_equal(decoder.head[...], other.head[...])
+    assert np.array_equal(decoder.head[...], init(0).head[...])
+    assert not np.array_equal(decoder.head[...], init(1).head[...])

@@ -15,7 +15,7 @@ from opencoder_jax.training.optimizer import learning_rate
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import abstract_state
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GIN_FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin_configs").rglob("*.gin"))
 STAGES = [file for file in GIN_FILES if file.split("/")[1] in ("pretrain", "anneal", "sft")]
 
