@@ -52,8 +52,6 @@ class Engine:
         self.model = model
         self.tokenizer = tokenizer
         self.ends = frozenset({tokenizer.end_of_document, tokenizer.im_end})
-        self._prefill = jax.jit(partial(_prefill, model.graphdef), static_argnames="slots")
-        self._extend = jax.jit(partial(_extend, model.graphdef), static_argnames="sampling", donate_argnums=1)
 
     @classmethod
     def open(cls, run: Path, step: int | None = None) -> Self:
@@ -113,11 +111,12 @@ class Engine:
         padded[: len(seeds)] = seeds
         rounds = -(-sampling.max_tokens // TOKENS_AT_ONCE)
         slots = size + rounds * TOKENS_AT_ONCE
-        progress = self._prefill(self.model.parameters, tokens, lengths, padded, slots=slots)
+        graphdef, parameters = self.model.graphdef, self.model.parameters
+        progress = _prefill(graphdef, parameters, tokens, lengths, padded, slots)
         drawn = np.zeros((ROWS, 0), np.int32)
         completions: list[Completion | None] = [None] * len(prompts)
         for _ in range(rounds):
-            progress, new = self._extend(self.model.parameters, progress, sampling=sampling)
+            progress, new = _extend(graphdef, parameters, progress, sampling)
             drawn = np.concatenate([drawn, np.asarray(new)], axis=1)
             for row, completion in enumerate(completions):
                 if completion is None:
@@ -158,6 +157,7 @@ class _Progress(NamedTuple):
     seeds: Int[Array, " B"]
 
 
+@partial(jax.jit, static_argnames=("graphdef", "slots"))
 def _prefill(
     graphdef: nnx.GraphDef[Any],
     parameters: Any,
@@ -175,6 +175,7 @@ def _prefill(
     return _Progress(cache, logits, lengths, jnp.int32(size), jnp.int32(0), seeds)
 
 
+@partial(jax.jit, static_argnames=("graphdef", "sampling"), donate_argnames="progress")
 def _extend(
     graphdef: nnx.GraphDef[Any], parameters: Any, progress: _Progress, sampling: SamplingConfig
 ) -> tuple[_Progress, Int[Array, "B N"]]:

@@ -59,5 +59,10 @@ def load(run: Path, step: int | None = None) -> TrainedModel:
             restored = reader.restore(place, args=items)["parameters"]
     except Exception as error:  # what a damaged file raises depends on the file: many types have been seen
         raise UserError(f"checkpoint {place} can't be read ({' '.join(str(error).split())[:200]})") from error
+    # Orbax hands out whatever shapes were saved.
+    for (path, shape), found in zip(jax.tree.leaves_with_path(wanted), jax.tree.leaves(restored), strict=True):
+        if found.shape != shape.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise UserError(f"checkpoint {place}: {name} is {found.shape}, and {shape.shape} by {description}")
     nnx.replace_by_pure_dict(shapes, restored)
     return TrainedModel(config, graphdef, shapes, chosen)

@@ -1,5 +1,6 @@
 """The whole recipe, tiny: it ends in a report, redoes nothing, repeats itself in another folder, and survives kills."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ TINY = [
     "--gin.TrainConfig.steps=6",
     "--gin.TrainConfig.checkpoint_every=2",
     "--gin.TrainConfig.log_every=1",
+    "--gin.OptimizerConfig.warmup_steps=1",
     "--gin.TokenRecordsConfig.heldout=0.2",
     "--gin.EvaluateConfig.samples_per_problem=1",
     "--gin.EvaluateConfig.ks=(1,)",
@@ -133,11 +135,8 @@ def test_killed_anywhere_it_goes_on(source: Path, cooked: Path, tmp_path: Path) 
             seen += line.startswith("[") or "step=" in line
             if seen > kill_at:
                 break
-        if process.poll() is None:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         if process.returncode == 0:
             break

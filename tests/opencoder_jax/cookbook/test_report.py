@@ -383,7 +383,7 @@ def test_a_run_without_drops_counts_levels_or_times_says_so(tmp_path: Path) -> N
         ("train/anneal/metrics.jsonl", "python -m opencoder_jax train"),
         ("train/sft/run.json", "python -m opencoder_jax train"),
         ("evaluation/tuned/score.json", "python -m opencoder_jax eval"),
-        ("samples/base.jsonl", "make cookbook|python -m opencoder_jax"),
+        ("samples/base/completions.jsonl", "make cookbook|python -m opencoder_jax"),
     ],
 )
 def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path: Path, file: str, maker: str) -> None:

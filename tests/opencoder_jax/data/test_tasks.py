@@ -39,7 +39,8 @@ def data(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path
     return root
 
 
-def test_bytes_are_those_that_tensorflow_writes(data: Path, tmp_path: Path) -> None:
+def test_records_are_those_that_tensorflow_writes(data: Path, tmp_path: Path) -> None:
+    """The same examples in as many bytes; in which order an example holds its features, TensorFlow leaves to chance."""
     for name, shards in (("a", 3), ("b", 1)):
         records = TokenRecords.open(data / name)
         written = iter(range(len(records)))
@@ -50,7 +51,15 @@ def test_bytes_are_those_that_tensorflow_writes(data: Path, tmp_path: Path) -> N
                 for _ in index:
                     tokens, mask = records.read(next(written))
                     writer.write(FEATURES.serialize_example({"tokens": tokens, "loss_mask": mask}))
-            assert (data / name / file).read_bytes() == (tmp_path / file).read_bytes()
+            assert (data / name / file).stat().st_size == (tmp_path / file).stat().st_size
+            ours, theirs = (
+                [
+                    tf.train.Example.FromString(record)
+                    for record in tf.data.TFRecordDataset(str(place)).as_numpy_iterator()
+                ]
+                for place in (data / name / file, tmp_path / file)
+            )
+            assert ours == theirs
 
 
 def test_tfds_reads_a_directory_unchanged(data: Path) -> None:

@@ -1,4 +1,4 @@
-"""The engine against decoding without a cache; an answer depends on its prompt and seed alone; answers end where they should."""
+"""The engine against decoding without a cache; what an answer depends on, and where it ends."""
 
 from collections.abc import Callable
 
@@ -53,19 +53,22 @@ def test_an_answer_is_cut_off_at_its_length(engine: Engine, tokenizer: Tokenizer
         assert completion.text == tokenizer.decode(completion.tokens)
 
 
-def test_a_stop_string_across_tokens_ends_an_answer(engine: Engine, tokenizer: Tokenizer) -> None:
+def test_a_stop_string_ends_an_answer(engine: Engine, tokenizer: Tokenizer) -> None:
     (whole,) = engine.generate(prompts(5), GREEDY)
-    pieces = [tokenizer.decode([token]) for token in whole.tokens]
-    # The end of one token and the start of the next, where the pair doesn't occur earlier.
-    place, stop = next(
-        (place, pieces[place][-1] + pieces[place + 1][0])
-        for place in range(2, len(pieces) - 1)
-        if pieces[place] and pieces[place + 1] and (pieces[place][-1] + pieces[place + 1][0]) not in whole.text[: len("".join(pieces[:place + 1]))]
-    )
+    stop = whole.text[6:10]
     (stopped,) = engine.generate(prompts(5), GREEDY, stop=["never said", stop])
-    assert stopped.finish_reason == "stop"
-    assert stopped.text == whole.text[: whole.text.index(stop)]
-    assert stopped.tokens == whole.tokens[: place + 2]
+    assert (stopped.text, stopped.finish_reason) == (whole.text[: whole.text.index(stop)], "stop")
+    assert stopped.tokens == whole.tokens[: len(stopped.tokens)]
+    assert stop in tokenizer.decode(stopped.tokens)
+    assert stop not in tokenizer.decode(stopped.tokens[:-1])
+
+
+def test_a_stop_string_may_lie_across_tokens(
+    constant: Callable[[dict[int, float]], Engine], tokenizer: Tokenizer
+) -> None:
+    letter = tokenizer.encode("a")[-1]
+    (stopped,) = constant({letter: 5.0}).generate(prompts(5), GREEDY, stop=["aaa"])
+    assert (stopped.text, stopped.tokens, stopped.finish_reason) == ("", [letter] * 3, "stop")
 
 
 @pytest.mark.parametrize("control", ["end_of_document", "im_end"])

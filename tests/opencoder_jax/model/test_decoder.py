@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import cache, partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,7 @@ def test_logits_equal_the_second_decoder(config: ModelConfig, lengths: tuple[int
     tokens, positions = row_of_documents(config, *lengths)
     logits = hidden_states(decoder, tokens, positions) @ decoder.head[...]
     bounds = np.cumsum((0, *lengths))
-    documents = [tokens[0, a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)]
+    documents = [tokens[0, a:b].tolist() for a, b in pairwise(bounds)]
     expected = np.concatenate([logits_of(config, weights, document) for document in documents])
     np.testing.assert_allclose(logits[0], expected, atol=1e-5)
 
