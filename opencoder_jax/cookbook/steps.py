@@ -16,6 +16,10 @@ from opencoder_jax.recipe import configurable
 RECORDS = ("refinecode", "refinecode_heldout", "algorithmic", "snippets", "instructions")
 
 
+# Those that are made of the clean documents, in this order.
+DERIVED = ("algorithmic", "snippets", "instructions")
+
+
 @configurable
 @dataclass(frozen=True)
 class CookbookConfig:
@@ -74,7 +78,8 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
 
     Args:
         run: the directory of the run.
-        sources: folders of source code; none for the running Python's own.
+        sources: folders of source code; none for the running Python's own. With sources, Python's own serve beside
+            them for exercises and doctests.
         overrides: `--gin.Name.field=value` flags, which go to every step.
     """
     data, tokens, train, scores = run / "data", run / "tokens", run / "train", run / "evaluation"
@@ -83,9 +88,19 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
         flags = [f"--gin_file={config.pipelines}", *overrides, *(f"--input={path}" for path in inputs)]
         return Step(title, f"beam_pipelines.{module}", (*flags, f"--output={output}"), output, inputs)
 
-    def tokenised(name: str, documents: Path, *flags: str) -> Step:
-        step = pipeline(f"tokenise: {name}", "tokens.records", tokens / name, documents, tokenizer)
+    def tokenised(name: str, *documents: Path, flags: Sequence[str] = ()) -> Step:
+        step = pipeline(f"tokenise: {name}", "tokens.records", tokens / name, *documents, tokenizer)
         return replace(step, arguments=(*step.arguments, *flags))
+
+    def derived(name: str, place: str) -> list[Step]:
+        """The algorithmic corpus, the snippets and the instructions out of the clean documents of a place."""
+        algorithmic, snippets, instructions = (data / f"{name}{kind}" for kind in DERIVED)
+        documents = data / f"{name}decontaminate"
+        return [
+            pipeline(f"select the algorithmic corpus{place}", "synthesis.select", algorithmic, documents),
+            pipeline(f"run the doctests{place}, keep what passes", "synthesis.doctests", snippets, documents),
+            pipeline(f"write instructions{place}", "synthesis.instructions", instructions, snippets),
+        ]
 
     def trained(title: str, recipe: str, output: Path, start: Path | None = None) -> Step:
         flags = [f"--gin_file={recipe}", *overrides, f"--data={tokens}", f"--output={output}"]
@@ -110,6 +125,13 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
     base, tuned = train / "anneal", train / "sft"
     collect = pipeline("collect source files", "sources.collect", data / "collect")
     clean, tokenizer = data / "decontaminate", data / "tokenizer"
+    # A folder of one's own may hold no exercise and no doctest: the running Python lends its.
+    names = ("", "library_") if sources else ("",)
+    library = [
+        pipeline("collect Python's library", "sources.collect", data / "library_collect"),
+        pipeline("decontaminate it", "decontaminate", data / "library_decontaminate", data / "library_collect"),
+        *derived("library_", " of Python's library"),
+    ]
     return [
         replace(collect, arguments=(*collect.arguments, *(f"--input={source}" for source in sources))),
         pipeline("drop exact duplicates", "code.exact_duplicates", data / "exact_duplicates", data / "collect"),
@@ -119,15 +141,12 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
         pipeline("filter by rules", "code.filter", data / "filter", data / "redact", data / "signals"),
         pipeline("sample languages", "code.sample", data / "sample", data / "filter"),
         pipeline("decontaminate", "decontaminate", clean, data / "sample"),
-        pipeline("select the algorithmic corpus", "synthesis.select", data / "algorithmic", clean),
-        pipeline("run doctests, keep what passes", "synthesis.doctests", data / "snippets", clean),
-        pipeline("write instructions", "synthesis.instructions", data / "instructions", data / "snippets"),
+        *derived("", ""),
+        *(library if sources else []),
         pipeline("train the tokenizer", "tokens.train_tokenizer", tokenizer, clean),
         tokenised("refinecode", clean),
-        tokenised("refinecode_heldout", clean, "--gin.TokenRecordsConfig.part=heldout"),
-        tokenised("algorithmic", data / "algorithmic"),
-        tokenised("snippets", data / "snippets"),
-        tokenised("instructions", data / "instructions"),
+        tokenised("refinecode_heldout", clean, flags=["--gin.TokenRecordsConfig.part=heldout"]),
+        *(tokenised(kind, *(data / f"{name}{kind}" for name in names)) for kind in DERIVED),
         trained("pretrain", config.pretrain, train / "pretrain"),
         trained("anneal", config.anneal, base, train / "pretrain"),
         trained("tune on instructions", config.tune, tuned, base),
