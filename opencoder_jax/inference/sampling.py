@@ -29,7 +29,7 @@ class SamplingConfig:
 
     temperature: float = 0.0
     top_p: float = 1.0
-    max_tokens: int = 512
+    max_tokens: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from opencoder_jax.recipe import UserError
 from opencoder_jax.training import run as runs
 from opencoder_jax.training.checkpoints import Checkpoints, checkpoint_steps, restore, restore_newest
 from opencoder_jax.training.mesh import batch_sharding, data_parallel, make_mesh
-from opencoder_jax.training.metrics import MetricsFile, unigram_entropy
+from opencoder_jax.training.metrics import MetricsFile, read_metrics, unigram_entropy
 from opencoder_jax.training.optimizer import learning_rate
 from opencoder_jax.training.run import Origin, Recipe
 from opencoder_jax.training.step import (
@@ -82,6 +82,9 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         first = int(state.step)
         with MetricsFile(output / "metrics.jsonl", first) as metrics, Report(recipe, batches, metrics, first) as report:
             _run(recipe, mesh, state, batches, held_out, checkpoints, report)
+    last = read_metrics(output / "metrics.jsonl")[-1]
+    seen = f", held out {last['held_out_loss']:.4f}" if "held_out_loss" in last else ""
+    print(f"{output}: loss {last['loss']:.4f}{seen}; unigram entropy {entropy:.4f} nats a token")
 
 
 def _run(

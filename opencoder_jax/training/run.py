@@ -34,7 +34,7 @@ class TrainConfig:
     steps: int = 484_865  # the last released pretraining checkpoint of the 1.5B
     seed: int = 0  # of the initial weights
     micro_batch: int | None = None  # rows of a data-parallel device in memory at once; None: all of them
-    remat: bool = False  # computes layers again in the backward pass: less memory, about a third more time
+    remat: bool = False  # computes layers again in the backward pass: less memory for more time
     loss_chunk: int = 1024  # positions of a row whose logits are in memory at once; divides the row length
     log_every: int = 10
     checkpoint_every: int = 1000  # the last step is always kept too
