@@ -23,7 +23,7 @@ import xxhash
 from beam_pipelines.code.minhash import shingles
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage
+from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
 from opencoder_jax.recipe import UserError, configurable
 
 _WORD = re.compile(rb"[a-z0-9_\x80-\xff]+")  # as in code/minhash.py, after lowering
@@ -160,8 +160,7 @@ def word_grams(text: str, size: int) -> Iterator[tuple[bytes, ...]]:
 
 def run(inputs: Sequence[str], output: str, config: DecontaminateConfig, options: BeamOptions) -> Manifest:
     """Writes the input's documents without those that leak a problem of `config.benchmarks`."""
-    if len(inputs) != 1:
-        raise UserError(f"decontaminate reads one directory: got {len(inputs)} --input")
+    require_inputs("decontaminate", inputs, "documents")
     benchmarks = tuple(Benchmark.read(path) for path in config.benchmarks)
     identity = Identity(
         tuple((benchmark.name, benchmark.digest) for benchmark in benchmarks),

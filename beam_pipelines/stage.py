@@ -148,6 +148,15 @@ def input_shards(directory: str, table: str = "documents") -> list[str]:
     raise UserError(f"{directory}: holds no {table}; it was written by the stage {manifest.stage}")
 
 
+def require_inputs(name: str, inputs: Sequence[str], *contents: str) -> None:
+    """Raises UserError unless there's one input directory for each of `contents`."""
+    if len(inputs) != len(contents):
+        directories = "one directory" if len(contents) == 1 else f"{len(contents)} directories"
+        raise UserError(
+            f"{name} reads {directories}: got {len(inputs)} --input; give the {', then the '.join(contents)}"
+        )
+
+
 def map_stage(
     name: str,
     kernel: Kernel,

@@ -16,9 +16,9 @@ from beam_pipelines.columnar import NODE, by_segment, pack, star_edges, unpack
 from beam_pipelines.documents import addresses, priorities, read_shard_columns
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import main
+from beam_pipelines.stage import main, require_inputs
 from beam_pipelines.storage import Directory
-from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.recipe import configurable
 
 KEYS = 2  # the first 128 bits of the hash
 
@@ -60,8 +60,7 @@ def stars_of_segment(element: tuple[int, Iterable[bytes]]) -> bytes:
 
 def run(inputs: Sequence[str], output: str, config: ExactDuplicatesConfig, options: BeamOptions) -> Manifest:
     """Writes the input's documents without exact duplicates."""
-    if len(inputs) != 1:
-        raise UserError(f"exact_duplicates reads one directory: got {len(inputs)} --input")
+    require_inputs("exact_duplicates", inputs, "documents")
 
     def find(shards: Any, source: Directory, names: list[str]) -> Any:
         rows = shards | "hash" >> beam.ParDo(HashDocuments(source, names, config.segments))

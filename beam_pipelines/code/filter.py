@@ -20,7 +20,7 @@ from beam_pipelines.code.sample import uniform
 from beam_pipelines.code.signals import SIGNALS
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage
+from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
 from opencoder_jax.recipe import UserError, configurable
 
 
@@ -95,8 +95,7 @@ def run(inputs: Sequence[str], output: str, config: FilterConfig, options: BeamO
     Raises:
         UserError: a directory is missing or isn't finished, or the profile is wrong.
     """
-    if len(inputs) != 2:
-        raise UserError("filter: give --input twice: the documents, then their signals")
+    require_inputs("filter", inputs, "documents", "signals")
     plan = FilterRules(config, load_profile(config.profile, set(SIGNALS)))
     return map_stage("filter", Filter(plan), inputs, output, plan, options, input_tables=("documents", "signals"))
 

@@ -19,9 +19,9 @@ from beam_pipelines.columnar import NODE, SpanningForest, by_segment, pack, star
 from beam_pipelines.documents import addresses, priorities, read_shard
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import main
+from beam_pipelines.stage import main, require_inputs
 from beam_pipelines.storage import Directory
-from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.recipe import configurable
 
 
 @configurable
@@ -80,8 +80,7 @@ def stars_of_bucket(element: tuple[int, Iterable[bytes]]) -> bytes:
 
 def run(inputs: Sequence[str], output: str, config: NearDuplicatesConfig, options: BeamOptions) -> Manifest:
     """Writes the input's documents without near duplicates."""
-    if len(inputs) != 1:
-        raise UserError(f"near_duplicates reads one directory: got {len(inputs)} --input")
+    require_inputs("near_duplicates", inputs, "documents")
 
     def find(shards: Any, source: Directory, names: list[str]) -> Any:
         bands = shards | "sign" >> beam.ParDo(SignDocuments(source, names, config))

@@ -19,7 +19,7 @@ from beam_pipelines.code.comments import line_markers, scan
 from beam_pipelines.code.personal import KINDS, find
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage
+from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
 from opencoder_jax.recipe import configurable
 
 SPEED = 12.0  # megabytes of Python source a second on one core
@@ -186,6 +186,7 @@ def _cut(text: str, start: int, stop: int) -> str:
 
 def run(inputs: Sequence[str], output: str, config: RedactConfig, options: BeamOptions) -> Manifest:
     """Writes the documents with notices removed and placeholders put."""
+    require_inputs("redact", inputs, "documents")
     return map_stage("redact", Redact(config), inputs, output, config, options, megabytes_per_second=SPEED)
 
 

@@ -13,7 +13,7 @@ import xxhash
 
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage
+from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
 from opencoder_jax.recipe import configurable
 
 
@@ -60,6 +60,7 @@ def uniform(identifier: str, purpose: str, seed: int) -> float:
 
 def run(inputs: Sequence[str], output: str, config: SampleConfig, options: BeamOptions) -> Manifest:
     """Writes the sampled documents."""
+    require_inputs("sample", inputs, "documents")
     return map_stage("sample", Sample(config), inputs, output, config, options)
 
 

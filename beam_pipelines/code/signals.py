@@ -25,7 +25,7 @@ from beam_pipelines.code import signals_python as python
 from beam_pipelines.code.view import View
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Result, main, map_stage
+from beam_pipelines.stage import Result, main, map_stage, require_inputs
 from opencoder_jax.recipe import configurable
 
 SPEED = 3.0  # megabytes of Python source a second on one core
@@ -178,6 +178,7 @@ def _no_collector() -> Iterator[None]:
 
 def run(inputs: Sequence[str], output: str, config: SignalsConfig, options: BeamOptions) -> Manifest:
     """Writes the table "signals", aligned with the documents."""
+    require_inputs("signals", inputs, "documents")
     return map_stage(
         "signals", MeasureSignals(config), inputs, output, config, options, table="signals", megabytes_per_second=SPEED
     )

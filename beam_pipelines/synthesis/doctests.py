@@ -24,8 +24,8 @@ import pyarrow as pa
 from beam_pipelines.documents import SCHEMA, document_id
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Result, main, map_stage
-from opencoder_jax.recipe import UserError, configurable
+from beam_pipelines.stage import Result, main, map_stage, require_inputs
+from opencoder_jax.recipe import configurable
 from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Limits, Program
 
@@ -297,8 +297,7 @@ def _names(node: ast.AST) -> set[str]:
 
 def run(inputs: Sequence[str], output: str, config: DoctestConfig, options: BeamOptions) -> Manifest:
     """Writes the snippets of the input's Python documents whose doctests pass."""
-    if len(inputs) != 1:
-        raise UserError(f"doctests reads one directory: got {len(inputs)} --input")
+    require_inputs("doctests", inputs, "documents")
     return map_stage("doctests", RunDoctests(config), inputs, output, config, options, megabytes_per_second=5.0)
 
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 from beam_pipelines.documents import SCHEMA, document_id
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Result, main, map_stage
+from beam_pipelines.stage import Drop, Result, main, map_stage, require_inputs
 from beam_pipelines.synthesis.doctests import source_lines
-from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.recipe import configurable
 
 Message = dict[str, str]
 
@@ -113,8 +113,7 @@ class WriteChats:
 
 def run(inputs: Sequence[str], output: str, config: InstructionsConfig, options: BeamOptions) -> Manifest:
     """Writes chats about the input's snippets."""
-    if len(inputs) != 1:
-        raise UserError(f"instructions reads one directory: got {len(inputs)} --input")
+    require_inputs("instructions", inputs, "snippets")
     return map_stage("instructions", WriteChats(config), inputs, output, config, options)
 
 

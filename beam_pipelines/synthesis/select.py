@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage
-from opencoder_jax.recipe import UserError, configurable
+from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
+from opencoder_jax.recipe import configurable
 
 
 @configurable
@@ -47,8 +47,7 @@ class Select:
 
 def run(inputs: Sequence[str], output: str, config: SelectConfig, options: BeamOptions) -> Manifest:
     """Writes the input's documents that hold a keyword."""
-    if len(inputs) != 1:
-        raise UserError(f"select reads one directory: got {len(inputs)} --input")
+    require_inputs("select", inputs, "documents")
     return map_stage("select", Select(config), inputs, output, config, options)
 
 
