@@ -152,9 +152,8 @@ def require_inputs(name: str, inputs: Sequence[str], *contents: str) -> None:
     """Raises UserError unless there's one input directory for each of `contents`."""
     if len(inputs) != len(contents):
         directories = "one directory" if len(contents) == 1 else f"{len(contents)} directories"
-        raise UserError(
-            f"{name} reads {directories}: got {len(inputs)} --input; give the {', then the '.join(contents)}"
-        )
+        wanted = ", then the ".join(contents)
+        raise UserError(f"{name} reads {directories}: got {len(inputs)} --input; give the {wanted}")
 
 
 def map_stage(

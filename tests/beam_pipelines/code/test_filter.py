@@ -138,7 +138,9 @@ def test_signals_of_other_documents_are_refused() -> None:
 
 
 def test_both_inputs_are_needed() -> None:
-    with pytest.raises(UserError, match="give --input twice"):
+    with pytest.raises(
+        UserError, match="filter reads 2 directories: got 1 --input; give the documents, then the signals"
+    ):
         run(["documents"], "out", FilterConfig(), BeamOptions())
 
 
