@@ -70,14 +70,15 @@ class Manifest:
 
 
 def describe(manifest: Manifest) -> str:
-    """A line for people: documents and megabytes in and out, and the reasons of drops."""
-    before, after = manifest.total("in", "documents"), manifest.total("out", "documents")
-    sizes = manifest.total("in", "bytes") / 1e6, manifest.total("out", "bytes") / 1e6
+    """A line for people: documents and megabytes in and out (a tokenizer has no documents out), and why some fell."""
+
+    def side(name: str) -> str:
+        return f"{manifest.total(name, 'documents')} documents ({manifest.total(name, 'bytes') / 1e6:.1f} MB) {name}"
+
     drops = sorted(manifest.table("drop", "documents").items(), key=lambda item: -item[1])
     reasons = ", ".join(f"{reason} {count}" for reason, count in drops[:4])
-    return f"{manifest.stage}: {before} documents ({sizes[0]:.1f} MB) in, {after} ({sizes[1]:.1f} MB) out" + (
-        f"; dropped: {reasons}" if reasons else ""
-    )
+    sides = [side(name) for name in ("in", "out") if name in manifest.tally]
+    return f"{manifest.stage}: {', '.join(sides)}" + (f"; dropped: {reasons}" if reasons else "")
 
 
 def digest(directory: Directory, name: str) -> str:

@@ -150,7 +150,7 @@ def test_a_stage_writes_documents_drops_and_what_it_did(shout: ModuleType, sourc
         "drop": {"documents": {"silent": 3}, "bytes": {"silent": 0}},
         "count": {"all": 9},
     }
-    assert describe(manifest) == "shout: 9 documents (0.0 MB) in, 6 (0.0 MB) out; dropped: silent 3"
+    assert describe(manifest) == "shout: 9 documents (0.0 MB) in, 6 documents (0.0 MB) out; dropped: silent 3"
 
 
 def test_killed_and_resumed_is_as_never_killed(shout: ModuleType, source: str, tmp_path: Path) -> None:

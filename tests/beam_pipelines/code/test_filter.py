@@ -138,9 +138,7 @@ def test_signals_of_other_documents_are_refused() -> None:
 
 
 def test_both_inputs_are_needed() -> None:
-    with pytest.raises(
-        UserError, match="filter reads 2 directories: got 1 --input; give the documents, then the signals"
-    ):
+    with pytest.raises(UserError, match="filter reads 2 directories: got 1 --input"):
         run(["documents"], "out", FilterConfig(), BeamOptions())
 
 
