@@ -148,7 +148,7 @@ def code_version(module: str) -> str:
     data: set[Path] = set()
     for source in seen.values():
         found = [*source.parent.glob("*.*"), *source.with_suffix("").rglob("*.*")]
-        data |= {path for path in found if path.suffix in (".json", ".toml")}
+        data |= {path for path in found if path.suffix in (".json", ".jsonl", ".toml")}
     for path in [*(seen[name] for name in sorted(seen)), *sorted(data)]:
         hasher.update(path.name.encode() + b"\0" + path.read_bytes())
     return hasher.hexdigest()
