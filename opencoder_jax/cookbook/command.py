@@ -20,7 +20,7 @@ from beam_pipelines import stage
 from beam_pipelines.manifest import MANIFEST, Manifest, code_version
 from opencoder_jax.cookbook.report import write_report
 from opencoder_jax.cookbook.steps import CookbookConfig, Step, steps
-from opencoder_jax.recipe import build, gin_text, parse_flags, refuse_unknown
+from opencoder_jax.recipe import UserError, build, gin_text, parse_flags, refuse_unknown
 
 STEP = "step.json"
 
@@ -59,13 +59,30 @@ def run(step: Step) -> bool:
     if known == key | {"finished": True}:
         print(f"{step.title}: up to date", file=sys.stderr)
         return False
-    if known != key | {"finished": False} and step.output.exists():
-        shutil.rmtree(step.output)
+    if known != key | {"finished": False}:
+        clear(step.output)
     write_json(marker, key | {"finished": False})
     package, verb = step.module.split()
     importlib.import_module(f"{package}.__main__").main([verb, *step.arguments])
     write_json(marker, key | {"finished": True})
     return True
+
+
+def clear(output: Path) -> None:
+    """Deletes what another recipe left in a step's output.
+
+    Raises:
+        UserError: the directory holds something that no step of ours wrote.
+    """
+    stale = output.with_name(f"{output.name}.stale")
+    if stale.exists():  # killed while it was being deleted
+        shutil.rmtree(stale)
+    if not output.exists():
+        return
+    if not (output / STEP).exists() and {path.name for path in output.iterdir()} - {f"{STEP}.writing"}:
+        raise UserError(f"{output}: holds files that the cookbook didn't write; move them, or give another --output")
+    output.rename(stale)
+    shutil.rmtree(stale)
 
 
 def run_stage(step: Step) -> bool:

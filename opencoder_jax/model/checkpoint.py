@@ -26,6 +26,11 @@ class TrainedModel(NamedTuple):
     step: int
 
 
+def checkpoint_steps(directory: Path) -> list[int]:
+    """The steps of the complete checkpoints in a directory, ascending; none when it isn't there."""
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+
+
 def load(run: Path, step: int | None = None) -> TrainedModel:
     """Restores the weights of a run on the default device.
 
@@ -44,7 +49,7 @@ def load(run: Path, step: int | None = None) -> TrainedModel:
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{description}: doesn't describe a model; the run has to be made again") from None
     checkpoints = run / "checkpoints"
-    steps = sorted(ocp.utils.checkpoint_steps(checkpoints)) if checkpoints.is_dir() else []
+    steps = checkpoint_steps(checkpoints)
     if not steps:
         raise UserError(f"{checkpoints}: no checkpoint yet; train the run first")
     if step is not None and step not in steps:

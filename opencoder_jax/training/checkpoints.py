@@ -22,15 +22,11 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree, UInt32
 
+from opencoder_jax.model.checkpoint import checkpoint_steps
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.step import TrainState
 
 _ORBAX_LOG = logging.getLogger("absl")
-
-
-def checkpoint_steps(directory: Path) -> list[int]:
-    """The steps of the complete checkpoints in a directory, ascending; none when it isn't there."""
-    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
 
 
 def restore(directory: Path, step: int, abstract: TrainState, optimizer: bool = True) -> TrainState:

@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from opencoder_jax.data.batches import Batch, Batches
 from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.model.checkpoint import checkpoint_steps
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training import run as runs
-from opencoder_jax.training.checkpoints import Checkpoints, checkpoint_steps, restore, restore_newest
+from opencoder_jax.training.checkpoints import Checkpoints, restore, restore_newest
 from opencoder_jax.training.mesh import batch_sharding, data_parallel, make_mesh
 from opencoder_jax.training.metrics import MetricsFile, read_metrics, unigram_entropy
 from opencoder_jax.training.optimizer import learning_rate

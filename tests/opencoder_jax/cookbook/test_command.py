@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from opencoder_jax.cookbook.command import STEP, clear
+from opencoder_jax.recipe import UserError
+
 # A few kilobytes of everything: enough for every mechanism, not for a model.
 TINY = [
     "--gin.CollectConfig.max_corpus_bytes=3000000",
@@ -116,6 +119,20 @@ def test_a_second_run_redoes_nothing(source: Path, cooked: Path) -> None:
     errors = cook(source, cooked)
     assert times() == before
     assert errors.count("up to date") >= 29
+
+
+def test_what_others_left_is_not_deleted(tmp_path: Path) -> None:
+    """Files of the user's own stay; a stale output that a kill left half deleted goes."""
+    output = tmp_path / "pretrain"
+    output.mkdir()
+    (output / "weights").write_text("precious")
+    with pytest.raises(UserError, match="pretrain: holds files that the cookbook didn't write"):
+        clear(output)
+    assert (output / "weights").read_text() == "precious"
+    (output / STEP).write_text("{}")
+    (tmp_path / "pretrain.stale").mkdir()
+    clear(output)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

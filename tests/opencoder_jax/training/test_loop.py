@@ -16,8 +16,9 @@ import pytest
 from small_run import small_recipe
 
 from opencoder_jax import recipe as recipes
+from opencoder_jax.model.checkpoint import checkpoint_steps
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training.checkpoints import checkpoint_steps, restore
+from opencoder_jax.training.checkpoints import restore
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.mesh import make_mesh
 from opencoder_jax.training.metrics import MetricsFile, read_metrics
