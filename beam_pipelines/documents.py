@@ -9,7 +9,9 @@ Text is read and written in record batches of about 4 MB: large enough that a ke
 enough that a worker holds a few of them. Batches are cut by bytes, so their number doesn't depend on the machine.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -107,14 +109,43 @@ def batches_of(table: pa.Table | pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield one_batch(table.slice(start, stop - start))
 
 
-def write_shard(directory: Directory, name: str, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
+class ShardWriter:
     """Writes one Parquet shard, a row group a batch, under a temporary name that is then renamed.
 
-    The bytes are a function of the batches and of pyarrow's version alone.
+    The file begins with the first batch, so that a shard without any leaves none; leaving the `with` block by an error
+    leaves none either. No more than a batch is held in memory. The bytes are a function of the batches and of pyarrow's
+    version alone.
     """
-    with directory.atomic(name) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+
+    def __init__(self, directory: Directory, name: str) -> None:
+        self.directory = directory
+        self.name = name
+        self.names: list[str] = []  # the name, once there is a file
+        self._open = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Appends a row group; all batches have the schema of the first."""
+        if self._writer is None:
+            stream = self._open.enter_context(self.directory.atomic(self.name))
+            self._writer = self._open.enter_context(pq.ParquetWriter(stream, batch.schema, compression="zstd"))
+            self.names = [self.name]
+        self._writer.write_batch(batch.cast(self._writer.schema), row_group_size=max(1, batch.num_rows))
+
+
+def write_shard(directory: Directory, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Writes the batches of a shard; one without rows where there are none."""
+    with ShardWriter(directory, name) as shard:
         for batch in batches:
-            writer.write_batch(batch.cast(schema), row_group_size=max(1, batch.num_rows))
+            shard.write(batch.cast(schema))
+        if not shard.names:
+            shard.write(empty(schema))
 
 
 def read_shard(directory: Directory, name: str) -> Iterator[pa.RecordBatch]:

@@ -83,7 +83,11 @@ def describe(manifest: Manifest) -> str:
 
 def digest(directory: Directory, name: str) -> str:
     """128 bits of a file's content, in hexadecimal."""
-    return xxhash.xxh3_128_hexdigest(directory.read_bytes(name))
+    hasher = xxhash.xxh3_128()
+    with directory.read(name) as stream:
+        while block := stream.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 def tally_documents(side: str, documents: pa.RecordBatch) -> Tally:

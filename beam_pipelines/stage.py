@@ -26,7 +26,7 @@ import apache_beam as beam
 import pyarrow as pa
 from tqdm import tqdm
 
-from beam_pipelines.documents import DROP_SCHEMA, read_shard, shard_name, write_shard
+from beam_pipelines.documents import DROP_SCHEMA, ShardWriter, read_shard, shard_name
 from beam_pipelines.manifest import (
     MANIFEST,
     PLAN,
@@ -205,30 +205,29 @@ class MapShard(beam.DoFn):
 
     def process(self, shard: int) -> Iterator[int]:
         directory = Directory(self.output)
-        kept: list[pa.RecordBatch] = []
-        dropped: list[pa.RecordBatch] = []
-        tally: Tally = {}
-        for batches in self._aligned(shard):
-            result = self.kernel(*batches)
-            kept.append(result.table)
-            documents = batches[0]
-            dropped.append(drop_table(documents, result.drops))
-            tally = merge_tallies(
-                [
-                    tally,
-                    tally_documents("in", documents),
-                    tally_documents("out", result.table if self.table == "documents" else documents),
-                    tally_drops(dropped[-1]),
-                    {"count": dict(result.counts)},
-                ]
-            )
         shards = len(self.names[0])
-        names = [shard_name(self.table, shard, shards)]
-        write_shard(directory, names[0], kept, kept[0].schema)
-        if any(batch.num_rows for batch in dropped):
-            names.append(shard_name("drops", shard, shards))
-            write_shard(directory, names[1], dropped, DROP_SCHEMA)
-        report_shard(directory, shard, tally, names)
+        tally: Tally = {}
+        with (
+            ShardWriter(directory, shard_name(self.table, shard, shards)) as kept,
+            ShardWriter(directory, shard_name("drops", shard, shards)) as dropped,
+        ):
+            for batches in self._aligned(shard):
+                documents = batches[0]
+                result = self.kernel(*batches)
+                drops = drop_table(documents, result.drops)
+                kept.write(result.table)
+                if drops.num_rows:
+                    dropped.write(drops)
+                tally = merge_tallies(
+                    [
+                        tally,
+                        tally_documents("in", documents),
+                        tally_documents("out", result.table if self.table == "documents" else documents),
+                        tally_drops(drops),
+                        {"count": dict(result.counts)},
+                    ]
+                )
+        report_shard(directory, shard, tally, [*kept.names, *dropped.names])
         yield shard
 
     def _aligned(self, shard: int) -> Iterator[tuple[pa.RecordBatch, ...]]:
