@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from beam_pipelines.refinecode import STEPS as RAW_CODE
 from opencoder_jax.recipe import configurable
 
 # Token records, by the names that the mixtures of the training recipes use.
@@ -123,7 +124,10 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
     code = [f'def {signature}:\n    """{purpose}"""\n' for signature, purpose in config.functions]
     tasks = [f"Write a Python function `{signature}`.\n\n{purpose}" for signature, purpose in config.functions]
     base, tuned = train / "anneal", train / "sft"
-    collect = pipeline("collect source files", "sources.collect", data / "collect")
+    raw_code = [
+        pipeline(step.title, step.module, data / step.name, *(data / name for name in step.inputs)) for step in RAW_CODE
+    ]
+    collect = raw_code[0]
     clean, tokenizer = data / "decontaminate", data / "tokenizer"
     # A folder of one's own may hold no exercise and no doctest: the running Python lends its.
     names = ("", "library_") if sources else ("",)
@@ -134,12 +138,7 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
     ]
     return [
         replace(collect, arguments=(*collect.arguments, *(f"--input={source}" for source in sources))),
-        pipeline("drop exact duplicates", "code.exact_duplicates", data / "exact_duplicates", data / "collect"),
-        pipeline("drop near duplicates", "code.near_duplicates", data / "near_duplicates", data / "exact_duplicates"),
-        pipeline("redact notices and secrets", "code.redact", data / "redact", data / "near_duplicates"),
-        pipeline("compute signals", "code.signals", data / "signals", data / "redact"),
-        pipeline("filter by rules", "code.filter", data / "filter", data / "redact", data / "signals"),
-        pipeline("sample languages", "code.sample", data / "sample", data / "filter"),
+        *raw_code[1:],
         pipeline("decontaminate", "decontaminate", clean, data / "sample"),
         *derived("", ""),
         *(library if sources else []),
