@@ -188,7 +188,7 @@ def map_stage(
         size = Manifest.read(inputs[0]).total("out", "bytes")
         step = MapShard(kernel, list(inputs), names, output, table)
         run_shards(name, directory, step, shards, options, size, megabytes_per_second)
-        return gather_reports(directory)
+        return gather_reports(directory, shards)
 
     return Stage(name, module, config, tuple(inputs), output).run(work)
 
@@ -270,10 +270,16 @@ def report_shard(directory: Directory, shard: int, tally: Tally, names: Sequence
     directory.child("reports").write_json(f"{shard:05d}.json", {"tally": tally, "files": files})
 
 
-def gather_reports(directory: Directory) -> tuple[Tally, dict[str, str]]:
-    """The sum of all shards' tallies, and all their files' digests."""
+def gather_reports(directory: Directory, shards: int) -> tuple[Tally, dict[str, str]]:
+    """The sum of all shards' tallies, and all their files' digests.
+
+    Raises:
+        UserError: shards have no report: the pipeline ended without running, as a dry run does.
+    """
     place = directory.child("reports")
     reports = [place.read_json(name) for name in place.names() if name.endswith(".json")]
+    if len(reports) != shards:
+        raise UserError(f"{directory.uri}: {shards - len(reports)} of {shards} shards weren't written; run it again")
     files = {name: value for report in reports for name, value in report["files"].items()}
     return merge_tallies(report["tally"] for report in reports), files
 

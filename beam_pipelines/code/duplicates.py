@@ -71,7 +71,7 @@ def deduplicate(
                 | "verdicts of a shard" >> beam.GroupByKey()
                 | "write" >> beam.ParDo(WriteVerdicts(source, names, directory.uri))
             )
-        return gather_reports(directory)
+        return gather_reports(directory, len(names))
 
     Stage(f"{name}_verdicts", module, config, (source,), verdicts).run(work)
     inputs = [source, verdicts]

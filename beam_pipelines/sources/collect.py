@@ -356,7 +356,7 @@ def run(inputs: Sequence[str], output: str, config: CollectConfig, options: Beam
         total = sum(file.size for file in files if not file.reason and identify(file.place) is not UNKNOWN)
         step = CollectShard(shards, output, config)
         run_shards("collect", directory, step, config.shards, options, total, SPEED)
-        tally, written = gather_reports(directory)
+        tally, written = gather_reports(directory, config.shards)
         if not tally.get("out"):
             raise UserError(_no_source(roots, files, tally))
         return merge_tallies([tally, {"count": counts}]), written

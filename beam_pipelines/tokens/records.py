@@ -91,7 +91,7 @@ def run(inputs: Sequence[str], output: str, config: TokenRecordsConfig, options:
         size = sum(manifest.total("out", "bytes") for manifest in manifests)
         step = EncodeShard(shards, tokenizer, parts.uri, config)
         run_shards(f"{name}: encode", parts, step, len(shards), options, size, _ENCODE_MEGABYTES_PER_SECOND)
-        return gather_reports(parts)
+        return gather_reports(parts, len(shards))
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         parts = directory.child("parts")
@@ -101,7 +101,7 @@ def run(inputs: Sequence[str], output: str, config: TokenRecordsConfig, options:
         step = WriteShard(parts.uri, encoded.shards("encoded"), directory.uri, config.shards)
         size = encoded.total("out", "bytes")
         run_shards(f"{name}: write", directory, step, config.shards, options, size, _WRITE_MEGABYTES_PER_SECOND)
-        _, files = gather_reports(directory)
+        _, files = gather_reports(directory, config.shards)
         indices = [
             np.load(io.BytesIO(directory.read_bytes(shard_names(shard, config.shards)[1])))
             for shard in range(config.shards)
