@@ -24,7 +24,9 @@ def main(argv: list[str]) -> None:
         importlib.import_module(VERBS[name][0]).main(rest)
     else:
         near = difflib.get_close_matches(name, VERBS, 1, 0.5)
-        raise UserError(f"unknown verb {name}; " + (f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}"))
+        raise UserError(
+            f"unknown verb {name}; " + (f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}")
+        )
 
 
 def usage() -> str:

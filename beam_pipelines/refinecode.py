@@ -12,7 +12,6 @@ where each document went. It depends on the input, the recipe and the code alone
 """
 
 import argparse
-import importlib
 import logging
 import shlex
 import sys
@@ -124,9 +123,7 @@ def throughput(output: str, seconds: dict[str, float]) -> str:
     lines = [f"{'stage':18}{'documents in':>14}{'out':>12}{'MB in':>10}{'out':>10}{'seconds':>10}{'MB/s':>8}"]
     for step in STEPS:
         manifest = Manifest.read(f"{output.rstrip('/')}/{step.name}")
-        documents, size = (
-            [manifest.total(side, what) for side in ("in", "out")] for what in ("documents", "bytes")
-        )
+        documents, size = ([manifest.total(side, what) for side in ("in", "out")] for what in ("documents", "bytes"))
         took = seconds[step.name]
         lines.append(
             f"{step.name:18}{documents[0]:14,}{documents[1]:12,}{size[0] / 1e6:10.1f}{size[1] / 1e6:10.1f}"

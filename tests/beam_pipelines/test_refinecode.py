@@ -1,0 +1,218 @@
+"""The chain: it repeats itself whatever the order, the workers and the runner; survives kills; redoes what it must."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from beam_pipelines.refinecode import STEPS
+from opencoder_jax.recipe import ROOT
+
+# Two folders of real source with copies between them.
+FOLDERS = {
+    "one": ["json", "email", "html", "textwrap.py", "heapq.py", "difflib.py"],
+    "two": ["json", "logging", "textwrap.py", "fractions.py", "string.py"],
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for name, modules in FOLDERS.items():
+        repository = folder / name / f"repository_{name}"
+        repository.mkdir(parents=True)
+        for module in modules:
+            if (library / module).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(library / module, repository / module, ignore=ignored)
+            else:
+                shutil.copy(library / module, repository / module)
+    (repository / "secret.py").write_text('password = "tr0ub4dor&3xK"\n' + "value = 1\n" * 30)
+    (repository / "latin.py").write_bytes(b"# caf\xe9\nprint(1)\n" * 20)
+    (repository / "binary.py").write_bytes(b"\x00\x01\x02" * 100)
+    return [folder / name for name in FOLDERS]
+
+
+def command(sources: Sequence[Path], output: Path, flags: Sequence[str] = ()) -> list[str]:
+    inputs = [f"--input={source}" for source in sources]
+    return [sys.executable, "-m", "beam_pipelines", "refinecode", *inputs, f"--output={output}", *flags]
+
+
+def run(sources: Sequence[Path], output: Path, *flags: str) -> str:
+    done = subprocess.run(command(sources, output, flags), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stderr
+
+
+def content(output: Path) -> dict[str, bytes]:
+    """Every file, with its bytes: what another run must leave, no more and no less."""
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("finished") / "run"
+    run(sources, output)
+    return output
+
+
+def test_the_summary_says_where_every_document_went(finished: Path) -> None:
+    summary = json.loads((finished / "refinecode.json").read_text())
+    stages = {stage["directory"]: stage["tally"] for stage in summary["stages"]}
+    assert list(stages) == [step.name for step in STEPS]
+    for before, after in [("collect", "exact_duplicates"), ("redact", "filter"), ("filter", "sample")]:
+        assert stages[before]["out"] == stages[after]["in"]
+    for name, tally in stages.items():
+        sides = [sum(tally.get(side, {}).get("documents", {}).values()) for side in ("in", "out", "drop")]
+        assert sides[0] == sides[1] + sides[2], f"{name}: documents are missing"
+    assert stages["exact_duplicates"]["drop"]["documents"]["duplicate"] > 4
+    assert stages["redact"]["count"]["redacted password"] >= 1
+
+
+def test_order_of_inputs_and_number_of_workers_change_no_byte(
+    sources: list[Path], finished: Path, tmp_path: Path
+) -> None:
+    run(sources[::-1], tmp_path / "run", "--direct_num_workers=2")
+    assert content(tmp_path / "run") == content(finished)
+
+
+def test_a_second_run_touches_nothing(sources: list[Path], finished: Path) -> None:
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+    before = times()
+    assert run(sources, finished).count("up to date") >= len(STEPS)
+    assert times() == before
+
+
+def test_another_threshold_measures_nothing_again(sources: list[Path], finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    errors = run(sources, tmp_path / "run", "--gin.FilterConfig.seed=7")
+    assert "signals: up to date" in errors
+    assert "filter: up to date" not in errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input=/nowhere"], "/nowhere"),
+        (["--inptu=here"], "unknown argument --inptu"),
+        (["--gin.FilterConfig.profil=x"], "profile"),
+        (["--runner=NoRunner"], "NoRunner"),
+    ],
+)
+def test_a_mistake_is_one_line(flags: list[str], message: str, sources: list[Path], tmp_path: Path) -> None:
+    given = [] if flags[0].startswith("--input=") else sources[:1]
+    done = subprocess.run(command(given, tmp_path / "run", flags), capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments_it_ends_the_same(sources: list[Path], finished: Path, tmp_path: Path) -> None:
+    """SIGKILL to all its processes, at moments drawn over the time that a whole run takes."""
+    began = time.monotonic()
+    run(sources, tmp_path / "timed", "--direct_num_workers=2")
+    whole = time.monotonic() - began
+    output = tmp_path / "killed"
+    chance = random.Random(0)
+    kills = 0
+    while kills < 20:
+        process = subprocess.Popen(
+            command(sources, output, ["--direct_num_workers=2"]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            # A run that is never let past its first stages would test those alone: the later kills come later.
+            process.wait(chance.uniform(0.05, 1) * whole * (kills + 1) / 20 + 1)
+            shutil.rmtree(output)  # it came to its end: the next ones begin anew
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    run(sources, output, "--direct_num_workers=2")
+    assert content(output) == content(finished)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def reachable(port: int, process: "subprocess.Popen[bytes]") -> bool:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+    return False
+
+
+def job_server(kind: str, port: int) -> list[str]:
+    """The command of a portable runner's job server, where there is one on this machine."""
+    if kind == "prism":
+        prism = shutil.which("prism")
+        if prism is None:
+            pytest.skip("needs Beam's prism: go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0")
+        return [prism, f"--job_port={port}", "--serve_http=false"]
+    jar = os.environ.get("BEAM_FLINK_JOB_SERVER_JAR")
+    if jar is None:
+        pytest.skip("needs BEAM_FLINK_JOB_SERVER_JAR, the path of Beam's beam-runners-flink-*-job-server jar")
+    ports = [f"--job-port={port}", "--artifact-port=0", "--expansion-port=0"]
+    return ["java", "-jar", jar, "--flink-master=[local]", *ports]
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
+    """A job server, and a pool that starts worker processes when the runner asks for them: the flags to use them."""
+    job_port, pool_port = free_port(), free_port()
+    server = job_server(request.param, job_port)
+    # The pool starts `python`.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool_port}"]
+    started = []
+    with open(tmp_path / "cluster.log", "wb") as log:
+        try:
+            for name, port in ((server, job_port), (pool, pool_port)):
+                started.append(subprocess.Popen(name, stdout=log, stderr=log, env=environment, start_new_session=True))
+                assert reachable(port, started[-1]), (tmp_path / "cluster.log").read_text()[-2000:]
+            yield [
+                "--runner=PortableRunner",
+                f"--job_endpoint=localhost:{job_port}",
+                "--environment_type=EXTERNAL",
+                f"--environment_config=localhost:{pool_port}",
+                "--parallelism=2",
+            ]
+        finally:
+            for process in started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["prism", "flink"], indirect=True)
+def test_a_portable_runner_gives_the_same_bytes(
+    cluster: list[str], sources: list[Path], finished: Path, tmp_path: Path
+) -> None:
+    run(sources, tmp_path / "run", *cluster)
+    assert content(tmp_path / "run") == content(finished)
