@@ -21,7 +21,7 @@ from beam_pipelines.code.comments import scan
 
 _PLACEHOLDER = "<name>"
 # One word of a name: letters, then letters and the marks that names hold; an initial ends with a point.
-_WORD = re.compile(r"[^\W\d_](?:[\w'’`-]{0,30}[\w])?\.?(?![\w(\[/=@])")
+_WORD = re.compile(r"[^\W\d_](?:[\w'’`-]{0,30}[\w])?(?:&\w{4,8};)?\.?(?![\w(\[/=@])")
 _GAP = re.compile(r"[ \t]{1,2}")
 # An address, a handle or years that may stand beside a name in a list.
 _ASIDE = re.compile(r"[ \t]{0,4}(?:<[^<>\n]{3,80}>|\([^()\n]{1,80}\)|\[[^\[\]\n]{1,80}\])")
@@ -36,6 +36,12 @@ _BULLET = re.compile(r"[ \t]*(?:#|//|\*|--|;+|%+|!)?[ \t]*(?:[-*+•][ \t]+)?")
 _BY = re.compile(r"by[ \t]{0,2}:?[ \t]{1,4}", re.IGNORECASE)
 _LINE_START = re.compile(r"\W*$")
 _TODO = re.compile(r"(?:todo|fixme|xxx)[ \t]?\(", re.IGNORECASE)
+
+
+_ON_DATE = re.compile(
+    r" on (?:\d|mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)", re.IGNORECASE
+)
+_FIRM = re.compile(r"[ ,]{1,2}(?:inc|ltd|llc|gmbh|corp|co|s\.a|b\.v|plc)\b", re.IGNORECASE)
 
 
 @cache
@@ -200,11 +206,9 @@ def _name_end(text: str, start: int, alone: str) -> int:
         elif alone == "any" or alone == "line":
             good = len(only) > 2 and re.match(r"[ \t]*(?:<|\(mailto|[\r\n]|$|\*/|-->|,)", after) is not None
         else:
-            good = alone == "on" and len(only) > 2 and re.match(r" on (?:\d|\w{3,9}[ ,])", after) is not None
+            good = alone == "on" and len(only) > 2 and _ON_DATE.match(after) is not None
         return stop if good and only.lower() not in lists["not_names"] else start
-    if words == initials:
-        return start
-    return stop
+    return start if words == initials or _FIRM.match(text, stop) else stop
 
 
 def _before_address(text: str, bracket: int) -> Iterator[tuple[int, int]]:

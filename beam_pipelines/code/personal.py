@@ -231,6 +231,9 @@ def _ips(text: str, lower: str) -> Iterator[Finding]:
             yield Finding(start, stop, "ip_address")
 
 
+_GIVEN_OUT = ipaddress.ip_network("2000::/3")
+
+
 def _is_somebodys(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
@@ -238,5 +241,7 @@ def _is_somebodys(address: str) -> bool:
         return False
     if not parsed.is_global or parsed.is_multicast or address in _lists()["public_resolvers"]:
         return False
-    # 2.7.0.40 is a version or a section far oftener than an address.
-    return parsed.version == 6 or re.match(r"\d\.\d\.\d\.", address) is None
+    if parsed.version == 6:  # of IPv6 only this block is given out; `::ffff:d` and the like explain its notation
+        return parsed in _GIVEN_OUT
+    # 2.7.0.40 and 14.6.1.1 are versions or sections far oftener than addresses.
+    return re.match(r"\d\.\d\.\d\.", address) is None and max(parsed.packed) >= 32
