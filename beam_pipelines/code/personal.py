@@ -132,8 +132,13 @@ def _value(text: str, start: int, stop: int, name: str, bare: bool) -> tuple[int
     return None
 
 
+_DOTTED = re.compile(r"[a-z]+(?:\.[A-Za-z]+){2,}")
+
+
 def _is_password(value: str) -> bool:
     if value.lower() in _lists()["placeholders"]["words"] or len(set(value)) < 3:
+        return False
+    if "password" in value.lower() or _DOTTED.fullmatch(value):  # "userPassword", "java.naming.security.credentials"
         return False
     # Prose, templates, paths, expressions and translations are no passwords.
     return not re.search(
@@ -234,6 +239,11 @@ def _ips(text: str, lower: str) -> Iterator[Finding]:
 _GIVEN_OUT = ipaddress.ip_network("2000::/3")
 
 
+@cache
+def _special_networks() -> list[ipaddress.IPv4Network]:
+    return [ipaddress.IPv4Network(network) for network in _lists()["special_networks"]]
+
+
 def _is_somebodys(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
@@ -242,6 +252,8 @@ def _is_somebodys(address: str) -> bool:
     if not parsed.is_global or parsed.is_multicast or address in _lists()["public_resolvers"]:
         return False
     if parsed.version == 6:  # of IPv6 only this block is given out; `::ffff:d` and the like explain its notation
-        return parsed in _GIVEN_OUT
-    # 2.7.0.40 and 14.6.1.1 are versions or sections far oftener than addresses.
+        return parsed in _GIVEN_OUT and any(parsed.packed[8:])  # without a host part it is a network
+    # A last 0 or 255 names a network or all of it. 2.7.0.40 and 14.6.1.1 are versions or sections far oftener.
+    if parsed.packed[-1] in (0, 255) or any(parsed in network for network in _special_networks()):
+        return False
     return re.match(r"\d\.\d\.\d\.", address) is None and max(parsed.packed) >= 32
