@@ -25,6 +25,8 @@ _WORD = re.compile(r"[^\W\d_](?:[\w'’`-]{0,30}[\w])?(?:&\w{4,8};)?\.?(?![\w(\[
 _GAP = re.compile(r"[ \t]{1,2}")
 # An address, a handle or years that may stand beside a name in a list.
 _ASIDE = re.compile(r"[ \t]{0,4}(?:<[^<>\n]{3,80}>|\([^()\n]{1,80}\)|\[[^\[\]\n]{1,80}\])")
+# An address before the name: <a href="mailto:…">Jane Doe</a> · jane@doe.io (Jane Doe)
+_LEAD = re.compile(r"<a\s[^<>\n]{1,200}>[ \t]?|(?:<email>|[\w.+-]{1,64}@[\w.-]{1,80})[ \t]{1,4}\(")
 _SEPARATOR = re.compile(r"[ \t]{0,2}(?:[,;&/、，]|,?[ \t]and\b|,?[ \t]und\b)[ \t]{0,2}(?:and[ \t])?")
 _LABEL_END = re.compile(r"(?:\(?s\)?|er|in)?(?:[ \t]{0,20}(?::{1,2}|：|=|\|)[ \t]{0,8}|>)", re.IGNORECASE)
 _AFTER_TAG = re.compile(r"s?[ \t:：]{1,20}")
@@ -144,6 +146,8 @@ def _names(
     nothing but the list may stand in the line. `placeholders` yields those of an earlier redaction too.
     """
     found: list[tuple[int, int]] = []
+    if lead := _LEAD.match(text, start):
+        start = lead.end()
     while len(found) < 50:
         if text.startswith(_PLACEHOLDER, start):
             stop, name = start + len(_PLACEHOLDER), True
@@ -174,9 +178,11 @@ def _name_end(text: str, start: int, alone: str) -> int:
         if not word:
             break
         plain = word[0].lower().rstrip(".")
-        if plain in lists["not_names"]:
-            # "Jane Doe on Monday" ends a name; "Red Hat" is none.
-            if word[0][0].isupper() and not (words and plain in ("all", "on", "and", "may", "june", "july")):
+        initial = len(plain) == 1 and word[0].isupper() and (words > 0 or word[0].endswith("."))
+        if plain in lists["not_names"] and not initial:
+            # "Jane Doe on Monday" and "Jane Doe IBM" end a name; "Red Hat" is none.
+            ends = words and plain in ("all", "on", "and", "may", "june", "july")
+            if word[0][0].isupper() and not ends and not (words > 1 and word[0].isupper()):
                 return start
             break
         if word[0][0].islower() and plain not in lists["particles"]:
