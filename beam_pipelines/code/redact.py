@@ -2,11 +2,11 @@
 
 OpenCoder's transformation (paper section 2.1.3; its code wasn't released): over 15 % of code files begin with a
 copyright notice, which is removed from leading comments only; e-mail addresses, IP addresses, passwords, keys and, in
-comments, names of people become `<email>`, `<ip_address>`, `<password>`, `<key>`, `<name>`.
-It runs before the filter, so that a small edit saves a file that a
-rule would drop whole. Shebang lines, encoding cookies, build constraints and whatever else a comment documents stay.
+comments, names of people become `<email>`, `<ip_address>`, `<password>`, `<key>`, `<name>`. It runs before the filter,
+so that a small edit saves a file that a rule would drop whole. Shebang lines, encoding cookies, build constraints and
+whatever else a comment documents stay.
 
-Cost: about 14 MB/s a core on Python source. Redacting twice changes nothing.
+Cost: about 13 MB/s a core on Python source. Redacting twice changes nothing.
 """
 
 import re
@@ -47,7 +47,8 @@ _DIRECTIVE = re.compile(
 )
 # What may stand before the first comment without ending the head of the file.
 _PROLOGUE = re.compile(
-    r"\ufeff?\s*(?:<\?(?:php|xml)\b[^\n]*|@charset[^\n]*|<!doctype[^>]{0,300}>|@echo off[^\n]*|#lang [^\n]*)?\s*",
+    r"\ufeff?\s*(?:<\?(?:php|xml)\b[^\n]*|@charset[^\n]*|<!doctype[^>]{0,300}>|@echo off[^\n]*|['\"]use strict['\"];?"
+    r"|#lang [^\n]*)?\s*",
     re.IGNORECASE,
 )
 _DOC_TAG = re.compile(
@@ -157,6 +158,8 @@ def _leading_comments(text: str, language: str) -> Iterator[_Comment]:
     end = prologue.end() if prologue else 0
     block: _Comment | None = None
     for span in scan(text, language):
+        if span.stop <= end:  # "use strict"
+            continue
         if span.kind == "string" or not _PROLOGUE.fullmatch(text, min(end, span.start), span.start):
             break
         lines = span.kind == "comment" and text[span.start : span.stop].lstrip().startswith(markers or ("\n",))

@@ -128,6 +128,7 @@ APACHE = ["Copyright 2020 The Authors.", "", 'Licensed under the Apache License,
         ("COBOL", "      * Copyright 2009 A\n       IDENTIFICATION DIVISION.\n", "       IDENTIFICATION DIVISION.\n"),
         ("Smarty", "{* Copyright 2009 A *}\n<p>\n", "<p>\n"),
         ("Erlang", "%% Copyright 2009 A\n%% All rights reserved.\n-module(a).\n", "-module(a).\n"),
+        ("JavaScript", "'use strict';\n// Copyright 2009 A\nx()\n", "'use strict';\nx()\n"),
         ("PHP", "<?php\n\n// Copyright 2009 A\n\nnamespace A;\n", "<?php\n\nnamespace A;\n"),
         ("Shell", "#!/bin/sh\n#\n# Copyright 2009 A\n#\n# Usage: a b\necho\n", "#!/bin/sh\n# Usage: a b\necho\n"),
         ("Rust", "//! Adds.\n//!\n//! Copyright 2009 A\nfn a() {}\n", "//! Adds.\n//!\nfn a() {}\n"),
@@ -188,10 +189,14 @@ LINES = [
     " */",
     "\ufeff",
     "@echo off",
+    "'use strict';",
 ]
 
 
-@given(st.lists(st.sampled_from(LINES), max_size=12), st.sampled_from(["Python", "C", "Shell", "HTML", "Text", "PHP"]))
+@given(
+    st.lists(st.sampled_from(LINES), max_size=12),
+    st.sampled_from(["Python", "C", "Shell", "HTML", "Text", "PHP", "JavaScript"]),
+)
 def test_redacting_twice_is_redacting_once(lines: list[str], language: str) -> None:
     text = "\n".join(lines)
     once = redact(text, language, RedactConfig())[0]
