@@ -220,6 +220,8 @@ def _notice(text: str, comment: _Comment, markers: tuple[str, ...]) -> tuple[int
     if not notices:  # the notice runs across an empty line, or stands in documentation
         return (comment.start, comment.start) if any(tagged) else (comment.start, comment.stop)
     first, last = notices[0], notices[-1]
+    if first + 1 not in notices and "\n" not in text[slice(*paragraphs[first])].strip():
+        last = first  # a line by itself, such as an SPDX tag above a description; what follows has its own turn
     if any(tagged[first:last]):
         last = first + tagged[first:last].index(True) - 1
     start = paragraphs[first][0] if first else comment.start
