@@ -14,7 +14,7 @@ import apache_beam as beam
 import numpy as np
 
 from beam_pipelines.code.duplicates import deduplicate
-from beam_pipelines.code.minhash import document_bands, shingles
+from beam_pipelines.code.minhash import document_bands, grams
 from beam_pipelines.columnar import NODE, SpanningForest, by_segment, pack, star_edges, unpack
 from beam_pipelines.documents import addresses, priorities, read_shard
 from beam_pipelines.manifest import Manifest
@@ -61,7 +61,7 @@ class SignDocuments(beam.DoFn):
         first_row = 0
         for batch in read_shard(self.source, self.names[shard]):
             texts = [text.as_buffer().to_pybytes() for text in batch.column("text")]
-            hashes, offsets = shingles(texts, config.shingle)
+            hashes, offsets = grams(texts, config.shingle)
             signed = np.flatnonzero(np.diff(offsets) > 0)  # a document shorter than one gram has no near duplicates
             nodes = np.column_stack([priorities(batch), addresses(shard, batch.num_rows, first_row)])[signed]
             kept = np.append(offsets[signed], offsets[-1])

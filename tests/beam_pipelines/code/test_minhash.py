@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.code import minhash
-from beam_pipelines.code.minhash import band_hashes, document_bands, shingles, signatures
+from beam_pipelines.code.minhash import band_hashes, document_bands, grams, shingles, signatures
 
 WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
 
@@ -24,7 +24,7 @@ TEXTS = st.lists(
 ).map(lambda texts: [text.encode() for text in texts])
 
 
-def grams(text: bytes, size: int) -> set[tuple[bytes, ...]]:
+def word_grams(text: bytes, size: int) -> set[tuple[bytes, ...]]:
     words = WORD.findall(text)
     return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}
 
@@ -33,7 +33,7 @@ def grams(text: bytes, size: int) -> set[tuple[bytes, ...]]:
 def test_shingles_are_the_sets_of_word_grams(texts: list[bytes], size: int) -> None:
     hashes, offsets = shingles(texts, size)
     found = [hashes[start:stop].tolist() for start, stop in pairwise(offsets)]
-    expected = [grams(text, size) for text in texts]
+    expected = [word_grams(text, size) for text in texts]
 
     # A gram's hash is that of a document that is this gram alone: wherever it stands, whatever surrounds it.
     every = sorted(set().union(*expected))
@@ -42,6 +42,22 @@ def test_shingles_are_the_sets_of_word_grams(texts: list[bytes], size: int) -> N
     hash_of = dict(zip(every, alone.tolist(), strict=True))
     assert len(set(hash_of.values())) == len(every)
     assert found == [sorted(hash_of[gram] for gram in document) for document in expected]
+
+
+@given(TEXTS, st.integers(1, 5))
+def test_repeated_grams_in_any_order_have_the_signature_of_their_set(texts: list[bytes], size: int) -> None:
+    hashes, offsets = grams(texts, size)
+    assert np.diff(offsets).tolist() == [max(0, len(WORD.findall(text)) - size + 1) for text in texts]
+    assert (signatures(hashes, offsets, 32) == signatures(*shingles(texts, size), 32)).all()
+
+
+def test_pieces_of_the_cache_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a document is larger than a piece and its tables of powers."""
+    texts = [b" ".join(b"w%d" % (number * 7 + word) for word in range(number)) for number in range(40)]
+    whole = grams(texts, 5)
+    monkeypatch.setattr(minhash, "_PIECE", 100)
+    monkeypatch.setattr(minhash, "_POWERS", minhash._POWERS[:50])
+    assert all((one == other).all() for one, other in zip(grams(texts, 5), whole, strict=True))
 
 
 def test_documents_do_not_run_into_each_other() -> None:
