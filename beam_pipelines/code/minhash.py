@@ -19,8 +19,8 @@ SIGNATURE_SEED = 42
 _SIGNED_AT_ONCE = 256
 _PIECE = 1 << 17  # bytes of text that are hashed at once
 
-_IS_WORD = np.zeros(256, bool)
-_IS_WORD[[*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_", *range(128, 256)]] = True
+IS_WORD = np.zeros(256, bool)
+IS_WORD[[*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_", *range(128, 256)]] = True
 
 _BYTE_VALUES = np.random.PCG64(0x0C0DE).random_raw(256)  # raw: numpy promises the same values in every version
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
@@ -55,7 +55,7 @@ def grams(texts: Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shingles(texts: Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`grams` as sets: each document's distinct hashes in order. Signatures of both are the same, a minimum being one."""
+    """`grams` as sets: each document's distinct hashes in order. Their signatures are the same."""
     hashes, offsets = grams(texts, size)
     sets = [np.unique(hashes[start:stop]) for start, stop in pairwise(offsets.tolist())]
     return np.concatenate([np.empty(0, np.uint64), *sets]), np.cumsum([0, *map(len, sets)])
@@ -110,7 +110,7 @@ def _hash_grams(joined: bytes, document_ends: np.ndarray, size: int) -> tuple[np
 def _hash_words(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of all words, and where each begins: polynomials of their bytes, by differences of one prefix sum."""
     inside = np.zeros(len(joined) + 1, bool)  # the text ends in a line feed, so words end before it does
-    np.take(_IS_WORD, joined, out=inside[1:])
+    np.take(IS_WORD, joined, out=inside[1:])
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     begins, ends = edges[0::2], edges[1::2]
     powers, inverses = _POWERS, _INVERSES
