@@ -107,7 +107,7 @@ class SignRepositories(beam.DoFn):
             stops = np.append(starts[1:], len(nodes))
             ends = offsets[np.append(starts, len(nodes))]
             signed = np.diff(ends) > 0
-            rows = signatures(hashes, np.append(ends[:-1][signed], ends[-1]), config.bands * config.rows)
+            rows = signatures(hashes, np.append(ends[:-1][signed], ends[-1]), config.bands, config.rows)
             best = [min(nodes[start:stop].tolist()) for start, stop in zip(starts, stops, strict=True)]
             table = np.array(best, np.uint64).reshape(-1, NODE)[signed]
             yield from by_segment(np.column_stack([table, rows.astype(np.uint64)]), table[:, -1], config.segments)

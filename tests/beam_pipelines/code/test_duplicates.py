@@ -71,7 +71,7 @@ def expected_exact(rows: Sequence[Row]) -> dict[str, str]:
 
 def expected_near(rows: Sequence[Row]) -> dict[str, str]:
     hashes, offsets = shingles([row["text"].encode() for row in rows], NEAR.shingle)
-    bands = band_hashes(signatures(hashes, offsets, NEAR.bands * NEAR.rows), NEAR.bands)
+    bands = band_hashes(signatures(hashes, offsets, NEAR.bands, NEAR.rows), NEAR.bands)
     some = np.diff(offsets) > 0
     return kept_by(rows, lambda one, other: bool(some[one] and some[other] and (bands[one] == bands[other]).any()))
 
