@@ -33,7 +33,7 @@ Batch = Callable[..., pa.RecordBatch]
 StageDirectory = Callable[..., str]
 Row = dict[str, Any]
 
-NEAR = {"shingle": 3, "bands": 4, "rows": 3}
+NEAR: dict[str, Any] = {"shingle": 3, "bands": 4, "rows": 3}
 
 
 def corpus(chance: random.Random, documents: int) -> list[Row]:
