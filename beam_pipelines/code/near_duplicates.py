@@ -110,17 +110,25 @@ class SignRepositories(beam.DoFn):
             rows = signatures(hashes, np.append(ends[:-1][signed], ends[-1]), config.bands, config.rows)
             best = [min(nodes[start:stop].tolist()) for start, stop in zip(starts, stops, strict=True)]
             table = np.array(best, np.uint64).reshape(-1, NODE)[signed]
-            yield from by_segment(np.column_stack([table, rows.astype(np.uint64)]), table[:, -1], config.segments)
+            yield from by_segment(np.column_stack([table, in_pairs(rows)]), table[:, -1], config.segments)
+
+
+def in_pairs(rows: np.ndarray) -> np.ndarray:
+    """uint32 [n, columns] -> uint64 [n, columns / 2, rounded up]: how signatures are packed."""
+    even = np.pad(rows, [(0, 0), (0, rows.shape[1] % 2)])
+    return np.ascontiguousarray(even, "<u4").view("<u8")
 
 
 def bands_of_repositories(
     element: tuple[int, Iterable[bytes]], config: NearDuplicatesConfig
 ) -> Iterator[tuple[int, bytes]]:
     """(segment, packed rows of [node, signature]) -> ((band, segment), packed rows of [band hash, node])."""
-    table = unpack(element[1], NODE + config.bands * config.rows)
+    permutations = config.bands * config.rows
+    table = unpack(element[1], NODE + (permutations + 1) // 2)
     table = table[np.lexsort([*table.T[NODE - 2 :: -1], table[:, NODE - 1]])]  # by repository, the best document first
     starts = np.flatnonzero(run_starts(table[:, NODE - 1 : NODE]))
-    merged = np.minimum.reduceat(table[:, NODE:], starts, axis=0).astype(np.uint32)
+    rows = np.ascontiguousarray(table[:, NODE:], "<u8").view("<u4")[:, :permutations]
+    merged = np.minimum.reduceat(rows, starts, axis=0)
     yield from rows_by_band(band_hashes(merged, config.bands), table[starts, :NODE], config.segments)
 
 

@@ -22,12 +22,12 @@ from beam_pipelines.code.duplicates import guard, losers_by_shard
 from beam_pipelines.code.exact_duplicates import ExactDuplicatesConfig
 from beam_pipelines.code.levels import CHUNK_BITS, chunks
 from beam_pipelines.code.minhash import document_bands, shingles
-from beam_pipelines.code.near_duplicates import NearDuplicatesConfig, stars_of_bucket
+from beam_pipelines.code.near_duplicates import NearDuplicatesConfig, in_pairs, stars_of_bucket
 from beam_pipelines.columnar import SpanningForest, pack
 from beam_pipelines.documents import document_id
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
-from opencoder_jax.recipe import UserError
+from opencoder_jax.recipe import UserError, bind, build
 
 Batch = Callable[..., pa.RecordBatch]
 StageDirectory = Callable[..., str]
@@ -44,7 +44,7 @@ def corpus(chance: random.Random, documents: int) -> list[Row]:
         words = list(chance.choice(originals))
         for _ in range(chance.choice([0, 0, 1, 2])):
             words[chance.randrange(len(words))] = f"w{chance.randrange(25)}"
-        row = {"path": f"{number}.py", "repository": f"r{chance.randrange(6)}", "text": " ".join(words)}
+        row: Row = {"path": f"{number}.py", "repository": f"r{chance.randrange(6)}", "text": " ".join(words)}
         row |= {"stars": chance.randrange(3), "commit_time": chance.randrange(3)}
         rows.append(row | {"id": document_id(row["repository"], row["path"])})
     return rows
@@ -197,6 +197,14 @@ def test_a_repository_falls_as_a_whole(
     assert kept_ids(tmp_path / "out") == sorted(row["id"] for row in rows if row["repository"] in kept)
 
 
+@given(st.integers(1, 7), st.integers(0, 4))
+def test_signatures_travel_in_pairs(columns: int, count: int) -> None:
+    rows = np.arange(count * columns, dtype=np.uint32).reshape(count, columns) + np.uint32(2**31)
+    packed = in_pairs(rows)
+    assert packed.shape == (count, -(-columns // 2))
+    assert (packed.view("<u4")[:, :columns] == rows).all()
+
+
 def hash_of(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
@@ -302,6 +310,20 @@ def test_a_source_that_loses_nearly_everything_stops_the_stage(
         [source], output, ExactDuplicatesConfig(abort_documents=30, abort_share=1.0), BeamOptions()
     )
     assert again.total("out", "documents") == allowed.total("out", "documents") == 31
+
+
+@pytest.mark.parametrize(
+    ("name", "bands", "rows", "half"), [("opencoder", 16, 128, 0.9756), ("starcoder", 25, 10, 0.698)]
+)
+def test_presets(name: str, bands: int, rows: int, half: float) -> None:
+    """And the similarity at which half of the pairs are candidates."""
+    bind([f"gin_configs/data/near_duplicates_{name}.gin"])
+    try:
+        config = build(NearDuplicatesConfig)
+    finally:
+        bind()
+    assert (config.shingle, config.bands, config.rows) == (5, bands, rows)
+    assert 1 - (1 - half**rows) ** bands == pytest.approx(0.5, abs=0.01)
 
 
 def test_guards_let_small_and_healthy_sources_pass() -> None:
