@@ -3,11 +3,12 @@
 Run: PYTHON signals_released.py CHECKOUT <documents.jsonl >measured.jsonl
 
 Needs a checkout of opc_data_filtering and its packages in that interpreter, and nothing of ours. The filter's timers
-work on the main thread only, so it runs there. Its draws by `random.random()` always hit, to
-compare. A line that comes back holds the signals, the rules that fired, errors, how code and comments were split, and the processor seconds.
+work on the main thread only, so it runs there. Its draws by `random.random()` always hit, to compare. A line that comes
+back holds the signals, the rules that fired, errors, how code and comments were split, and the processor seconds.
 """
 
 import contextlib
+import importlib
 import json
 import random
 import sys
@@ -16,12 +17,10 @@ import time
 
 def main() -> None:
     sys.path.insert(0, sys.argv[1])
-    # The checkout is no part of this environment.
-    from document import QSCodeDocument  # type: ignore[import-not-found]
-    from pipeline.compute_filtering import CodeFilter  # type: ignore[import-not-found]
-    from pipeline.compute_quality_signals import ComputeCodeQualitySignal  # type: ignore[import-not-found]
-
-    measure, judge = ComputeCodeQualitySignal(), CodeFilter()
+    # By name, as the checkout is no part of this environment.
+    make_view = importlib.import_module("document").QSCodeDocument
+    measure = importlib.import_module("pipeline.compute_quality_signals").ComputeCodeQualitySignal()
+    judge = importlib.import_module("pipeline.compute_filtering").CodeFilter()
     random.random = lambda: 1.0
     for line in sys.stdin:
         document = json.loads(line)
@@ -34,7 +33,7 @@ def main() -> None:
             seconds = time.process_time() - start
             fields = {"content": document["text"], "language": natural, "extension": document["ext"]}
             fields |= {"filename": document["filename"], "file_size_in_byte": document["file_size_in_byte"]}
-            view = QSCodeDocument(**fields, program_lang=language, doc_type=kind)
+            view = make_view(**fields, program_lang=language, doc_type=kind)
             split = [len(view.code_normalized_lines), len(view.comment_raw_content)]
         hits = [rule for rule, hit in json.loads(judged["hit_map"]).items() if hit]
         result = {"signals": json.loads(signals or "{}"), "hits": hits, "split": split, "seconds": seconds}
