@@ -73,8 +73,13 @@ class ReferenceView(View):
         return (_HAN_TOKEN if self.natural_language == "zh" else _TOKEN).findall(self.text)
 
     @cached_property
+    def lexed(self) -> str:
+        """What pygments lexes: line breaks made one kind, those at the ends taken away, one put at the end."""
+        return self.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").strip("\n") + "\n"
+
+    @cached_property
     def spans(self) -> list[Span]:
-        spans = list(scan(self.text, self.language))
+        spans = super().spans
         if self.language in ("C", "C++", "C#"):
             return [self._with_line_break(span) for span in spans]
         if self.language == "HTML":
@@ -82,14 +87,14 @@ class ReferenceView(View):
         return spans
 
     def _with_line_break(self, span: Span) -> Span:
-        ends_line = span.kind == "comment" and self.text.startswith("//", span.start) and span.stop < len(self.text)
+        ends_line = span.kind == "comment" and self.lexed.startswith("//", span.start) and span.stop < len(self.lexed)
         return Span(span.start, span.stop + 1, span.kind) if ends_line else span
 
     def _embedded(self, comments: list[Span]) -> Iterator[Span]:
         """The comments of scripts and style sheets that don't lie in comments of the page."""
         starts = [comment.start for comment in comments]
         opening: re.Match[str] | None = None
-        for tag in _EMBEDDED.finditer(self.text):
+        for tag in _EMBEDDED.finditer(self.lexed):
             before = bisect.bisect(starts, tag.start()) - 1
             if before >= 0 and comments[before].stop > tag.start():
                 continue
@@ -98,7 +103,7 @@ class ReferenceView(View):
             elif tag[1] and tag[2].lower() == opening[2].lower():
                 start = opening.end()
                 language = "JavaScript" if tag[2].lower() == "script" else "CSS"
-                for span in scan(self.text[start : tag.start()], language):
+                for span in scan(self.lexed[start : tag.start()], language):
                     if span.kind == "comment":
                         yield Span(start + span.start, start + span.stop, "comment")
                 opening = None
@@ -106,7 +111,7 @@ class ReferenceView(View):
     @cached_property
     def comments(self) -> str:
         """Comments and docstrings without anything between them, so that those of a file may be one line."""
-        return "".join(self.text[span.start : span.stop] for span in self.spans if span.kind != "string")
+        return "".join(self.lexed[span.start : span.stop] for span in self.spans if span.kind != "string")
 
 
 def frac_chars_whitespace(view: View) -> float:
@@ -120,7 +125,7 @@ def frac_chars_comments(view: View) -> float | None:
         return None
     if view.language != "Python":
         return len(view.comments) / len(view.text)
-    comments = "".join(view.text[span.start : span.stop] for span in view.spans if span.kind == "comment")
+    comments = "".join(view.lexed[span.start : span.stop] for span in view.spans if span.kind == "comment")
     found = "\n".join([*_docstrings(view), comments.replace("#", "")])
     return len(found.strip()) / len(view.text)
 

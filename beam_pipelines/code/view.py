@@ -129,14 +129,19 @@ class View:
     def grams(self) -> "Grams":
         return Grams(self.words, self.word_lengths, self.word_counts)
 
+    @property
+    def lexed(self) -> str:
+        """The text that `spans` are places in."""
+        return self.text
+
     @cached_property
     def spans(self) -> list[Span]:
-        return list(scan(self.text, self.language))
+        return list(scan(self.lexed, self.language))
 
     @cached_property
     def comments(self) -> str:
         """Comments and docstrings, one after the other."""
-        return "\n".join(self.text[span.start : span.stop] for span in self.spans if span.kind != "string")
+        return "\n".join(self.lexed[span.start : span.stop] for span in self.spans if span.kind != "string")
 
     @cached_property
     def code(self) -> str:
@@ -144,9 +149,9 @@ class View:
         pieces, last = [], 0
         for span in self.spans:
             if span.kind != "string":
-                pieces.append(self.text[last : span.start])
+                pieces.append(self.lexed[last : span.start])
                 last = span.stop
-        return "".join([*pieces, self.text[last:]])
+        return "".join([*pieces, self.lexed[last:]])
 
     @cached_property
     def code_lines(self) -> list[str]:
@@ -156,7 +161,7 @@ class View:
     @cached_property
     def strings(self) -> list[str]:
         """What stands in the string literals of the code; docstrings are comments."""
-        literals = (self.text[span.start : span.stop] for span in self.spans if span.kind == "string")
+        literals = (self.lexed[span.start : span.stop] for span in self.spans if span.kind == "string")
         return [literal[3:-3] if literal[:3] in _TRIPLE else literal[1:-1] for literal in literals]
 
     @cached_property
