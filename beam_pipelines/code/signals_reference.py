@@ -22,7 +22,7 @@ import numpy as np
 from beam_pipelines.code import signals_general as general
 from beam_pipelines.code import signals_python as python
 from beam_pipelines.code import signals_text as text
-from beam_pipelines.code.comments import Span, scan
+from beam_pipelines.code.comments import Span, line_markers, scan
 from beam_pipelines.code.signals_general import Signal
 from beam_pipelines.code.view import View
 
@@ -58,6 +58,34 @@ _UNICODE_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}+")
 _EMBEDDED = re.compile(r"<(/?)(script|style)\b[^<>]*+>", re.IGNORECASE)
 
 
+# Whose lexers in pygments take the line break into a comment that ends with its line; and whose give such a comment
+# another kind than those that count (tried on one comment of each language).
+_WITH_LINE_BREAK = {
+    *("C", "C++", "C#", "Objective-C", "Objective-C++", "Cuda", "Verilog", "SystemVerilog", "Solidity", "Less", "Vala"),
+    *("Zig", "ActionScript", "Pawn", "JSON5", "QML", "SWIG", "V", "Jsonnet", "X10", "Chapel", "Rust", "Scala", "HCL"),
+    *("Shell", "Nginx", "SQL", "PLpgSQL", "TSQL", "Ada"),
+}
+_LINES_STAY_CODE = {
+    *(
+        "Thrift",
+        "SCSS",
+        "Odin",
+        "PHP",
+        "Cython",
+        "Nim",
+        "Julia",
+        "Tcl",
+        "GraphQL",
+        "Puppet",
+        "Meson",
+        "Sass",
+        "Gherkin",
+    ),
+    *("Makefile", "CMake", "Dockerfile", "YAML", "Tcsh", "ApacheConf", "PowerShell", "AppleScript", "Teal", "Janet"),
+    *("Rebol", "LLVM", "Erlang", "Logtalk", "TeX", "BibTeX", "MATLAB", "Fortran"),
+}
+
+
 class ReferenceView(View):
     """A document as the release sees it."""
 
@@ -80,18 +108,29 @@ class ReferenceView(View):
     @cached_property
     def spans(self) -> list[Span]:
         spans = super().spans
-        if self.language in ("C", "C++", "C#"):
-            return [self._with_line_break(span) for span in spans]
+        if self.language in _WITH_LINE_BREAK:
+            return [self._with_line_break(span) for span in spans if not self._of_directive(span)]
+        if self.language in _LINES_STAY_CODE:
+            return [span for span in spans if not self._is_line(span)]
         if self.language == "HTML":
             return sorted([*spans, *self._embedded(spans)])
         return spans
 
+    def _of_directive(self, span: Span) -> bool:
+        """Whether a comment ends a line such as `#if X  // for Y` of C#, all of which is code there."""
+        if self.language != "C#" or not self._is_line(span):
+            return False
+        return self.lexed[self.lexed.rfind("\n", 0, span.start) + 1 : span.start].lstrip().startswith("#")
+
     def _with_line_break(self, span: Span) -> Span:
-        ends_line = span.kind == "comment" and self.lexed.startswith("//", span.start) and span.stop < len(self.lexed)
+        ends_line = self._is_line(span) and span.stop < len(self.lexed)
         return Span(span.start, span.stop + 1, span.kind) if ends_line else span
 
+    def _is_line(self, span: Span) -> bool:
+        return span.kind == "comment" and self.lexed.startswith(line_markers(self.language), span.start)
+
     def _embedded(self, comments: list[Span]) -> Iterator[Span]:
-        """The comments of scripts and style sheets that don't lie in comments of the page."""
+        """The comments of scripts that don't lie in comments of the page; those of style sheets stay code, as there."""
         starts = [comment.start for comment in comments]
         opening: re.Match[str] | None = None
         for tag in _EMBEDDED.finditer(self.lexed):
@@ -102,8 +141,8 @@ class ReferenceView(View):
                 opening = None if tag[1] else tag
             elif tag[1] and tag[2].lower() == opening[2].lower():
                 start = opening.end()
-                language = "JavaScript" if tag[2].lower() == "script" else "CSS"
-                for span in scan(self.lexed[start : tag.start()], language):
+                scripts = scan(self.lexed[start : tag.start()], "JavaScript") if tag[2].lower() == "script" else ()
+                for span in scripts:
                     if span.kind == "comment":
                         yield Span(start + span.start, start + span.stop, "comment")
                 opening = None

@@ -32,6 +32,7 @@ import xxhash
 
 from beam_pipelines.code.rules import load_profile, table_of
 from beam_pipelines.code.signals import DEFINITIONS, SIGNALS, MeasureSignals, SignalsConfig
+from beam_pipelines.code.view import View
 from beam_pipelines.documents import SCHEMA
 from beam_pipelines.sources.languages import identify
 
@@ -97,6 +98,11 @@ def measure(documents: list[dict[str, object]], definitions: str) -> tuple[pa.Ta
     return pa.Table.from_batches(tables), seconds
 
 
+def natural_language(document: dict[str, object]) -> str:
+    """Which of the text tables is meant, as we see it: the released code's model isn't published."""
+    return View(str(document["text"]), "", str(document["kind"]), 0).natural_language
+
+
 def released(documents: list[dict[str, object]], checkout: str, python: str) -> list[dict[str, object]]:
     """What the released code makes of the documents."""
     lines = []
@@ -105,7 +111,7 @@ def released(documents: list[dict[str, object]], checkout: str, python: str) -> 
         fields: dict[str, object] = {
             "filename": path.name.split(".")[0],
             "ext": path.suffix[1:],
-            "lang": "en",
+            "lang": natural_language(document),
             "doc_type": document["kind"],
         }
         fields |= {"text": document["text"], "file_size_in_byte": document["bytes"]}
