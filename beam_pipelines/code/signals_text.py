@@ -4,10 +4,11 @@ The definitions are those of OpenCoder's released filter (quality_signals/doc.py
 code are in signals_general.py. A share whose denominator is zero is None.
 """
 
-import math
 import re
 from collections import Counter
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from beam_pipelines.code.signals_general import Signal, hex_word_chars
 from beam_pipelines.code.view import View
@@ -39,7 +40,7 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 def num_sentences(view: View) -> float:
     """Runs of text between sentence enders, Latin, Chinese and Arabic."""
-    return float(sum(1 for _ in _SENTENCE.finditer(view.text)))
+    return float(len(_SENTENCE.findall(view.text)))
 
 
 def num_chars_sentence_length_mean(view: View) -> float:
@@ -50,10 +51,10 @@ def num_chars_sentence_length_mean(view: View) -> float:
 
 def entropy_unigram(view: View) -> float | None:
     """Entropy of the words in nats."""
-    total = len(view.words)
-    if not total:
+    if not view.words:
         return None
-    return -sum(count / total * math.log(count / total) for count in view.word_counts.values())
+    shares = np.fromiter(view.word_counts.values(), np.float64, len(view.word_counts)) / len(view.words)
+    return float(-(shares * np.log(shares)).sum())
 
 
 def frac_words_all_caps(view: View) -> float | None:
@@ -65,7 +66,7 @@ def frac_words_redpajama_stop(view: View) -> float | None:
     """English function words by words as written; None for Chinese. No rule reads it."""
     if view.natural_language != "en" or not view.raw_words:
         return None
-    return sum(word in STOP_WORDS for word in view.raw_words) / len(view.raw_words)
+    return sum(map(STOP_WORDS.__contains__, view.raw_words)) / len(view.raw_words)
 
 
 def frac_words_full_bracket(view: View) -> float | None:
@@ -117,6 +118,8 @@ def frac_lines_end_with_readmore(view: View) -> float | None:
     """Lines that end with an ellipsis or "more" in Chinese, Japanese or Arabic, by lines."""
     if not view.lines:
         return None
+    if not any(ending in view.text for ending in _READ_MORE):
+        return 0.0
     return sum(line.rstrip().rstrip("]】)>》").endswith(_READ_MORE) for line in view.lines) / len(view.lines)
 
 
