@@ -22,11 +22,14 @@ HEADERS = (".h", ".hpp", ".hxx", ".hh", ".h++")
 _BROKEN = 0.05
 
 _NAMES_AND_LITERALS = frozenset(
-    "identifier number_literal string_literal char_literal true false null nullptr this "
-    "integer_literal real_literal boolean_literal null_literal character_literal "
-    "interpreted_string_literal raw_string_literal int_literal float_literal rune_literal nil "
-    "decimal_integer_literal hex_integer_literal decimal_floating_point_literal "
-    "number string regex undefined unary_expression".split()
+    [
+        *("identifier", "this", "undefined", "unary_expression", "true", "false", "boolean_literal"),
+        *("null", "nullptr", "null_literal", "nil"),
+        *("number", "number_literal", "integer_literal", "real_literal", "int_literal", "float_literal"),
+        *("decimal_integer_literal", "hex_integer_literal", "decimal_floating_point_literal"),
+        *("string", "string_literal", "interpreted_string_literal", "raw_string_literal"),
+        *("char_literal", "character_literal", "rune_literal", "regex"),
+    ]
 )
 _DIRECTIVE = re.compile(r"#|(?:using|struct)\b")
 _MODIFIER = re.compile(rb"\b(?:public|protected|private)\b")
@@ -70,7 +73,7 @@ def cate_bitsstdc(view: View) -> float:
 
 
 def frac_lines_preprocessor_directives(view: View) -> float | None:
-    """Lines that begin with a directive, `using` or `struct`, by code lines; none for headers, which are made of them."""
+    """Lines that begin with a directive, `using` or `struct`, by code lines; null for headers, which are made so."""
     if view.path.lower().endswith(HEADERS) or not view.code_lines:
         return None
     return sum(1 for line in view.code_lines if _DIRECTIVE.match(line)) / len(view.code_lines)
@@ -145,14 +148,13 @@ def _is_simple_return(node: Node) -> bool:
     values = [child for child in node.named_children if child.type != "comment"]
     if len(values) == 1 and values[0].type == "expression_list":
         values = values[0].named_children
-    return not values or (len(values) == 1 and values[0].type in _NAMES_AND_LITERALS)
+    return len(values) < 2 and all(value.type in _NAMES_AND_LITERALS for value in values)
 
 
 def _has_access(view: View, node: Node) -> bool:
-    first = node.named_child(0)
-    if first is None or first.type != "modifiers":
-        return False
-    return _MODIFIER.search(view.syntax.source, first.start_byte, first.end_byte) is not None
+    source = view.syntax.source
+    modifiers = [child for child in node.named_children[:1] if child.type == "modifiers"]
+    return any(_MODIFIER.search(source, child.start_byte, child.end_byte) for child in modifiers)
 
 
 def _all(prefix: str, *signals: Callable[[View], float | None], **named: Signal) -> dict[str, Signal]:

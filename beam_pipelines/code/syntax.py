@@ -1,7 +1,7 @@
 """Programs as syntax trees: one parse and one query a document, by tree-sitter.
 
-queries.toml says what is looked for in each language. tree-sitter makes a tree of any text, with ERROR nodes for what it
-could make nothing of; it reads about 10 MB/s and its time is linear in the text.
+queries.toml says what is looked for in each language. tree-sitter makes a tree of any text, with ERROR nodes for what
+it could make nothing of; it reads about 10 MB/s and its time is linear in the text.
 """
 
 import importlib
