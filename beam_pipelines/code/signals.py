@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from beam_pipelines.code import signals_general as general
+from beam_pipelines.code import signals_languages as languages
+from beam_pipelines.code import signals_languages_reference as languages_reference
 from beam_pipelines.code import signals_python as python
 from beam_pipelines.code import signals_reference as reference
 from beam_pipelines.code import signals_text as text
@@ -69,12 +71,12 @@ TEXT = _named("qsc_doc_", general.SHARED, text.TEXT)
 PYTHON = python.PYTHON
 
 DEFINITIONS = {
-    "fixed": Definitions(View, CODE, TEXT, {"Python": PYTHON}),
+    "fixed": Definitions(View, CODE, TEXT, {"Python": PYTHON, **languages.LANGUAGES}),
     "reference": Definitions(
         reference.ReferenceView,
         _named("qsc_code_", reference.SHARED, reference.CODE),
         _named("qsc_doc_", reference.SHARED, reference.TEXT),
-        {"Python": reference.PYTHON},
+        {"Python": reference.PYTHON, **languages_reference.LANGUAGES},
     ),
 }
 

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from beam_pipelines.code.comments import Span, scan
+from beam_pipelines.code.syntax import Syntax, parse
 
 # For ASCII text: lower case, and a blank for whatever is neither letter nor digit.
 _ASCII_WORDS = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
@@ -63,6 +64,11 @@ class View:
         self.kind = kind
         self.size = size
         self.path = path
+
+    @cached_property
+    def syntax(self) -> Syntax:
+        """The syntax tree, for the languages that have a grammar (syntax.GRAMMARS)."""
+        return parse(self.text, self.language)
 
     @cached_property
     def lines(self) -> list[str]:

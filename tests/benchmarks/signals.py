@@ -109,7 +109,7 @@ def released(documents: list[dict[str, object]], checkout: str, python: str) -> 
     for document in documents:
         path = Path(str(document["path"]))
         fields: dict[str, object] = {
-            "filename": path.name.split(".")[0],
+            "filename": path.name,  # its notebook gives the stem alone, by which no file is a test of Go
             "ext": path.suffix[1:],
             "lang": natural_language(document),
             "doc_type": document["kind"],
