@@ -37,24 +37,24 @@ _MODIFIER = re.compile(rb"\b(?:public|protected|private)\b")
 
 def frac_lines_func_ratio(view: View) -> float | None:
     """Function definitions by code lines."""
-    return _by_lines(view, view.syntax.count("function"))
+    return by_code_lines(view, view.syntax.count("function"))
 
 
 def score_lines_no_logic(view: View) -> float | None:
     """Functions, classes, imports, variables without a computed value and simple returns, by code lines."""
     syntax = view.syntax
     plain = sum(map(_is_plain_variable, syntax.nodes("variable"))) + sum(map(_is_simple_return, syntax.nodes("return")))
-    return _by_lines(view, syntax.count("function", "class", "import") + plain)
+    return by_code_lines(view, syntax.count("function", "class", "import") + plain)
 
 
 def frac_lines_print(view: View) -> float | None:
     """Lines that print to the standard output, by code lines."""
-    return _by_lines(view, view.syntax.lines("print"))
+    return by_code_lines(view, view.syntax.lines("print"))
 
 
 def frac_lines_goto(view: View) -> float | None:
     """Lines with a goto, by code lines."""
-    return _by_lines(view, view.syntax.lines("goto"))
+    return by_code_lines(view, view.syntax.lines("goto"))
 
 
 def cate_var_zero(view: View) -> float:
@@ -108,7 +108,7 @@ def cate_ast(view: View) -> float:
 
 def num_statement_line(view: View) -> float | None:
     """Statements of the outermost level by code lines."""
-    return _by_lines(view, sum(1 for node in view.syntax.root.named_children if node.type != "comment"))
+    return by_code_lines(view, sum(1 for node in view.syntax.root.named_children if node.type != "comment"))
 
 
 def cate_html_ast(view: View) -> float:
@@ -118,7 +118,7 @@ def cate_html_ast(view: View) -> float:
 
 def frac_words_text(view: View) -> float | None:
     """Characters of visible text by characters of the page."""
-    return _visible(view) / len(view.text) if view.text else None
+    return _visible(view) / view.syntax.share / len(view.text) if view.text else None
 
 
 def num_chars_text(view: View) -> float:
@@ -130,8 +130,9 @@ def _visible(view: View) -> int:
     return sum(len(" ".join(text.split())) for text in view.syntax.texts("text"))
 
 
-def _by_lines(view: View, count: int) -> float | None:
-    return count / len(view.code_lines) if view.code_lines else None
+def by_code_lines(view: View, count: int) -> float | None:
+    """What was counted in the part that was parsed, by that part's code lines."""
+    return count / view.syntax.share / len(view.code_lines) if view.code_lines else None
 
 
 def _is_plain_variable(node: Node) -> bool:

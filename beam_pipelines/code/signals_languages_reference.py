@@ -17,7 +17,7 @@ from html.parser import HTMLParser
 from tree_sitter import Node
 
 from beam_pipelines.code.signals_general import Signal
-from beam_pipelines.code.signals_languages import HEADERS
+from beam_pipelines.code.signals_languages import HEADERS, by_code_lines
 from beam_pipelines.code.view import View
 
 _BEGIN = r"^[^\S\n]*+"  # a line, as far as its first word
@@ -269,7 +269,7 @@ def cate_javascript_var_zero(view: View) -> float | None:
 
 def frac_javascript_func_ratio(view: View) -> float | None:
     """Declared functions, and those given to a variable or to module.exports, by code lines."""
-    return _javascript_functions(view) / len(view.code_lines) if view.code_lines and _parsed(view) else None
+    return by_code_lines(view, _javascript_functions(view)) if _parsed(view) else None
 
 
 def javascript_no_logic(view: View) -> float | None:
@@ -284,7 +284,7 @@ def javascript_no_logic(view: View) -> float | None:
     )
     returns = sum(not kinds or kinds[0] in _SIMPLE for kinds in returned)
     count = _javascript_functions(view) + syntax.count("import", "class") + variables + returns
-    return count / len(view.code_lines)
+    return by_code_lines(view, count)
 
 
 def num_statement_line(view: View) -> float | None:
@@ -292,7 +292,7 @@ def num_statement_line(view: View) -> float | None:
     if not view.code_lines or not _parsed(view):
         return None
     statements = sum(1 for node in view.syntax.root.named_children if node.type not in ("comment", "hash_bang_line"))
-    return statements / len(view.code_lines)
+    return by_code_lines(view, statements)
 
 
 def legal_names(capture: str, pattern: str) -> Signal:
@@ -362,8 +362,10 @@ class _Text(HTMLParser):
 def num_chars_text(view: View) -> float | None:
     """Characters of text; none where the page cannot be read."""
     reader = _Text()
+    end = view.text.rfind(">") + 1  # what follows is no tag, which the parser finds out anew at each of its "<"
     try:
-        reader.feed(view.text)
+        reader.feed(view.text[:end])
+        reader.handle_data(view.text[end:])
         reader.close()
     except (AssertionError, ValueError):
         return None

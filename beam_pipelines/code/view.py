@@ -65,10 +65,23 @@ class View:
         self.size = size
         self.path = path
 
-    @cached_property
+    @property
     def syntax(self) -> Syntax:
-        """The syntax tree, for the languages that have a grammar (syntax.GRAMMARS)."""
-        return parse(self.text, self.language)
+        """The syntax tree, for the languages that have a grammar (syntax.GRAMMARS).
+
+        Raises:
+            ValueError: the text cannot be parsed in reasonable time.
+        """
+        if isinstance(self._syntax, ValueError):
+            raise self._syntax
+        return self._syntax
+
+    @cached_property
+    def _syntax(self) -> Syntax | ValueError:
+        try:
+            return parse(self.text, self.language)
+        except ValueError as error:
+            return error  # for every signal, without parsing again
 
     @cached_property
     def lines(self) -> list[str]:

@@ -217,4 +217,4 @@ def test_names_are_opencoders() -> None:
     assert len(CODE) == 33
     assert len(PYTHON) == 8
     assert len(TEXT) == 32
-    assert all(name.startswith(("qsc_code_", "qsc_codepython_", "qsc_doc_")) for name in SIGNALS)
+    assert all(name.startswith(("qsc_code", "qsc_doc_")) for name in SIGNALS)
