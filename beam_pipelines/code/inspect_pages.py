@@ -113,7 +113,7 @@ def index_page(found: Survey, pictures: Pictures, profile: str, compare: str | N
         ),
         html_table(
             "lrrrrrrr",
-            ("table", "documents", "kept", "kept, %", "MB", "MB kept", "MB kept, %", "signal failed"),
+            ("table", "documents", "kept", "share", "MB", "MB kept", "share", "signal failed"),
             [
                 (
                     element("a", table.name, href=f"#{quote(table.name)}"),
@@ -154,7 +154,7 @@ def _table_section(table: TableSurvey, pictures: Pictures) -> Section:
         for number in order
         for rule in [table.rules[number]]
     ]
-    heads = ("rule", "hits", "hits, %", "hits of it alone", "MB of it alone", "documents measured")
+    heads = ("rule", "hits", "share", "hits by it alone", "MB by it alone", "documents measured")
     hitting = [number for number in order if table.rules[number].hits]
     names = [short(table.rules[number].rule.signal) for number in hitting]
     heat = [

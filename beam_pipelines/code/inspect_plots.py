@@ -6,11 +6,12 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from beam_pipelines.code.inspect_survey import Bound, bounds
 from beam_pipelines.code.rules import Rule
-from beam_pipelines.page import Html
-from beam_pipelines.svg import BLUE, MUTED, PALE_BLUE, PALE_RED, RED, STYLE, WIDTH, svg
+from beam_pipelines.page import Html, compact
+from beam_pipelines.svg import BLUE, INK, PALE_BLUE, PALE_RED, RED, STYLE, WIDTH, svg
 
 BINS = 60
 COUNTS_FROM = 200  # signals that reach it are counts rather than shares: their axis is logarithmic
@@ -41,6 +42,8 @@ def signal(rule: Rule, values: np.ndarray) -> Html:
             _curves(right, values, sides, edges)
             for axes in (left, right):
                 axes.set_xscale(scale)
+                axes.xaxis.set_major_formatter(FuncFormatter(_compact if scale == "log" else lambda at, _: f"{at:g}"))
+                axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.set_xlim(edges[0], edges[-1])
                 for side in sides:
                     axes.axvline(side.at, color=RED, lw=1.2, linestyle=(0, (4, 2)))
@@ -69,6 +72,7 @@ def _histogram(axes: Axes, values: np.ndarray, caught: np.ndarray, edges: np.nda
     axes.set_title("Documents by their value")
     axes.set_yscale("symlog", linthresh=1)
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(_compact))
 
 
 def _curves(axes: Axes, values: np.ndarray, sides: Sequence[Bound], edges: np.ndarray) -> None:
@@ -94,6 +98,7 @@ def _curves(axes: Axes, values: np.ndarray, sides: Sequence[Bound], edges: np.nd
     axes.set_ylabel("% of documents")
     axes.set_yscale("symlog", linthresh=1)
     axes.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 130)
     axes.grid(True, axis="y")
 
@@ -126,12 +131,18 @@ def overlap(names: Sequence[str], both: np.ndarray) -> Html:
         )
         for (row, column), value in np.ndenumerate(share):
             if value >= 0.5:
-                ink = "white" if value > 80 else MUTED
+                ink = "white" if value > 60 else INK
                 axes.annotate(f"{value:.0f}", (column, row), ha="center", va="center", color=ink, fontsize=7.5)
         axes.set_xticks(range(len(names)), names, rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
-        axes.set_yticks(range(len(names)), [f"{n}  {hits:,}" for n, hits in zip(names, np.diag(both), strict=True)])
+        axes.set_yticks(
+            range(len(names)), [f"{name}  {hits:,}" for name, hits in zip(names, np.diag(both), strict=True)]
+        )
         axes.tick_params(length=0, labelsize=8)
         axes.invert_yaxis()
         for spine in axes.spines.values():
             spine.set_visible(False)
         return svg(figure, "Of the documents that a row's rule catches, the share that a column's rule catches too")
+
+
+def _compact(number: float, _: object) -> str:
+    return compact(number)
