@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from beam_pipelines.code.inspect_survey import Bound, bounds
 from beam_pipelines.code.rules import Rule
 from beam_pipelines.page import Html, compact
-from beam_pipelines.svg import BLUE, INK, PALE_BLUE, PALE_RED, RED, STYLE, WIDTH, svg
+from beam_pipelines.svg import BLUE, INK, PALE_BLUE, PALE_RED, RED, SERIES, STYLE, WIDTH, svg
 
 BINS = 60
 COUNTS_FROM = 200  # signals that reach it are counts rather than shares: their axis is logarithmic
@@ -79,22 +79,26 @@ def _curves(axes: Axes, values: np.ndarray, sides: Sequence[Bound], edges: np.nd
     ordered = np.sort(values)
     count = max(len(ordered), 1)
     grid = np.unique(np.concatenate([np.linspace(edges[0], edges[-1], 100), edges]))
-    for side in sides:
+    for side, colour in zip(sides, (BLUE, SERIES[1]), strict=False):
         below = np.searchsorted(ordered, grid, "left")
         share = below if side.sign < 0 else len(ordered) - np.searchsorted(ordered, grid, "right")
-        axes.plot(grid, 100 * share / count, color=BLUE, lw=1.5)
+        axes.plot(grid, 100 * share / count, color=colour, lw=1.5, label="above it" if side.sign > 0 else "below it")
         here = 100 * float((side.sign * (ordered - side.at) > 0).sum()) / count
         axes.plot([side.at], [here], "o", color=RED, ms=4.5, zorder=3, clip_on=False)
         near_end = side.at > edges[len(edges) // 2]
+        lift = -14 if here > 20 else 7
         axes.annotate(
             f"{here:.2f} %",
             (side.at, here),
-            xytext=(-7 if near_end else 7, 7),
+            xytext=(-7 if near_end else 7, lift),
             textcoords="offset points",
             ha="right" if near_end else "left",
             color=RED,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
     axes.set_title("Share dropped if the threshold were here")
+    if len(sides) > 1:
+        axes.legend(loc="center right")
     axes.set_ylabel("% of documents")
     axes.set_yscale("symlog", linthresh=1)
     axes.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
