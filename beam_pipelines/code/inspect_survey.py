@@ -96,9 +96,9 @@ class RuleSurvey:
             bounds(self.rule), self.caught, self.passed, self.extreme, strict=True
         ):
             beyond = bound.sign * (values - bound.at)
-            self._show(caught, rows, beyond > 0, beyond, values)
+            self._show(caught, rows, fired & (beyond > 0), beyond, values)
             self._show(passed, rows, beyond <= 0, -beyond, values)
-            self._show(extreme, rows, beyond > 0, -beyond, values)
+            self._show(extreme, rows, fired & (beyond > 0), -beyond, values)
 
     @staticmethod
     def _show(to: Nearest, rows: "Rows", where: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:

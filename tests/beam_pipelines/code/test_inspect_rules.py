@@ -120,6 +120,14 @@ def test_examples_are_on_the_side_that_they_claim(chain: Chain) -> None:
     assert [examples[address].head.count("\n") + 1 for address, _ in rule.caught[0]] == [9, 8, 7, 6, 5]
 
 
+def test_a_spared_document_is_no_example_of_what_is_caught(chain: Chain, lenient: str) -> None:
+    found = survey(*chain, load_profile(lenient, set(SIGNALS)), None, 0, 100)
+    rule = next(table for table in found.tables if table.name == "others").rules[1]
+    beyond = sum(value > 15 for table in found.tables for value in table.sample[:, 1] if table.name == "others")
+    assert 0 < rule.hits < beyond
+    assert len(list(rule.caught[0])) == len(list(rule.extreme[0])) == rule.hits
+
+
 def test_the_comparison_counts_who_changes_sides(chain: Chain, lenient: str, tmp_path: Path) -> None:
     kept = []
     for name in ("opencoder", lenient):
