@@ -78,8 +78,8 @@ def module_name(file: Path) -> str:
 
 MODULES = {module_name(file): file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))}
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
-# What tests import from beside them.
-HELPERS = {file.stem for file in (ROOT / "tests").rglob("*.py")}
+# What tests and benchmarks import from beside them.
+HELPERS = {file.stem for file in (ROOT / "tests").rglob("*.py")} | {"tests"}
 
 
 @cache

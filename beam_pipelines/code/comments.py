@@ -1,7 +1,7 @@
 """Where the comments and strings of a program lie, by one regular expression a family of languages.
 
 This is no lexer: it knows how comments and strings begin and end and nothing else, which is what the signals and the
-removal of licence headers need, for some 180 languages instead of the few that a parser is at hand for. Every pattern
+removal of licence headers need, for some 670 languages instead of the few that a parser is at hand for. Every pattern
 matches what it starts (an unclosed string ends with its line, an unclosed comment with the file) and uses possessive
 repeats, so a scan is linear in the text whatever the text is: 20 to 40 MB/s.
 

@@ -1,6 +1,7 @@
 """Exact duplicates: of documents with the same SHA-256, the one with most stars, then the latest commit, is kept.
 
 OpenCoder, section 2.1.1: this alone removes about 75 % of raw GitHub files, and comes before any cleaning.
+`ExactDuplicatesConfig.level` compares files, whole repositories or chunks (levels.py).
 """
 
 import hashlib
@@ -12,8 +13,8 @@ import apache_beam as beam
 import numpy as np
 
 from beam_pipelines.code.duplicates import deduplicate
-from beam_pipelines.columnar import NODE, by_segment, pack, star_edges, unpack
-from beam_pipelines.documents import addresses, priorities, read_shard_columns
+from beam_pipelines.code.levels import DuplicatesConfig, read_units
+from beam_pipelines.columnar import NODE, by_segment, pack, run_starts, sort_rows, star_edges, unpack
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.stage import main, require_inputs
@@ -25,32 +26,39 @@ KEYS = 2  # the first 128 bits of the hash
 
 @configurable
 @dataclass(frozen=True)
-class ExactDuplicatesConfig:
-    """segments: parts of the shuffle, a power of two; aim at 10 to 100 MB each (48 bytes a document)."""
-
-    segments: int = 16
-
-    def __post_init__(self) -> None:
-        if self.segments < 1 or self.segments & (self.segments - 1):
-            raise ValueError(f"segments must be a power of two: got {self.segments}")
+class ExactDuplicatesConfig(DuplicatesConfig):
+    """Nothing of its own: see DuplicatesConfig."""
 
 
-class HashDocuments(beam.DoFn):
-    """A shard -> (segment, packed rows of [hash, node])."""
+class HashUnits(beam.DoFn):
+    """A shard -> (segment, packed rows of [hash, node]); at the level of repositories, segments of their names."""
 
-    def __init__(self, source: Directory, names: list[str], segments: int) -> None:
+    def __init__(self, source: Directory, names: list[str], config: ExactDuplicatesConfig) -> None:
         self.source = source
         self.names = names
-        self.segments = segments
+        self.config = config
 
     def process(self, shard: int) -> Iterator[tuple[int, bytes]]:
-        table = read_shard_columns(self.source, self.names[shard], ["id", "text", "stars", "commit_time"])
-        if table.num_rows == 0:
-            return
-        hashes = [hashlib.sha256(text.as_buffer()).digest()[:16] for text in table.column("text")]
-        keys = np.frombuffer(b"".join(hashes), "<u8").astype(np.uint64).reshape(-1, KEYS)
-        rows = np.column_stack([keys, priorities(table), addresses(shard, table.num_rows)])
-        yield from by_segment(rows, keys[:, 0], self.segments)
+        for units in read_units(self.source, self.names[shard], shard, self.config):
+            hashes = [hashlib.sha256(text).digest()[:16] for text in units.texts]
+            keys = np.frombuffer(b"".join(hashes), "<u8").astype(np.uint64).reshape(-1, KEYS)
+            if self.config.level == "repository":
+                units.nodes[:, -1] = units.repositories
+            place = units.nodes[:, -1] if self.config.level == "repository" else keys[:, 0]
+            yield from by_segment(np.column_stack([keys, units.nodes]), place, self.config.segments)
+
+
+def hash_repositories(element: tuple[int, Iterable[bytes]], segments: int) -> Iterator[tuple[int, bytes]]:
+    """(segment of repositories, packed rows of their files) -> (segment, packed rows of [hash, node]), one each."""
+    table = unpack(element[1], KEYS + NODE)
+    table = table[np.lexsort([table[:, 1], table[:, 0], table[:, -1]])]  # a repository's contents, in their order
+    starts = np.flatnonzero(run_starts(table[:, -1:]))
+    rows = []
+    for files in np.split(table, starts[1:]):
+        digest = np.frombuffer(hashlib.sha256(pack(files[:, :KEYS])).digest()[:16], "<u8").astype(np.uint64)
+        rows.append(np.concatenate([digest, sort_rows(files[:, KEYS:])[0]]))
+    found = np.array(rows, np.uint64).reshape(-1, KEYS + NODE)
+    yield from by_segment(found, found[:, 0], segments)
 
 
 def stars_of_segment(element: tuple[int, Iterable[bytes]]) -> bytes:
@@ -63,7 +71,10 @@ def run(inputs: Sequence[str], output: str, config: ExactDuplicatesConfig, optio
     require_inputs("exact_duplicates", inputs, "documents")
 
     def find(shards: Any, source: Directory, names: list[str]) -> Any:
-        rows = shards | "hash" >> beam.ParDo(HashDocuments(source, names, config.segments))
+        rows = shards | "hash" >> beam.ParDo(HashUnits(source, names, config))
+        if config.level == "repository":
+            files = rows | "group by repository" >> beam.GroupByKey()
+            rows = files | "hash repositories" >> beam.FlatMap(hash_repositories, config.segments)
         return rows | "group by hash" >> beam.GroupByKey() | "stars" >> beam.Map(stars_of_segment)
 
     return deduplicate("exact_duplicates", __name__, find, 100.0, inputs[0], output, config, options)

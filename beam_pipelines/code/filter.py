@@ -1,6 +1,6 @@
 """Drops documents whose signals are out of bounds.
 
-Reads documents and, aligned with them, their signals; the thresholds are data (rules.py), OpenCoder's by default.
+Reads documents and, aligned with them, their signals; the thresholds are data (rules.py).
 A document is dropped when any rule of its table fires (paper section 2.1.3): the drop's reason is the first rule's
 signal, its detail names all that fired with their values. The stage counts for each rule its hits, and the hits where
 it's the only one: the loop by which OpenCoder's authors tuned their thresholds looks at those (paper, appendix).
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.code.rules import Rule, load_profile, table_of
+from beam_pipelines.code.rules import Rule, load_profile, required_definitions, table_of
 from beam_pipelines.code.sample import uniform
 from beam_pipelines.code.signals import SIGNALS
 from beam_pipelines.manifest import Manifest
@@ -34,7 +34,7 @@ class FilterConfig:
         seed: of the rules that spare a share of their hits.
     """
 
-    profile: str = "opencoder"
+    profile: str = "fixed"
     seed: int = 0
 
 
@@ -56,7 +56,9 @@ class Filter:
         if not documents.column("id").equals(signals.column("id")):
             raise UserError("filter: the signals were measured on other documents; run the stage signals again")
         kinds, languages = documents.column("kind").to_pylist(), documents.column("language").to_pylist()
-        tables = np.array([table_of(*row, self.plan.rules) for row in zip(kinds, languages, strict=True)], object)
+        natural = signals.column("natural_language").to_pylist()
+        rows_of = zip(kinds, languages, natural, strict=True)
+        tables = np.array([table_of(kind, own, self.plan.rules, prose or "") for kind, own, prose in rows_of], object)
         fired: list[list[str]] = [[] for _ in range(documents.num_rows)]
         reasons = [""] * documents.num_rows
         for table in np.unique(tables):
@@ -93,9 +95,18 @@ def run(inputs: Sequence[str], output: str, config: FilterConfig, options: BeamO
     """Filters `inputs` = (documents, their signals).
 
     Raises:
-        UserError: a directory is missing or isn't finished, or the profile is wrong.
+        UserError: a directory is missing or isn't finished, the profile is wrong, or the signals were measured by other
+            definitions than those that it was made for.
     """
     require_inputs("filter", inputs, "documents", "signals")
+    needed, measured = required_definitions(config.profile), Manifest.read(inputs[1]).config.get("definitions", "older")
+    if measured != needed:
+        raise UserError(
+            f"profile {config.profile} is made for the {needed} definitions, but the signals in {inputs[1]} are the "
+            f"{measured} ones; run python -m beam_pipelines.code.signals "
+            f"--gin.SignalsConfig.definitions=\"'{needed}'\" --input={inputs[0]} "
+            f"--output=ANOTHER_DIR, or choose another profile (--gin.FilterConfig.profile)"
+        )
     plan = FilterRules(config, load_profile(config.profile, set(SIGNALS)))
     return map_stage("filter", Filter(plan), inputs, output, plan, options, input_tables=("documents", "signals"))
 

@@ -1,4 +1,4 @@
-"""Finds e-mail addresses, IP addresses, keys and passwords in program text.
+"""Finds e-mail addresses, IP addresses, keys, passwords and names of people in program text.
 
 OpenCoder replaces them by placeholders but published no pattern (paper section 2.1.3, transformation); these are our
 own, made for precision on code: a version number isn't an address, a function call isn't a password. Addresses that
@@ -17,7 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-KINDS = ("email", "ip_address", "key", "password")
+from beam_pipelines.code.names import find_names
+
+KINDS = ("email", "ip_address", "key", "password", "name")
 
 
 class Finding(NamedTuple):
@@ -34,6 +36,7 @@ def find(text: str, language: str) -> list[Finding]:
     if len(lower) != len(text):  # a few capitals become two characters; positions must agree
         lower = "".join(low if len(low := character.lower()) == 1 else character for character in text)
     found = [*_keys(text), *_assigned(text, lower, language), *_url_passwords(text), *_emails(text), *_ips(text, lower)]
+    found += [Finding(start, stop, "name") for start, stop in find_names(text, lower, language)]
     kept: list[Finding] = []
     for finding in sorted(found, key=lambda finding: (finding.start, -finding.stop)):
         if not kept or finding.start >= kept[-1].stop:
@@ -70,10 +73,29 @@ def _keys(text: str) -> Iterator[Finding]:
 
 # After the name: the rest of it, a closing quote or bracket, a type annotation, `=`, `:` or `=>`; then a quoted value.
 _QUOTED = re.compile(
-    r"""[\])"' \t]{0,4}(?::\s?str\s?)?[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}[rbuf]?(["'])([^"'\n]{4,200})\1(?![%\w])"""
+    r"""(?:_base|_value)?[\])"' \t]{0,4}(?::\s?str\s?)?[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}"""
+    r"""[rbuf]?(["'])([^"'\n]{4,200})\1(?![%\w])"""
 )
 _BARE = re.compile(r"""[ \t]{0,8}[:=][ \t]{0,8}([^\s"'#$<>{}()\[\];,]{6,200})[ \t]*(?=$|#|;)""", re.MULTILINE)
+_BARE_HEX = re.compile(r"""[ \t]{0,8}[:=][ \t]{0,8}([0-9a-f]{32,128})[ \t]*$""", re.MULTILINE)
 _BEARER = re.compile(r"(?: |\s{1,2}token )([A-Za-z0-9_.~+/-]{20,400}=*)")
+# Other places of a value: what must stand before the name, and what after it.
+_FORMS = tuple(
+    (re.compile(before, re.IGNORECASE | re.MULTILINE), re.compile(after, re.MULTILINE))
+    for before, after in [
+        # define('DB_PASSWORD', '…') · setPassword("…") · #define PASSWORD "…"
+        (r"(?:define|put\w*|set\w*|add\w*)\([ ]?[\"'][\w.]*$", r"[\"'],[ ]?[\"']([^\"'\n]{4,200})[\"']"),
+        (r"set_?$", r"\([\"']([^\"'\n]{4,200})[\"']\)"),
+        (r"#[ \t]*define[ \t]+\w*$", r"[ \t]+\"([^\"\n]{4,200})\"$"),
+        # "Server=db;Password=…;" · --password=… · ENV PASSWORD … · <password>…</password> · key="password" value="…"
+        (r"[;\"'][ ]?$", r"=([^;\"'{}\s]{4,200});"),
+        (r"--(?:\w+-)?$", r"=([^\s\"'$<>{}()]{4,200})(?=\s|$)"),
+        (r"^ENV[ ]\w*$", r"[ ]([^\s\"'$<>{}()]{4,200})$"),
+        (r"<(?:\w+:)?\w*$", r">([^<>\s]{4,200})</"),
+        (r"(?:name|key)=[\"'][\w.-]*$", r"[\"'][ ]value=[\"']([^\"'\n]{4,200})[\"']"),
+        (r"authorization[\"']?[:,][ ][\"']?$", r"[ ]([A-Za-z0-9_.~+/-]{20,400})"),
+    ]
+)
 
 
 @cache
@@ -88,19 +110,35 @@ def _assigned(text: str, lower: str, language: str) -> Iterator[Finding]:
         start = lower.find(name)
         while start >= 0:
             stop = start + len(name)
-            match = _QUOTED.match(text, stop)
-            group = 2
-            if match is None and bare:
-                match, group = _BARE.match(text, stop), 1
-            if match is None and name == "bearer":
-                match, group = _BEARER.match(text, stop), 1
-            if match and (_is_password(match[group]) if kind == "password" else _looks_random(match[group])):
-                yield Finding(*match.span(group), kind)
+            value = None if "public" in lower[max(0, start - 12) : start] else _value(text, start, stop, name, bare)
+            if value and (
+                _is_password(text[slice(*value)]) if kind == "password" else _looks_random(text[slice(*value)])
+            ):
+                yield Finding(*value, kind)
             start = lower.find(name, stop)
+
+
+def _value(text: str, start: int, stop: int, name: str, bare: bool) -> tuple[int, int] | None:
+    """Where the value of the name text[start:stop] stands."""
+    if match := _QUOTED.match(text, stop):
+        return match.span(2)
+    if match := (_BARE if bare else _BARE_HEX).match(text, stop):
+        return match.span(1)
+    if name == "bearer" and (match := _BEARER.match(text, stop)):
+        return match.span(1)
+    for before, after in _FORMS:
+        if (match := after.match(text, stop)) and before.search(text[max(0, start - 40) : start]):
+            return match.span(1)
+    return None
+
+
+_DOTTED = re.compile(r"[a-z]+(?:\.[A-Za-z]+){2,}")
 
 
 def _is_password(value: str) -> bool:
     if value.lower() in _lists()["placeholders"]["words"] or len(set(value)) < 3:
+        return False
+    if "password" in value.lower() or _DOTTED.fullmatch(value):  # "userPassword", "java.naming.security.credentials"
         return False
     # Prose, templates, paths, expressions and translations are no passwords.
     return not re.search(
@@ -110,7 +148,7 @@ def _is_password(value: str) -> bool:
 
 def _looks_random(value: str, digits: int = 2) -> bool:
     """Whether a value can be a key: long, letters and digits mixed, no words or template in it."""
-    if len(value) < 16 or re.search(r"[\s<>{}()$%]|^https?:|^(?:\.{0,2}/)", value):
+    if len(value) < 16 or re.search(r"[\s<>{}()]|^[$%]|%[sd]|^https?:|^(?:\.{0,2}/)", value):
         return False
     if sum(map(str.isdigit, value)) < digits or sum(map(str.isalpha, value)) < 2 or len(set(value)) < 8:
         return False
@@ -118,7 +156,7 @@ def _looks_random(value: str, digits: int = 2) -> bool:
     return not ("example" in low or "xxxx" in low or "1234567890" in low or "your" in low or "abcdefgh" in low)
 
 
-_URL_PASSWORD = re.compile(r"://[^\s/:@\"'<>{}$%]{1,64}:([^\s/:@\"'<>{}$%()]{3,100})@[\w\[]")
+_URL_PASSWORD = re.compile(r"://[^\s/:@\"'<>{}$%]{0,64}:([^\s/:@\"'<>{}$%()]{3,100})@[\w\[]")
 
 
 def _url_passwords(text: str) -> Iterator[Finding]:
@@ -129,6 +167,7 @@ def _url_passwords(text: str) -> Iterator[Finding]:
 
 
 _DOMAIN = re.compile(r"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,5}([A-Za-z]{2,10}))(?![\w(\[@-]|\.\w)")
+_CREDENTIALS = re.compile(r"://[^\s/]{0,64}:\Z")  # of a URL: what follows is a password
 _LOCAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-")
 
 
@@ -152,6 +191,8 @@ def _emails(text: str) -> Iterator[Finding]:
         # Part of a URL's path or of a longer word, such as an npm package or a decorator's argument.
         if start and text[start - 1] in "/@$":
             continue
+        if start and text[start - 1] == ":" and _CREDENTIALS.search(text, max(0, start - 80), start):
+            continue
         yield Finding(start, match.end(), "email")
 
 
@@ -163,7 +204,11 @@ def _top_level_domains() -> frozenset[str]:
 _IPV4 = re.compile(
     r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?![\w.]|-\w)|[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}(?=\.(?!\w))"
 )
-_VERSION = re.compile(r"(?:version|release|ver|rev|build|sections?|\bv|[=<>~^]=)\s*[\"':=]*\s*[\"'v(]*$")
+# What makes the four numbers behind it a version, a section of a text or an object identifier.
+_VERSION = re.compile(
+    r"(?:version|release|\bver|\brev|build|\bsections?|\boid|\bimage: ?[\w/.-]{1,24}|\bv|[=<>~^]=|[a-z]/)"
+    r"[>\s]*[\"':=]*\s*[\"'v(]*$"
+)
 _COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
 _IPV6 = frozenset("0123456789abcdefABCDEF:")
 
@@ -191,6 +236,14 @@ def _ips(text: str, lower: str) -> Iterator[Finding]:
             yield Finding(start, stop, "ip_address")
 
 
+_GIVEN_OUT = ipaddress.ip_network("2000::/3")
+
+
+@cache
+def _special_networks() -> list[ipaddress.IPv4Network]:
+    return [ipaddress.IPv4Network(network) for network in _lists()["special_networks"]]
+
+
 def _is_somebodys(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
@@ -198,5 +251,9 @@ def _is_somebodys(address: str) -> bool:
         return False
     if not parsed.is_global or parsed.is_multicast or address in _lists()["public_resolvers"]:
         return False
-    # 2.7.0.40 is a version or a section far oftener than an address.
-    return parsed.version == 6 or re.match(r"\d\.\d\.\d\.", address) is None
+    if parsed.version == 6:  # of IPv6 only this block is given out; `::ffff:d` and the like explain its notation
+        return parsed in _GIVEN_OUT and any(parsed.packed[8:])  # without a host part it is a network
+    # A last 0 or 255 names a network or all of it. 2.7.0.40 and 14.6.1.1 are versions or sections far oftener.
+    if parsed.packed[-1] in (0, 255) or any(parsed in network for network in _special_networks()):
+        return False
+    return re.match(r"\d\.\d\.\d\.", address) is None and max(parsed.packed) >= 32

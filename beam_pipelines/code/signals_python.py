@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Callable
 
+from beam_pipelines.code.signals_general import Signal
 from beam_pipelines.code.view import View
 
 _PASS = re.compile(r"(?:^|[:;]\s*)pass\s*(?:$|[;#])")
@@ -101,3 +102,18 @@ def _is_import(line: str) -> bool:
 
 def _share(view: View, belongs: Callable[[str], bool]) -> float | None:
     return sum(map(belongs, view.code_lines)) / len(view.code_lines) if view.code_lines else None
+
+
+PYTHON: dict[str, Signal] = {
+    f"qsc_codepython_{signal.__name__}": signal
+    for signal in (
+        cate_ast,
+        cate_var_zero,
+        frac_lines_func_ratio,
+        frac_lines_simplefunc,
+        frac_lines_pass,
+        frac_lines_import,
+        frac_lines_print,
+        score_lines_no_logic,
+    )
+}

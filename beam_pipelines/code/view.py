@@ -16,11 +16,16 @@ from functools import cached_property
 import numpy as np
 
 from beam_pipelines.code.comments import Span, scan
+from beam_pipelines.code.syntax import Syntax, parse
 
 # For ASCII text: lower case, and a blank for whatever is neither letter nor digit.
 _ASCII_WORDS = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _TRIPLE = ('"""', "'''")
 _WORD = re.compile(r"[^\W_]+")
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff"
+_HAN_WORD = re.compile(rf"[{_HAN}]{{1,2}}|[^\W_{_HAN}]+")
+_KANA = re.compile("[\u3040-\u30ff]")
+_HAN_CHARACTER = re.compile(f"[{_HAN}]")
 
 # Where a node of Python's syntax tree keeps statements.
 _BLOCKS: dict[type[ast.AST], tuple[str, ...]] = {
@@ -50,13 +55,20 @@ class View:
         language: linguist's name.
         kind: code | data | text.
         size: bytes of the text in UTF-8.
+        path: inside its repository.
     """
 
-    def __init__(self, text: str, language: str, kind: str, size: int) -> None:
+    def __init__(self, text: str, language: str, kind: str, size: int, path: str = "") -> None:
         self.text = text
         self.language = language
         self.kind = kind
         self.size = size
+        self.path = path
+
+    @cached_property
+    def syntax(self) -> Syntax:
+        """The syntax tree, for the languages that have a grammar (syntax.GRAMMARS)."""
+        return parse(self.text, self.language)
 
     @cached_property
     def lines(self) -> list[str]:
@@ -80,11 +92,35 @@ class View:
         return sum(count for character, count in self.histogram.items() if not character.isspace())
 
     @cached_property
+    def natural_language(self) -> str:
+        """Chinese ("zh") where Han characters are a fifth of the visible ones and kana few; else, and for code, "en".
+
+        The reference asks a fastText model that isn't published; its tables know only these two.
+        """
+        if self.kind not in ("text", "web") or self.text.isascii():
+            return "en"
+        han = self._count(_HAN_CHARACTER)
+        return "zh" if 5 * han >= max(1, self.visible) and 10 * self._count(_KANA) <= han else "en"
+
+    def _count(self, characters: re.Pattern[str]) -> int:
+        return sum(count for character, count in self.histogram.items() if characters.match(character))
+
+    @cached_property
     def words(self) -> list[str]:
-        """Runs of letters and digits, lower-cased and NFKC-normalised."""
+        """Runs of letters and digits, lower-cased and NFKC-normalised.
+
+        Chinese isn't segmented by a dictionary: its characters are taken in pairs, anew in each run of them, which is
+        near to the length of its words, so that thresholds on words and their lengths keep their meaning.
+        """
         if self.text.isascii():
             return self.text.translate(_ASCII_WORDS).split()
-        return _WORD.findall(unicodedata.normalize("NFKC", self.text).lower())
+        word = _HAN_WORD if self.natural_language == "zh" else _WORD
+        return word.findall(unicodedata.normalize("NFKC", self.text).lower())
+
+    @cached_property
+    def raw_words(self) -> list[str]:
+        """The words as written, in whatever case, with the signs on them: what white space separates."""
+        return self.text.split()
 
     @cached_property
     def word_lengths(self) -> np.ndarray:
@@ -99,14 +135,19 @@ class View:
     def grams(self) -> "Grams":
         return Grams(self.words, self.word_lengths, self.word_counts)
 
+    @property
+    def lexed(self) -> str:
+        """The text that `spans` are places in."""
+        return self.text
+
     @cached_property
     def spans(self) -> list[Span]:
-        return list(scan(self.text, self.language))
+        return list(scan(self.lexed, self.language))
 
     @cached_property
     def comments(self) -> str:
         """Comments and docstrings, one after the other."""
-        return "\n".join(self.text[span.start : span.stop] for span in self.spans if span.kind != "string")
+        return "\n".join(self.lexed[span.start : span.stop] for span in self.spans if span.kind != "string")
 
     @cached_property
     def code(self) -> str:
@@ -114,9 +155,9 @@ class View:
         pieces, last = [], 0
         for span in self.spans:
             if span.kind != "string":
-                pieces.append(self.text[last : span.start])
+                pieces.append(self.lexed[last : span.start])
                 last = span.stop
-        return "".join([*pieces, self.text[last:]])
+        return "".join([*pieces, self.lexed[last:]])
 
     @cached_property
     def code_lines(self) -> list[str]:
@@ -126,8 +167,16 @@ class View:
     @cached_property
     def strings(self) -> list[str]:
         """What stands in the string literals of the code; docstrings are comments."""
-        literals = (self.text[span.start : span.stop] for span in self.spans if span.kind == "string")
+        literals = (self.lexed[span.start : span.stop] for span in self.spans if span.kind == "string")
         return [literal[3:-3] if literal[:3] in _TRIPLE else literal[1:-1] for literal in literals]
+
+    @cached_property
+    def tree(self) -> ast.Module | None:
+        """The syntax tree of a Python document; None where this interpreter cannot parse it."""
+        try:
+            return ast.parse(self.text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
 
     @cached_property
     def statements(self) -> list[ast.stmt] | None:
@@ -135,10 +184,9 @@ class View:
 
         Expressions aren't visited: they are most of a tree and hold no statement.
         """
-        try:
-            nodes: list[ast.AST] = [ast.parse(self.text)]
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        if self.tree is None:
             return None
+        nodes: list[ast.AST] = [self.tree]
         for node in nodes:  # grows while it's read
             for field in _BLOCKS.get(type(node), ()):
                 nodes += getattr(node, field)

@@ -19,7 +19,7 @@ from beam_pipelines.code.duplicates import losers_by_shard
 from beam_pipelines.code.exact_duplicates import ExactDuplicatesConfig, stars_of_segment
 from beam_pipelines.code.minhash import band_hashes, shingles, signatures
 from beam_pipelines.code.near_duplicates import NearDuplicatesConfig
-from beam_pipelines.columnar import NODE, pack
+from beam_pipelines.columnar import pack
 from beam_pipelines.documents import document_id, empty
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
@@ -71,7 +71,7 @@ def expected_exact(rows: Sequence[Row]) -> dict[str, str]:
 
 def expected_near(rows: Sequence[Row]) -> dict[str, str]:
     hashes, offsets = shingles([row["text"].encode() for row in rows], NEAR.shingle)
-    bands = band_hashes(signatures(hashes, offsets, NEAR.bands * NEAR.rows), NEAR.bands)
+    bands = band_hashes(signatures(hashes, offsets, NEAR.bands, NEAR.rows), NEAR.bands)
     some = np.diff(offsets) > 0
     return kept_by(rows, lambda one, other: bool(some[one] and some[other] and (bands[one] == bands[other]).any()))
 
@@ -163,8 +163,8 @@ def test_a_segment_keeps_the_most_stars_then_the_latest_commit_then_the_smallest
     parts = [pack(part) for part in np.array_split(table[::-1], pieces)]
     found: dict[str, str] = {}
     for _, packed in losers_by_shard(stars_of_segment((0, parts))):
-        losers = np.frombuffer(packed, "<u8").reshape(-1, NODE)
-        found |= {rows[int(row)]["id"]: f"{int(high):016x}{int(low):016x}" for row, _, high, low in losers}
+        losers = np.frombuffer(packed, "<u8").reshape(-1, 5)
+        found |= {rows[int(row)]["id"]: f"{int(high):016x}{int(low):016x}" for row, _, high, low, _ in losers}
     assert found == kept_by(rows, lambda one, other: rows[one]["key"] == rows[other]["key"])
 
 
@@ -190,6 +190,12 @@ def test_bad_configurations_and_inputs() -> None:
         ExactDuplicatesConfig(segments=3)
     with pytest.raises(ValueError, match="segments must be a power of two: got 6"):
         NearDuplicatesConfig(segments=6)
+    with pytest.raises(ValueError, match="level must be one of file, repository, chunk: got 'line'"):
+        NearDuplicatesConfig(level="line")
+    with pytest.raises(ValueError, match="rule must be one of components, bucket_winner: got 'any'"):
+        NearDuplicatesConfig(rule="any")
+    with pytest.raises(ValueError, match="abort_share must be above 0 and at most 1: got 0"):
+        ExactDuplicatesConfig(abort_share=0)
     with pytest.raises(ValueError, match="bands must be at least 1: got 0"):
         NearDuplicatesConfig(bands=0)
     for stage, config in ((exact_duplicates, EXACT), (near_duplicates, NEAR)):

@@ -16,7 +16,7 @@ from beam_pipelines.runner import BeamOptions
 from beam_pipelines.stage import Result
 from opencoder_jax.recipe import UserError
 
-TABLES = load_profile("opencoder", set(SIGNALS))
+TABLES = load_profile("reference", set(SIGNALS))
 PLAN = FilterRules(FilterConfig(), TABLES)
 
 
@@ -49,7 +49,18 @@ def test_the_published_values_of_the_tables_that_differ() -> None:
     assert rule("html", "qsc_code_frac_chars_dupe_10grams").above == 0.6
     assert rule("text", "qsc_doc_num_lines").below == 10
     counts = {name: len(rules) for name, rules in TABLES.items()}
-    assert counts == {"others": 31, "data": 28, "shell": 28, "sql": 31, "python": 39, "go": 30, "html": 25, "text": 25}
+    published = {
+        "text": 26,
+        "text_zh": 26,
+        "others": 31,
+        "data": 28,
+        "shell": 28,
+        "sql": 31,
+        "python": 39,
+        "go": 30,
+        "html": 25,
+    }
+    assert counts | published == counts
 
 
 @pytest.mark.parametrize(
@@ -66,7 +77,7 @@ def test_the_published_values_of_the_tables_that_differ() -> None:
 )
 def test_a_document_is_judged_by_its_language_or_kind(kind: str, language: str, table: str) -> None:
     assert table_of(kind, language, TABLES) == table
-    assert TABLES.keys() - {"others", "data", "text"} <= set(LANGUAGE_TABLES.values())
+    assert TABLES.keys() - {"others", "data", "text", "text_zh"} <= set(LANGUAGE_TABLES.values())
 
 
 def batch(count: int, language: str = "C", kind: str = "code") -> pa.RecordBatch:
@@ -175,5 +186,5 @@ def test_a_mistake_in_a_table_names_the_file(tmp_path: Path, content: str, messa
 
 
 def test_a_missing_profile_names_those_that_exist() -> None:
-    with pytest.raises(UserError, match=r"profile strict: no .*others\.toml; known profiles: opencoder"):
+    with pytest.raises(UserError, match=r"profile strict: no .*others\.toml; known profiles: fixed, reference"):
         load_profile("strict", set(SIGNALS))

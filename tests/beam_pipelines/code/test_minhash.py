@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.code import minhash
-from beam_pipelines.code.minhash import band_hashes, document_bands, shingles, signatures
+from beam_pipelines.code.minhash import band_hashes, document_bands, grams, shingles, signatures
 
 WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
 
@@ -24,7 +24,7 @@ TEXTS = st.lists(
 ).map(lambda texts: [text.encode() for text in texts])
 
 
-def grams(text: bytes, size: int) -> set[tuple[bytes, ...]]:
+def word_grams(text: bytes, size: int) -> set[tuple[bytes, ...]]:
     words = WORD.findall(text)
     return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}
 
@@ -33,7 +33,7 @@ def grams(text: bytes, size: int) -> set[tuple[bytes, ...]]:
 def test_shingles_are_the_sets_of_word_grams(texts: list[bytes], size: int) -> None:
     hashes, offsets = shingles(texts, size)
     found = [hashes[start:stop].tolist() for start, stop in pairwise(offsets)]
-    expected = [grams(text, size) for text in texts]
+    expected = [word_grams(text, size) for text in texts]
 
     # A gram's hash is that of a document that is this gram alone: wherever it stands, whatever surrounds it.
     every = sorted(set().union(*expected))
@@ -42,6 +42,54 @@ def test_shingles_are_the_sets_of_word_grams(texts: list[bytes], size: int) -> N
     hash_of = dict(zip(every, alone.tolist(), strict=True))
     assert len(set(hash_of.values())) == len(every)
     assert found == [sorted(hash_of[gram] for gram in document) for document in expected]
+
+
+@given(TEXTS, st.integers(1, 5))
+def test_repeated_grams_in_any_order_have_the_signature_of_their_set(texts: list[bytes], size: int) -> None:
+    hashes, offsets = grams(texts, size)
+    assert np.diff(offsets).tolist() == [max(0, len(WORD.findall(text)) - size + 1) for text in texts]
+    assert (signatures(hashes, offsets, 4, 6) == signatures(*shingles(texts, size), 4, 6)).all()
+
+
+def test_pieces_of_the_cache_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a document is larger than a piece and its tables of powers."""
+    texts = [b" ".join(b"w%d" % (number * 7 + word) for word in range(number)) for number in range(40)]
+    whole = grams(texts, 5)
+    monkeypatch.setattr(minhash, "_PIECE", 100)
+    monkeypatch.setattr(minhash, "_POWERS", minhash._POWERS[:50])
+    assert all((one == other).all() for one, other in zip(grams(texts, 5), whole, strict=True))
+
+
+@given(TEXTS)
+def test_the_signature_of_a_union_is_the_smaller_of_two_row_by_row(texts: list[bytes]) -> None:
+    """What repositories are signed by."""
+    hashes, offsets = grams(texts, 1)
+    some = np.flatnonzero(np.diff(offsets))
+    if len(some):
+        apart = signatures(hashes, np.append(offsets[some], offsets[-1]), 3, 5)
+        whole = signatures(hashes, np.array([0, len(hashes)]), 3, 5)
+        assert (apart.min(axis=0) == whole[0]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("members", "changed"), [(200, 2), (1000, 5), (1000, 15), (5000, 25), (5000, 75)])
+def test_bands_agree_as_often_as_independent_rows_would(members: int, changed: int) -> None:
+    """Fresh random sets of exact similarity J: a band agrees with probability J^128, any with 1-(1-J^128)^16."""
+    pairs, chance = 5000, np.random.default_rng(members + changed)
+    agreeing, any_agrees = 0, 0
+    for _ in range(pairs // 100):
+        one = chance.integers(0, 2**64, (100, members), np.uint64)
+        other = one.copy()
+        other[:, :changed] = chance.integers(0, 2**64, (100, changed), np.uint64)
+        hashes = np.stack([one, other], axis=1).reshape(-1)
+        bands = document_bands(hashes, np.arange(0, len(hashes) + 1, members), 16, 128)
+        equal = bands[0::2] == bands[1::2]
+        agreeing += equal.sum()
+        any_agrees += equal.any(axis=1).sum()
+    band = ((members - changed) / (members + changed)) ** 128
+    candidate = 1 - (1 - band) ** 16
+    assert abs(agreeing / pairs / 16 - band) < 4 * np.sqrt(band * (1 - band) / pairs / 16)
+    assert abs(any_agrees / pairs - candidate) < 4 * np.sqrt(candidate * (1 - candidate) / pairs)
 
 
 def test_documents_do_not_run_into_each_other() -> None:
@@ -67,13 +115,13 @@ def test_the_scheme_is_what_it_was() -> None:
     """
     hashes, offsets = shingles([b"def add(a, b): return a + b", "größe = 中 + 1 if x else 2".encode()], 5)
     assert np.bitwise_xor.reduce(hashes) == 14659863106530131168
-    assert np.bitwise_xor.reduce(document_bands(hashes, offsets, 16, 128), axis=None) == 15630293612933394536
+    assert np.bitwise_xor.reduce(document_bands(hashes, offsets, 16, 128), axis=None) == 3272639291471504290
 
 
 def test_bands_do_not_depend_on_how_documents_are_grouped(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [b" ".join(b"w%d" % (number * 7 + word) for word in range(number)) for number in range(12)]
     hashes, offsets = shingles(texts, 5)
-    whole = band_hashes(signatures(hashes, offsets, 12), 3)
+    whole = band_hashes(signatures(hashes, offsets, 3, 4), 3)
     for at_once in (1, 5, 12):
         monkeypatch.setattr(minhash, "_SIGNED_AT_ONCE", at_once)
         assert (document_bands(hashes, offsets, 3, 4) == whole).all()
@@ -104,7 +152,7 @@ def test_pairs_become_candidates_as_often_as_theory_says(replaced: int, jaccard:
 
     hashes, offsets = shingles(texts, 5)
     assert np.diff(offsets).tolist() == [1000] * len(texts)
-    rows = signatures(hashes, offsets, 2048)
+    rows = signatures(hashes, offsets, 16, 128)
     agreeing = (rows[0::2] == rows[1::2]).mean()
     # The rows of a pair aren't quite independent draws, pairs are: the error is at most that of one draw a pair.
     assert abs(agreeing - similarity) < 4 * np.sqrt(similarity * (1 - similarity) / pairs)

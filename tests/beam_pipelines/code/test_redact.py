@@ -1,140 +1,37 @@
 """Redaction on labelled cases of our own, of notices by language, and what must hold for any text."""
 
-import re
-
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redaction_cases import cases, scores, wrong_cases
 
-from beam_pipelines.code.personal import KINDS, Finding, find
+from beam_pipelines.code.personal import find
 from beam_pipelines.code.redact import Redact, RedactConfig, redact, remove_notice
 from beam_pipelines.documents import SCHEMA
 
-# «kind:secret» marks what must be found; "|" is taken out, so that no scanner takes this file for a leak.
-CASES = """
-author = "Jane <«email:jane.doe@acme.io»>"
-# Contact: «email:j_smith+lists@sub.domain.co.uk», or the list
-maintainer: «email:max@mustermann.de».
-send("«email:a@b.org»")
-mailto:«email:first.last@university.edu»?subject=x
-Signed-off-by: A B <«email:12345+ab@users.noreply.github.com»>
-HOST = "«ip_address:84.17.23.101»"
-ssh root@«ip_address:203.119.44.7»
-allow from «ip_address:91.198.174.192»;
-http://«ip_address:151.101.1.69»:8080/index
-listen [«ip_address:2a00:1450:4001:81b::200e»]:443
-AAAA «ip_address:2620:0:862:ed1a::1»
-aws_access_key_id = AK|IA«key:»
-key = "«key:AK|IAIOSFODNN7ABCDEFG»"
-url = "https://api/?t=«key:gh|p_16C7e42F292c6912E7710c838347Ae178B4a»"
-TOKEN = "«key:gl|pat-7x9Kd82hF0aLqW3zPy5T»"
-slack("«key:xo|xb-2734129034-8347120934-hG5kR92mQpWz81nB»")
-const stripe = '«key:sk_|live_4eC39HqLyjWDarjtT1zdp7dc»';
-openai.api_key = "«key:sk-|proj-9fK2mQ8rT5vX1zB4nC7p»"
-maps?key=«key:AI|zaSyD4k9fJ2mQ8rT5vX1zB4nC7pL0aW6yH3eR»
-Authorization: Bearer «key:eyJ|hbGciOiJIUzI1NiJ9.eyJ|zdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N»
-HF = "«key:hf|_QmZkTgYwLxRpNdVcBsJhFaKeWuXyTr92»"
-client_secret = "«key:8f4b2e91c7d05a36bd19e7f2»"
-API_KEY: "«key:9a7c3f51-b2d8-4e60-a1c9-7d5e3f2b8a46»"
-SECRET_KEY = '«key:k3j#9x!m2n8q@5w7z1c4v6b0»'
-"accessKey": "«key:wJ4kLmN8pQrS2tUvWx6yZaBc»",
-auth_token => '«key:d41d8cd98f00b204e9800998ecf8427e»'
-headers = {"Authorization": "Bearer «key:a8f5f167f44f4964e6c998dee827110c»"}
-password = "«password:hunter2»"
-db_password: '«password:Tr0ub4dor&3»'
-PASSWD="«password:s3cr3t!pw»"
-"pwd": "«password:qwerty12»",
-conn(user="root", password='«password:rootroot1»')
-mysql://admin:«password:p4ssw0rd»@db.host.internal/app
-self.password: str = "«password:letmein99»"
-$passphrase = "«password:correcthorse»";
-
-version = "1.2.3.4"
-__version__ = '10.20.30.40'
-requires = ["numpy==21.12.30.41"]
-section 18.12.30.1 of the standard
-HOST = "127.0.0.1"
-bind("0.0.0.0", 80)
-localhost:8080
-mask = 255.255.255.0
-net = ip_network("192.168.0.0/16")
-docs = "198.51.100.7"
-oid = "1.3.6.1.4.1.311.21"
-dns = 8.8.8.8
-a[::2], b[1::2], c[:n:2]
-time = "12:34:56"
-std::vector<int> v; dead::beef::cafe x;
-mac = "52:54:00:9d:67:aa"
-::1 loopback, fe80::1 link
-@decorator.method
-@pytest.mark.parametrize
-import lodash@4.17.21
-icon@2x.png
-user@example.com
-foo@bar.example.org
-git clone git@github.com:owner/repo.git
-y = x@self.weight
-z = a@b.to(device)
-password = get_password()
-password = os.environ["DB_PASSWORD"]
-password = input("Password: ")
-password = ""
-password = None
-"password": "string"
-password = "<your password>"
-password = "${DB_PASSWORD}"
-password = "%(password)s"
-label_password = "Enter your password"
-def login(user, password): pass
-if password == other.password: return
-token = tokenizer.next_token()
-token = "IDENTIFIER"
-API_KEY = "YOUR_API_KEY_HERE_1234"
-secret_key = "xxxxxxxxxxxxxxxxxxxxxxxx11"
-sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-uuid = "550e8400-e29b-41d4-a716-446655440000"
-commit 9fceb02d0ae598e95dc970b74767f19372d61af8
-tokens = ["begin", "end", "if", "then"]
-secret_name = "projects/p/secrets/s"
-scikit-learn_is_not_a_key_but_a_name
-"https://user@host/path"
-passwords_file = "/etc/passwd"
-"""
+# The least precision and recall of each kind. The held-out cases are few (7 addresses): one more mistake may pass.
+BOUNDS = {
+    "dev": {"email": 0.95, "ip_address": 0.95, "key": 0.95, "password": 0.95, "name": 0.95},
+    "test": {"email": 0.85, "ip_address": 0.70, "key": 0.95, "password": 0.70, "name": 0.95},
+}
 
 
-def labelled() -> list[tuple[str, list[Finding]]]:
-    cases = []
-    for line in CASES.replace("|", "").strip().splitlines():
-        text, findings = "", []
-        for piece in re.split(r"(«[^»]*»)", line):
-            if piece.startswith("«"):
-                kind, piece = piece[1:-1].split(":", 1)
-                if piece:
-                    findings.append(Finding(len(text), len(text) + len(piece), kind))
-            text += piece
-        cases.append((text, findings))
-    return cases
+@pytest.mark.parametrize("split", BOUNDS)
+def test_what_is_found_in_the_labelled_cases(split: str) -> None:
+    for kind, score in scores(split).items():
+        assert min(score.precision, score.recall) >= BOUNDS[split][kind], (kind, score, wrong_cases(split))
 
 
-def test_labelled_cases_are_found_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
-    cases = labelled()
-    assert len(cases) > 75
-    right = dict.fromkeys(KINDS, 0)
-    missed, wrong = [], []
-    for text, expected in cases:
-        found = find(text, "Python")
-        for finding in expected:
-            right[finding.kind] += finding in found
-        missed += [(text, finding) for finding in expected if finding not in found]
-        wrong += [(text, finding) for finding in found if finding not in expected]
-    hits = sum(right.values())
-    precision, recall = hits / (hits + len(wrong)), hits / (hits + len(missed))
-    with capsys.disabled():
-        print(f"\nredaction: {len(cases)} cases, precision {precision:.3f}, recall {recall:.3f}, found {right}")
-    assert precision >= 0.95, wrong
-    assert recall >= 0.95, missed
-    assert all(right.values())
+def test_the_labelled_cases_are_many_and_their_placeholders_stay() -> None:
+    every = cases()
+    assert len(every) >= 300
+    assert len({case.language for case in every}) > 25
+    assert sum(case.split == "test" for case in every) > len(every) / 3 - 1
+    assert sum(not case.expected for case in every) > 150  # hard negatives
+    for case in every:
+        once = redact(case.text, case.language, RedactConfig())[0]
+        assert redact(once, case.language, RedactConfig()) == (once, []), case
 
 
 def test_a_private_key_goes_whole() -> None:
@@ -177,6 +74,68 @@ APACHE = ["Copyright 2020 The Authors.", "", 'Licensed under the Apache License,
         ("Go", "// Copyright 2011 D\n\n//go:build linux\npackage a\n", "//go:build linux\npackage a\n"),
         ("Lua", "\n".join(f"-- {line}" for line in APACHE) + "\nreturn 1\n", "return 1\n"),
         ("C", "/* Copyright 2011 D */ int x;\n", " int x;\n"),
+        ("M4", "dnl Copyright (C) 2009 Acme\ndnl All rights reserved.\n\nAC_INIT\n", "AC_INIT\n"),
+        ("TeX", "% Copyright 2009 A\n% LPPL licence: x\n\\a\n", "\\a\n"),
+        ("Common Lisp", ";;; Copyright 2009 A\n;;; All rights reserved\n\n;;; Adds.\n(a)\n", ";;; Adds.\n(a)\n"),
+        (
+            "Emacs Lisp",
+            ";;; foo.el --- does foo -*- lexical-binding: t -*-\n\n;; Copyright (C) 2009 A\n\n(a)\n",
+            ";;; foo.el --- does foo -*- lexical-binding: t -*-\n\n(a)\n",
+        ),
+        ("Batchfile", "@echo off\nREM Copyright 2009 A\nREM All rights reserved\ndir\n", "@echo off\ndir\n"),
+        (
+            "Haskell",
+            "{-# LANGUAGE GADTs #-}\n{- Copyright 2009 A\n   BSD license -}\nmodule A where\n",
+            "{-# LANGUAGE GADTs #-}\nmodule A where\n",
+        ),
+        ("OCaml", "(***********)\n(*  Copyright 2009 A  *)\n(***********)\nlet x = 1\n", "let x = 1\n"),
+        ("OCaml", "(* Copyright 2009 A\n   All rights reserved *)\nlet x = 1\n", "let x = 1\n"),
+        ("Python", "\ufeff# Copyright 2009 A\nx = 1\n", "\ufeffx = 1\n"),
+        ("C", "/* Copyright 2009 A\r\n * All rights reserved */\r\n\r\nint x;\r\n", "int x;\r\n"),
+        ("JavaScript", "/*! Widget v1 | (c) 2010 A | MIT license */\nx()\n", "x()\n"),
+        ("HTML", "<!-- Copyright 2009 A -->\n<!DOCTYPE html>\n<p>\n", "<!DOCTYPE html>\n<p>\n"),
+        (
+            "HTML",
+            '<!DOCTYPE html PUBLIC\n "a">\n<!-- Copyright 2009 A -->\n<p>\n',
+            '<!DOCTYPE html PUBLIC\n "a">\n<p>\n',
+        ),
+        (
+            "XML",
+            '<?xml version="1.0"?>\n<!--\n  Copyright 2009 A\n\n  Licensed under B.\n-->\n<p/>\n',
+            '<?xml version="1.0"?>\n<p/>\n',
+        ),
+        ("C", "/******************\n * Copyright 2009 A *\n ******************/\nint x;\n", "int x;\n"),
+        ("C", "/*\n * foo.c - adds\n *\n * Copyright 2009 A\n */\nint x;\n", "/*\n * foo.c - adds\n *\n */\nint x;\n"),
+        ("C", "/* Copyright 2009 A\n *\n * This file adds.\n */\nint x;\n", "/*\n * This file adds.\n */\nint x;\n"),
+        ("Java", "/**\n * Copyright 2009 A\n */\n/**\n * Adds.\n */\nclass A {}\n", "/**\n * Adds.\n */\nclass A {}\n"),
+        (
+            "Java",
+            "/*\n * Copyright 2009 A\n *\n * Visit b.com if you need additional\n * information.\n */\npackage a;\n",
+            "package a;\n",
+        ),
+        ("Python", '"""Copyright 2009 A.\n\nLicensed under B.\n"""\nimport os\n', "import os\n"),
+        (
+            "Python",
+            '#!/usr/bin/python\n# -*- coding: utf-8 -*-\n# Copyright 2009 A\n\n"""Adds."""\n',
+            '#!/usr/bin/python\n# -*- coding: utf-8 -*-\n"""Adds."""\n',
+        ),
+        (
+            "Go",
+            "// Copyright 2009 A.\n// Its use is governed by a BSD-style\n// license.\n\n// Package a adds.\n",
+            "// Package a adds.\n",
+        ),
+        ("Fortran Free Form", "! Copyright 2009 A\nprogram a\n", "program a\n"),
+        ("COBOL", "      * Copyright 2009 A\n       IDENTIFICATION DIVISION.\n", "       IDENTIFICATION DIVISION.\n"),
+        ("Smarty", "{* Copyright 2009 A *}\n<p>\n", "<p>\n"),
+        ("Erlang", "%% Copyright 2009 A\n%% All rights reserved.\n-module(a).\n", "-module(a).\n"),
+        ("JavaScript", "'use strict';\n// Copyright 2009 A\nx()\n", "'use strict';\nx()\n"),
+        ("PHP", "<?php\n\n// Copyright 2009 A\n\nnamespace A;\n", "<?php\n\nnamespace A;\n"),
+        ("Shell", "#!/bin/sh\n#\n# Copyright 2009 A\n#\n# Usage: a b\necho\n", "#!/bin/sh\n# Usage: a b\necho\n"),
+        ("Shell", "# SPDX-License-Identifier: MIT\n#\n# Adds.\n#\n# Copyright 2009 A\n\nx\n", "# Adds.\n#\nx\n"),
+        ("Rust", "//! Adds.\n//!\n//! Copyright 2009 A\nfn a() {}\n", "//! Adds.\n//!\nfn a() {}\n"),
+        ("Pascal", "{ Copyright 2009 A }\nunit a;\n", "unit a;\n"),
+        ("VHDL", "--------\n-- Copyright 2009 A\n--------\nentity a\n", "entity a\n"),
+        ("Lua", "--[[ Copyright 2009 A ]]\nreturn 1\n", "return 1\n"),
     ],
 )
 def test_a_notice_at_the_head_is_removed(language: str, text: str, rest: str) -> None:
@@ -190,6 +149,10 @@ def test_a_notice_at_the_head_is_removed(language: str, text: str, rest: str) ->
         ("Python", '"""Copyright 2020 A. Uthor.\n\nA docstring stays."""\nimport os\n'),
         ("Python", "import os\n# Copyright 2020 A. Uthor\n"),
         ("C", "/**\n * @file a.c\n * Copyright 2020 A\n */\nint x;\n"),
+        ("Java", "/**\n * Adds.\n * @see License of A\n */\nclass A {}\n"),
+        ("Python", '"""Adds.\n\nCopyright 2020 A. Uthor\n"""\nimport os\n'),
+        ("C", "int x;\n/* Copyright 2020 A */\n"),
+        ("HTML", "<p><!-- Copyright 2020 A -->\n"),
         ("C", "int x; // Copyright 2020 A\n"),
         ("Python", 'x = "Copyright 2020 by A"\n'),
         ("Brainfuck", "Copyright 2020 A\n+++\n"),
@@ -215,10 +178,26 @@ LINES = [
     "a = max@mustermann.de 84.17.23.101 ::",
     '"""',
     "mysql://a:p4ssw0rd@h.example.com",
+    "# Author: Jane Doe, John Roe <john@roe-works.io>",
+    "# Authors:",
+    "#   Ann Poe",
+    "# by Jane Doe",
+    " * @author Jane Doe and Ann Poe",
+    "/** @author 张三",
+    "// Copyright (c) 2010 Jane Doe <jane@doe-works.io>",
+    "# TODO(Jane Doe): Created by Ann Poe on 1/2/2010",
+    "/****/",
+    " */",
+    "\ufeff",
+    "@echo off",
+    "'use strict';",
 ]
 
 
-@given(st.lists(st.sampled_from(LINES), max_size=12), st.sampled_from(["Python", "C", "Shell", "HTML", "Text"]))
+@given(
+    st.lists(st.sampled_from(LINES), max_size=12),
+    st.sampled_from(["Python", "C", "Shell", "HTML", "Text", "PHP", "JavaScript"]),
+)
 def test_redacting_twice_is_redacting_once(lines: list[str], language: str) -> None:
     text = "\n".join(lines)
     once = redact(text, language, RedactConfig())[0]
@@ -248,6 +227,12 @@ def test_without_notices_no_line_is_lost(text: str, language: str) -> None:
         "-----BEGIN PRIVATE KEY-----",
         "://a:b",
         "İ",
+        "# Author: A ",
+        "# by ",
+        "# Author: A B,",
+        "# A <a@b ",
+        "# (c) 2010 ",
+        "# todo(A B",
     ],
 )
 def test_finding_is_linear(unit: str) -> None:
