@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.parquet as pq
 
-from beam_pipelines.code.filter import FilterConfig
+from beam_pipelines.code.filter import FilterConfig, require_definitions
 from beam_pipelines.code.inspect_pages import Example, pages
 from beam_pipelines.code.inspect_survey import Survey, survey
 from beam_pipelines.code.rules import Rule, load_profile
@@ -67,9 +67,14 @@ def run(
         compare: another profile.
 
     Raises:
-        UserError: a directory is missing, isn't finished or holds something else, or a profile is wrong.
+        UserError: a directory is missing, isn't finished or holds something else, a profile is wrong, or the signals
+            were measured by other definitions than those that it was made for.
     """
     require_inputs("inspect", inputs, "documents", "signals")
+    input_shards(inputs[0])
+    input_shards(inputs[1], "signals")
+    for profile in filter(None, (filtering.profile, compare)):
+        require_definitions(profile, inputs[0], inputs[1])
     rules = load_profile(filtering.profile, set(SIGNALS))
     other = load_profile(compare, set(SIGNALS)) if compare is not None else None
     plan = Plan(config, filtering, rules, compare, other)

@@ -252,9 +252,9 @@ def judge(rules: Sequence[Rule], ids: Sequence[str], columns: pa.Table, seed: in
 def _signals(directory: str, name: str, used: list[str]) -> pa.Table:
     with Directory(directory).read(name) as stream:
         known = set(pq.read_schema(stream).names)
-    if missing := [signal for signal in used if signal not in known]:
+    if missing := [signal for signal in ("natural_language", *used) if signal not in known]:
         raise UserError(f"inspect: {directory} holds no {missing[0]}; run the stage signals again")
-    return read_shard_columns(Directory(directory), name, ["id", "errors", *used])
+    return read_shard_columns(Directory(directory), name, ["id", "errors", "natural_language", *used])
 
 
 def _by_table(
@@ -262,8 +262,9 @@ def _by_table(
 ) -> Iterator[tuple[str, Rows, pa.Table]]:
     """The documents of a shard by the table that judges them, with their signals."""
     tables = {name: list(rules) for name, rules in profile.items()}
-    pairs = zip(documents.column("kind").to_pylist(), documents.column("language").to_pylist(), strict=True)
-    names = np.array([table_of(*pair, tables) for pair in pairs], object)
+    columns = (documents.column("kind"), documents.column("language"), signals.column("natural_language"))
+    rows_of = zip(*(column.to_pylist() for column in columns), strict=True)
+    names = np.array([table_of(kind, own, tables, prose or "") for kind, own, prose in rows_of], object)
     places = addresses(shard, documents.num_rows)
     sizes = documents.column("bytes").to_numpy()
     ids = documents.column("id").to_pylist()

@@ -47,6 +47,8 @@ def sources() -> list[dict[str, Any]]:
 
 Chain = tuple[str, str]
 
+DEFAULT = FilterConfig().profile
+
 
 @pytest.fixture(scope="module")
 def chain(
@@ -79,14 +81,14 @@ def content(place: Path) -> dict[str, bytes]:
 def output(chain: Chain, lenient: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pages") / "out"
     inputs = [f"--input={directory}" for directory in chain]
-    flags = [f"--gin.FilterConfig.profile={lenient}", "--compare=opencoder", "--gin.InspectConfig.examples=4"]
+    flags = [f"--gin.FilterConfig.profile={lenient}", f"--compare={DEFAULT}", "--gin.InspectConfig.examples=4"]
     main([*inputs, f"--output={place}", *flags])
     return place
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_the_counts_are_those_of_the_filter_stage(chain: Chain, lenient: str, tmp_path: Path, own: bool) -> None:
-    config = FilterConfig(profile=lenient if own else "opencoder", seed=3)
+    config = FilterConfig(profile=lenient if own else DEFAULT, seed=3)
     oracle = filter_stage.run(list(chain), str(tmp_path / "filter"), config, BeamOptions())
     found = survey(*chain, load_profile(config.profile, set(SIGNALS)), None, config.seed, 3)
     counts: dict[str, int] = {}
@@ -108,7 +110,7 @@ def test_the_manifest_has_the_counters_too(chain: Chain, lenient: str, output: P
 
 
 def test_examples_are_on_the_side_that_they_claim(chain: Chain) -> None:
-    found = survey(*chain, load_profile("opencoder", set(SIGNALS)), None, 0, 5)
+    found = survey(*chain, load_profile(DEFAULT, set(SIGNALS)), None, 0, 5)
     table = next(table for table in found.tables if table.name == "go")
     rule = next(rule for rule in table.rules if rule.rule.signal == "qsc_code_num_lines")
     # The i-th document has i lines.
@@ -130,7 +132,7 @@ def test_a_spared_document_is_no_example_of_what_is_caught(chain: Chain, lenient
 
 def test_the_comparison_counts_who_changes_sides(chain: Chain, lenient: str, tmp_path: Path) -> None:
     kept = []
-    for name in ("opencoder", lenient):
+    for name in (DEFAULT, lenient):
         place = str(tmp_path / Path(name).name)
         filter_stage.run(list(chain), place, FilterConfig(profile=name), BeamOptions())
         kept.append(
@@ -140,7 +142,7 @@ def test_the_comparison_counts_who_changes_sides(chain: Chain, lenient: str, tmp
                 for identifier in read_shard_columns(Directory(place), shard, ["id"]).column("id").to_pylist()
             }
         )
-    profiles = [load_profile(name, set(SIGNALS)) for name in ("opencoder", lenient)]
+    profiles = [load_profile(name, set(SIGNALS)) for name in (DEFAULT, lenient)]
     comparison = survey(*chain, profiles[0], profiles[1], 0, 3).comparison
     assert comparison is not None
     assert comparison.documents == {"dropped": len(kept[0] - kept[1]), "kept": len(kept[1] - kept[0])}
@@ -149,7 +151,7 @@ def test_the_comparison_counts_who_changes_sides(chain: Chain, lenient: str, tmp
 
 
 def test_a_profile_compared_with_itself_changes_nothing(chain: Chain) -> None:
-    profile = load_profile("opencoder", set(SIGNALS))
+    profile = load_profile(DEFAULT, set(SIGNALS))
     comparison = survey(*chain, profile, profile, 0, 3).comparison
     assert comparison is not None
     assert not comparison.changes
@@ -176,7 +178,7 @@ def test_every_rule_has_its_page_and_every_link_leads_somewhere(output: Path) ->
 
 
 def test_two_runs_give_the_same_bytes(chain: Chain, lenient: str, output: Path, tmp_path: Path) -> None:
-    run(chain, str(tmp_path / "again"), FilterConfig(lenient), InspectConfig(examples=4), "opencoder")
+    run(chain, str(tmp_path / "again"), FilterConfig(lenient), InspectConfig(examples=4), DEFAULT)
     assert content(tmp_path / "again") == content(output)
 
 
@@ -219,10 +221,11 @@ def test_wrong_inputs_are_one_line(chain: Chain, tmp_path: Path) -> None:
         ([measured, documents], "holds no documents"),
         ([documents, documents], "holds no signals"),
         ([documents, f"--input={tmp_path}"], r"holds no stage\.json"),
+        ([documents, measured, "--compare=reference"], "made for the reference definitions"),
         ([documents, measured, "--compare=strict"], "profile strict"),
         ([documents, measured, "--gin.FilterConfig.profile=strict"], "profile strict"),
         ([documents, measured, "--gin.InspectConfig.examples=0"], "examples=0 must be at least 1"),
-        ([documents, measured, "--comapre=opencoder"], "did you mean --compare"),
+        ([documents, measured, "--comapre=fixed"], "did you mean --compare"),
     ]:
         with pytest.raises(UserError, match=message):
             inspect(*flags)
@@ -257,7 +260,7 @@ def test_the_nearest_do_not_depend_on_the_order_or_the_batches(rows: list[tuple[
 
 
 def test_the_sample_of_a_large_table_is_drawn_by_hash(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = load_profile("opencoder", set(SIGNALS))
+    profile = load_profile(DEFAULT, set(SIGNALS))
     whole = {table.name: table for table in survey(*chain, profile, None, 0, 3).tables}
     monkeypatch.setattr(inspect_survey, "SAMPLE", 7)
     for table in survey(*chain, profile, None, 0, 3).tables:
