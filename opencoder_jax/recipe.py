@@ -30,6 +30,7 @@ CONFIGURABLES = (
     "EvaluateConfig",
     "ExactDuplicatesConfig",
     "FilterConfig",
+    "InspectConfig",
     "InstructionsConfig",
     "MeshConfig",
     "ModelConfig",

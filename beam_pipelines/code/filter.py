@@ -99,16 +99,21 @@ def run(inputs: Sequence[str], output: str, config: FilterConfig, options: BeamO
             definitions than those that it was made for.
     """
     require_inputs("filter", inputs, "documents", "signals")
-    needed, measured = required_definitions(config.profile), Manifest.read(inputs[1]).config.get("definitions", "older")
-    if measured != needed:
-        raise UserError(
-            f"profile {config.profile} is made for the {needed} definitions, but the signals in {inputs[1]} are the "
-            f"{measured} ones; run python -m beam_pipelines.code.signals "
-            f"--gin.SignalsConfig.definitions=\"'{needed}'\" --input={inputs[0]} "
-            f"--output=ANOTHER_DIR, or choose another profile (--gin.FilterConfig.profile)"
-        )
+    require_definitions(config.profile, inputs[0], inputs[1])
     plan = FilterRules(config, load_profile(config.profile, set(SIGNALS)))
     return map_stage("filter", Filter(plan), inputs, output, plan, options, input_tables=("documents", "signals"))
+
+
+def require_definitions(profile: str, documents: str, signals: str) -> None:
+    """Raises UserError where signals were measured by other definitions than those that a profile was made for."""
+    needed, measured = required_definitions(profile), Manifest.read(signals).config.get("definitions", "older")
+    if measured != needed:
+        raise UserError(
+            f"profile {profile} is made for the {needed} definitions, but the signals in {signals} are the "
+            f"{measured} ones; run python -m beam_pipelines.code.signals "
+            f"--gin.SignalsConfig.definitions=\"'{needed}'\" --input={documents} "
+            f"--output=ANOTHER_DIR, or choose another profile (--gin.FilterConfig.profile)"
+        )
 
 
 if __name__ == "__main__":

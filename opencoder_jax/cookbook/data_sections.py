@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from beam_pipelines.manifest import Manifest
-from opencoder_jax.cookbook import plots
-from opencoder_jax.cookbook.page import (
+from beam_pipelines.page import (
     Content,
     Html,
     Section,
@@ -20,6 +19,7 @@ from opencoder_jax.cookbook.page import (
     section,
     table,
 )
+from opencoder_jax.cookbook import plots
 from opencoder_jax.cookbook.results import Cluster, DropReason, Training
 
 LANGUAGES = 15

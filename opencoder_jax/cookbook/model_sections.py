@@ -6,8 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
-from opencoder_jax.cookbook import plots
-from opencoder_jax.cookbook.page import (
+from beam_pipelines.page import (
     Content,
     Html,
     Section,
@@ -21,6 +20,7 @@ from opencoder_jax.cookbook.page import (
     section,
     table,
 )
+from opencoder_jax.cookbook import plots
 from opencoder_jax.cookbook.results import MODELS, Sample, Score, Training
 from opencoder_jax.cookbook.steps import Step
 from opencoder_jax.evaluation.score import Estimate

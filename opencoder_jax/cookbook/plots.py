@@ -4,8 +4,6 @@ Letters stay letters (`svg.fonttype: none`), so the pictures take the page's fon
 is no global figure, and no display is needed. A picture costs about 0.1 seconds, importing matplotlib about a second.
 """
 
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,38 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from opencoder_jax.cookbook.page import Html, compact, megabytes
-
-INK, MUTED, GRID = "#1d2733", "#66717f", "#e3e7ec"
-BLUE, PALE_BLUE, RED, PALE_RED = "#2b5c8a", "#b3c9de", "#b4533c", "#ecc9bf"
-# Tellable apart by the colour-blind (after Okabe and Ito), subdued to the page's tone.
-SERIES = (BLUE, "#d18f2e", "#4a9a7d", "#a4688f", "#7f8c99", "#8ab4d8")
-
-WIDTH = 10.4  # inches; the page scales a picture to its own width
-
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "opencoder",
-    "text.parse_math": False,  # a dollar sign is a dollar sign
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
+from beam_pipelines.page import Html, compact, megabytes
+from beam_pipelines.svg import BLUE, INK, MUTED, PALE_BLUE, PALE_RED, RED, SERIES, STYLE, WIDTH, svg
 
 
 class Curve(NamedTuple):
@@ -73,7 +41,7 @@ class Curve(NamedTuple):
 
 def funnel(stages: Sequence[str], documents: Sequence[tuple[int, int]], sizes: Sequence[tuple[int, int]]) -> Html:
     """Documents and bytes, (kept, lost) at each stage, from the first to the last."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.34 * len(stages)))
         left, right = figure.subplots(1, 2, sharey=True)
         for axes, pairs, title, label, unit in (
@@ -98,12 +66,12 @@ def funnel(stages: Sequence[str], documents: Sequence[tuple[int, int]], sizes: S
             _rows(axes, stages)
         left.invert_yaxis()
         _legend(figure, left)
-        return _svg(figure, "Documents and megabytes after each stage")
+        return svg(figure, "Documents and megabytes after each stage")
 
 
 def languages(names: Sequence[str], before: Sequence[int], after: Sequence[int]) -> Html:
     """Bytes of each language, collected and left; on a logarithmic axis, for one language outweighs the others."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(names)))
         axes = figure.subplots()
         rows = np.arange(len(names))
@@ -129,12 +97,12 @@ def languages(names: Sequence[str], before: Sequence[int], after: Sequence[int])
         _rows(axes, names)
         axes.invert_yaxis()
         _legend(figure, axes)
-        return _svg(figure, "Bytes of each language, collected and left at the end")
+        return svg(figure, "Bytes of each language, collected and left at the end")
 
 
 def mixture(tokens: Mapping[str, int], shares: Mapping[str, Mapping[str, float]]) -> Html:
     """Tokens of each record set, and the share that each has in what a training stage reads."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * max(len(tokens), len(shares))))
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
         colours = dict(zip(tokens, SERIES * len(tokens), strict=False))
@@ -160,12 +128,12 @@ def mixture(tokens: Mapping[str, int], shares: Mapping[str, Mapping[str, float]]
         right.set_xlim(0, 100)
         _rows(right, list(shares))
         right.invert_yaxis()
-        return _svg(figure, "Tokens of each record set and their shares in the training stages")
+        return svg(figure, "Tokens of each record set and their shares in the training stages")
 
 
 def training(curves: Sequence[Curve]) -> Html:
     """Loss, learning rate and speed of all stages over the tokens seen, one panel below the other."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH, 6.4))
         loss, rate, speed = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.3, 1.1))
         start = 0.0
@@ -199,13 +167,13 @@ def training(curves: Sequence[Curve]) -> Html:
             axes.grid(True, axis="both")
         figure.align_ylabels()
         _legend(figure, loss)
-        return _svg(figure, "Loss, learning rate and tokens per second over the three training stages")
+        return svg(figure, "Loss, learning rate and tokens per second over the three training stages")
 
 
 def outcomes(samples: Mapping[str, Mapping[str, int]]) -> Html:
     """How the programs of each model ended, as shares of its samples."""
     kinds = list(dict.fromkeys(kind for counts in samples.values() for kind in counts))
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(WIDTH, 1.1 + 0.45 * len(samples)))
         axes = figure.subplots()
         for row, counts in enumerate(samples.values()):
@@ -222,7 +190,7 @@ def outcomes(samples: Mapping[str, Mapping[str, int]]) -> Html:
         _rows(axes, list(samples))
         axes.invert_yaxis()
         _legend(figure, axes)
-        return _svg(figure, "How the programs of each model ended")
+        return svg(figure, "How the programs of each model ended")
 
 
 def _bytes(size: float) -> str:
@@ -240,15 +208,3 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), borderaxespad=0)
-
-
-def _svg(figure: Figure, description: str) -> Html:
-    """The figure as an element for an HTML page: without a size of its own, foreign addresses and idle ids."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    body = re.sub(r"<metadata>.*?</metadata>", "", stream.getvalue(), flags=re.DOTALL)
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)  # would hold for the whole page
-    body = re.sub(r'<g id="[^"]*">', "<g>", body)
-    view_box = re.search(r'viewBox="[^"]*"', body)
-    head = f'<svg role="img" aria-label="{description}" {view_box[0] if view_box else ""}>'
-    return Html(head + body[body.index(">", body.index("<svg")) + 1 :].strip())

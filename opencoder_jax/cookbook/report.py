@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from beam_pipelines.manifest import Manifest
+from beam_pipelines.page import Html, compact, element, markup, megabytes, page, percent
 from opencoder_jax.cookbook import data_sections, model_sections
 from opencoder_jax.cookbook.model_sections import interval, nats
-from opencoder_jax.cookbook.page import Html, compact, element, markup, megabytes, page, percent
 from opencoder_jax.cookbook.results import DERIVED, FUNNEL, MODELS, Results, Score, Training
 from opencoder_jax.cookbook.steps import Step
 

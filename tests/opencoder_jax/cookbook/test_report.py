@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.documents import DROP_SCHEMA, SCHEMA, document_id, shard_name, write_shard
+from beam_pipelines.page import Html, element, table
 from beam_pipelines.storage import Directory
-from opencoder_jax.cookbook.page import Html, element, table
 from opencoder_jax.cookbook.report import write_report
 from opencoder_jax.cookbook.results import DERIVED, FUNNEL, TRAININGS
 from opencoder_jax.cookbook.steps import CookbookConfig, Step, steps
