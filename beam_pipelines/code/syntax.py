@@ -26,15 +26,16 @@ GRAMMARS = {
     "JavaScript": "tree_sitter_javascript",
 }
 
-# What a file begins with tells what it is. Text that is no program can take tree-sitter seconds for so much.
-MAX_BYTES = 250_000
+# What a file begins with tells what it is. A query's time is quadratic in the children of a node, of which text that is
+# no program has one for each of its words: a second for so many bytes.
+MAX_BYTES = 100_000
 
 # More brackets than this, one in the other, are no program; tree-sitter would go through all of them at each step.
 MAX_DEPTH = 2_000
 
-# Steps as tree-sitter counts them: real code takes at most 23 for 1000 bytes.
-_STEPS = 1000
-_BYTES_A_STEP = 8
+# Steps as tree-sitter counts them: real code takes at most 23 for 1000 bytes, text with a hundred readings 100.
+_STEPS = 200
+_BYTES_A_STEP = 16
 
 _DEPTH = np.zeros(256, np.int8)
 _DEPTH[list(b"([{")] = 1
@@ -98,11 +99,12 @@ def parse(text: str, language: str) -> Syntax:
     if len(depth) and (depth - np.minimum.accumulate(depth)).max() > MAX_DEPTH:
         raise ValueError(f"brackets are nested over {MAX_DEPTH} deep: not parsed")
     steps = itertools.count()
-    budget = _STEPS + len(source) // _BYTES_A_STEP
+
+    def exhausted(place: int, _: bool) -> bool:
+        return next(steps) > _STEPS + place // _BYTES_A_STEP
+
     try:  # a parser of its own: workers are threads
-        tree = Parser(grammar).parse(
-            lambda start, _: source[start : start + 65536], progress_callback=lambda *_: next(steps) > budget
-        )
+        tree = Parser(grammar).parse(lambda start, _: source[start : start + 65536], progress_callback=exhausted)
     except ValueError:
         raise ValueError("parsing takes too many steps: not parsed") from None
     return Syntax(source, tree.root_node, QueryCursor(query).captures(tree.root_node), len(source) / max(1, len(whole)))

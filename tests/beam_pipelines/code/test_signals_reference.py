@@ -1,6 +1,7 @@
 """The released filter's definitions, by values counted by hand from its behaviour, beside ours."""
 
 import ast
+import contextlib
 import math
 import re
 
@@ -171,7 +172,8 @@ def test_one_long_line_takes_linear_time(unit: str) -> None:
         for definitions in DEFINITIONS.values():
             view = definitions.view(text, language, kind, len(text), "a.b")
             for signal in definitions.applicable(kind, language).values():
-                signal(view)
+                with contextlib.suppress(ValueError):  # no program: refused, so that the document is set aside
+                    signal(view)
 
 
 @pytest.mark.slow
