@@ -9,7 +9,8 @@ folder lies.
 The driver lists the folders; workers read the files and write the shards. Folders that hold no source (`.git`,
 `node_modules`) are counted and passed over; `__pycache__` and stage directories are passed over in silence, as Python
 and we ourselves fill them while we run. Every other file becomes a document or a drop: symbolic_link (never followed),
-unreadable, empty, too_large, excluded_language, unknown_language, binary, not_utf8. Files beyond the size that a corpus
+unreadable, empty, too_large, excluded_language, unknown_language, binary, not_utf8,
+broken_notebook (others become text, notebooks.py). Files beyond the size that a corpus
 may have are counted. A listing is compared by names, sizes and times of change: an unchanged folder isn't read again.
 """
 
@@ -40,6 +41,7 @@ from beam_pipelines.documents import (
 )
 from beam_pipelines.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies, tally_documents, tally_drops
 from beam_pipelines.runner import BeamOptions
+from beam_pipelines.sources import notebooks
 from beam_pipelines.sources.languages import HEAD_BYTES, UNKNOWN, Language, identify
 from beam_pipelines.stage import Stage, gather_reports, main, report_shard, run_shards
 from beam_pipelines.storage import Directory
@@ -233,6 +235,11 @@ def read_file(file: File, config: CollectConfig) -> tuple[str, Language, str, st
     text, encoding = decode(data, language.name)
     if text is None:
         return "", language, encoding, ""
+    if language.name == notebooks.LANGUAGE:
+        try:
+            text = notebooks.structured(text)
+        except notebooks.BrokenNotebook:
+            return "", language, "broken_notebook", ""
     return text, language, "" if text.strip() else "empty", encoding
 
 
