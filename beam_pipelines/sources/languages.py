@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-HEAD_BYTES = 50_000  # of a file that `identify` may look at, as linguist does
-_SHEBANG_BYTES = 256
+HEAD_BYTES = 256  # of a file that `identify` may look at: the first line
 
 
 class Language(NamedTuple):
@@ -50,7 +49,7 @@ def identify(path: str, head: bytes | str = b"") -> Language:
 
     A file name that linguist knows decides (Makefile, CMakeLists.txt). Then the extension, the longest first
     (.blade.php before .php), as written and then in lower case; where several languages share it, a shebang that names
-    one of them decides, then linguist's heuristics on the content. Last, the shebang alone. It never fails: what nothing tells is UNKNOWN.
+    one of them decides. Last, the shebang alone. It never fails: what nothing tells is UNKNOWN.
     """
     tables = _tables()
     filename = path.rsplit("/", 1)[-1]
@@ -66,49 +65,14 @@ def _by_extension(filename: str, head: bytes | str, tables: _Tables) -> str | No
         written = filename[start:]
         extension = written if written in tables.extensions else written.lower()
         if extension in tables.extensions:
-            candidates = tables.candidates.get(extension, ())
-            if candidates and head:
-                for name in (_by_shebang(head, tables), _by_content(extension.lower(), head)):
-                    if name in candidates:
-                        return name
-            return tables.extensions[extension]
+            spoken = _by_shebang(head, tables) if extension in tables.candidates else None
+            return spoken if spoken in tables.candidates.get(extension, ()) else tables.extensions[extension]
         start = filename.find(".", start + 1)
     return None
 
 
-class _Rule(NamedTuple):
-    language: str
-    tests: list[tuple[re.Pattern[str], bool]]  # whether it must match
-
-
-@cache
-def _heuristics() -> dict[str, list[_Rule]]:
-    table = json.loads(Path(__file__).with_name("heuristics.json").read_text(encoding="utf-8"))
-    return {
-        extension: [
-            _Rule(rule["languages"][0], [(re.compile(test, re.MULTILINE), wanted) for test, wanted in rule["tests"]])
-            for rule in rules
-        ]
-        for extension, rules in table.items()
-    }
-
-
-def _by_content(extension: str, head: bytes | str) -> str | None:
-    """By linguist's heuristics: the first rule all of whose tests hold. A rule without tests, linguist's own choice
-    where nothing tells, is left to language_choices.json."""
-    rules = _heuristics().get(extension)
-    if not rules:
-        return None
-    text = head[:HEAD_BYTES].decode("utf-8", "replace") if isinstance(head, bytes) else head[:HEAD_BYTES]
-    text = text.replace("\r\n", "\n")
-    for rule in rules:
-        if rule.tests and all(bool(test.search(text)) == wanted for test, wanted in rule.tests):
-            return rule.language
-    return None
-
-
 def _by_shebang(head: bytes | str, tables: _Tables) -> str | None:
-    text = head[:_SHEBANG_BYTES].decode("latin-1") if isinstance(head, bytes) else head[:_SHEBANG_BYTES]
+    text = head[:HEAD_BYTES].decode("latin-1") if isinstance(head, bytes) else head[:HEAD_BYTES]
     match = _SHEBANG.match(text)
     if not match:
         return None
