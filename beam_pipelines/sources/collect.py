@@ -9,7 +9,8 @@ folder lies.
 The driver lists the folders; workers read the files and write the shards. Folders that hold no source (`.git`,
 `node_modules`) are counted and passed over; `__pycache__` and stage directories are passed over in silence, as Python
 and we ourselves fill them while we run. Every other file becomes a document or a drop: symbolic_link (never followed),
-unreadable, empty, too_large, excluded_language, unknown_language, binary, not_utf8. Files beyond the size that a corpus
+unreadable, empty, too_large, excluded_language, unknown_language, binary, not_utf8,
+broken_notebook (others become text, notebooks.py). Files beyond the size that a corpus
 may have are counted. A listing is compared by names, sizes and times of change: an unchanged folder isn't read again.
 """
 
@@ -29,16 +30,18 @@ import pyarrow as pa
 import xxhash
 
 from beam_pipelines.documents import (
+    BATCH_BYTES,
     DROP_SCHEMA,
     SCHEMA,
-    batches_of,
+    ShardWriter,
     document_id,
+    empty,
     shard_name,
     shard_of,
-    write_shard,
 )
 from beam_pipelines.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies, tally_documents, tally_drops
 from beam_pipelines.runner import BeamOptions
+from beam_pipelines.sources import notebooks
 from beam_pipelines.sources.languages import HEAD_BYTES, UNKNOWN, Language, identify
 from beam_pipelines.stage import Stage, gather_reports, main, report_shard, run_shards
 from beam_pipelines.storage import Directory
@@ -57,7 +60,7 @@ class CollectConfig:
         max_file_bytes: larger files are dropped; OpenCoder's 8 MB.
         max_corpus_bytes: stop at this sum of file sizes, 0 for no limit. Inputs come in their order, the repositories
             of an input from the smallest, the files of a repository in the order of their ids, which is random.
-        shards: of the output. A shard is held in memory while it's written.
+        shards: of the output.
     """
 
     max_file_bytes: int = 8_000_000
@@ -232,6 +235,11 @@ def read_file(file: File, config: CollectConfig) -> tuple[str, Language, str, st
     text, encoding = decode(data, language.name)
     if text is None:
         return "", language, encoding, ""
+    if language.name == notebooks.LANGUAGE:
+        try:
+            text = notebooks.structured(text)
+        except notebooks.BrokenNotebook:
+            return "", language, "broken_notebook", ""
     return text, language, "" if text.strip() else "empty", encoding
 
 
@@ -273,40 +281,76 @@ def _decoded(data: bytes, encoding: str) -> tuple[str, str] | None:
 
 
 class CollectShard(beam.DoFn):
-    """Reads the files of a shard, writes its documents and drops, and a report."""
+    """Reads the files of a shard, writes its documents and drops batch by batch, and a report."""
 
-    def __init__(self, files: dict[int, list[File]], output: str, config: CollectConfig) -> None:
-        self.files = files
+    def __init__(self, output: str, config: CollectConfig) -> None:
         self.output = output
         self.config = config
 
-    def process(self, shard: int) -> Iterator[int]:
-        """One shard number in, the same out."""
-        documents, drops, counts = collect(self.files.get(shard, []), self.config)
+    def process(self, element: tuple[int, list[File]]) -> Iterator[int]:
+        """A shard's number and its files in the order of their ids in, the number out."""
+        shard, files = element
         directory = Directory(self.output)
-        names = [shard_name("documents", shard, self.config.shards)]
-        batches = list(batches_of(pa.Table.from_pylist(documents, SCHEMA)))
-        write_shard(directory, names[0], batches, SCHEMA)
-        dropped = pa.RecordBatch.from_pylist(drops, DROP_SCHEMA)
-        tallies: list[Tally] = [tally_documents("in", dropped), tally_drops(dropped), {"count": counts}]
-        for batch in batches:
-            tallies += [tally_documents("in", batch), tally_documents("out", batch)]
-        if drops:
-            names.append(shard_name("drops", shard, self.config.shards))
-            write_shard(directory, names[1], [dropped], DROP_SCHEMA)
-        report_shard(directory, shard, merge_tallies(tallies), names)
+        tally: Tally = {}
+        with (
+            ShardWriter(directory, shard_name("documents", shard, self.config.shards)) as kept,
+            ShardWriter(directory, shard_name("drops", shard, self.config.shards)) as dropped,
+        ):
+            for documents, drops, counts in batches(collect(files, self.config)):
+                if documents.num_rows:
+                    kept.write(documents)
+                if drops.num_rows:
+                    dropped.write(drops)
+                seen = [tally_documents("in", documents), tally_documents("in", drops)]
+                seen += [tally_documents("out", documents), tally_drops(drops), {"count": counts}]
+                tally = merge_tallies([tally, *seen])
+            if not kept.names:
+                kept.write(empty())
+        report_shard(directory, shard, tally, [*kept.names, *dropped.names])
         yield shard
 
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+BATCH_ROWS = 10_000  # of drops and tiny documents, which fill no batch by their bytes
 
 
-def collect(files: Iterable[File], config: CollectConfig) -> tuple[Rows, Rows, dict[str, int]]:
-    """Documents (rows of SCHEMA) and drops (rows of DROP_SCHEMA) in the order of their ids, and counts of encodings."""
-    documents: Rows = []
-    drops: Rows = []
+def batches(rows: Iterable[tuple[Row, str]]) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch, dict[str, int]]]:
+    """Cuts what `collect` yields into batches of about BATCH_BYTES of text.
+
+    Returns:
+        Documents (SCHEMA), drops (DROP_SCHEMA) and counts of the encodings that aren't UTF-8, in the order of the rows.
+    """
+    documents: list[Row] = []
+    drops: list[Row] = []
     counts: dict[str, int] = {}
-    for file in sorted(files, key=lambda file: file.identifier):
+    size = 0
+
+    def cut() -> tuple[pa.RecordBatch, pa.RecordBatch, dict[str, int]]:
+        kept = pa.RecordBatch.from_pylist(documents, SCHEMA)
+        return kept, pa.RecordBatch.from_pylist(drops, DROP_SCHEMA), counts
+
+    for row, encoding in rows:
+        if "reason" in row:
+            drops.append(row)
+        else:
+            documents.append(row)
+            size += row["bytes"]
+            if encoding != "utf-8":
+                counts[f"decoded {encoding}"] = counts.get(f"decoded {encoding}", 0) + 1
+        if size >= BATCH_BYTES or len(documents) + len(drops) >= BATCH_ROWS:
+            yield cut()
+            documents, drops, counts, size = [], [], {}, 0
+    if documents or drops:
+        yield cut()
+
+
+def collect(files: Iterable[File], config: CollectConfig) -> Iterator[tuple[Row, str]]:
+    """Reads files one at a time, in the order given.
+
+    Returns:
+        Of each file a row of SCHEMA and the encoding, or a row of DROP_SCHEMA and "".
+    """
+    for file in files:
         text, language, reason, encoding = "", identify(file.place), file.reason, ""
         if not reason:
             text, language, reason, encoding = read_file(file, config)
@@ -317,11 +361,9 @@ def collect(files: Iterable[File], config: CollectConfig) -> tuple[Rows, Rows, d
             "language": language.name,
         }
         if reason:
-            drops.append(row | {"bytes": file.size, "reason": reason, "detail": f"{file.size} bytes"})
+            yield row | {"bytes": file.size, "reason": reason, "detail": f"{file.size} bytes"}, ""
             continue
-        if encoding != "utf-8":
-            counts[f"decoded {encoding}"] = counts.get(f"decoded {encoding}", 0) + 1
-        documents.append(
+        yield (
             row
             | {
                 "text": text,
@@ -332,9 +374,9 @@ def collect(files: Iterable[File], config: CollectConfig) -> tuple[Rows, Rows, d
                 "source": file.source,
                 "url": "",
                 "bytes": len(text.encode()),
-            }
+            },
+            encoding,
         )
-    return documents, drops, counts
 
 
 def run(inputs: Sequence[str], output: str, config: CollectConfig, options: BeamOptions) -> Manifest:
@@ -345,17 +387,19 @@ def run(inputs: Sequence[str], output: str, config: CollectConfig, options: Beam
     """
     roots = [Root(folder, os.path.basename(os.path.abspath(folder))) for folder in inputs] or python_library()
     files, counts = list_files(roots, config)
+    # In the order of their ids: neither that of the inputs nor that of a folder's listing shows in what is written.
+    files.sort(key=lambda file: file.identifier)
     listing = xxhash.xxh3_128()
     for file in files:
         listing.update(repr((file.repository, file.path, file.size, file.changed, file.reason)).encode())
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
-        shards: dict[int, list[File]] = {}
+        shards: dict[int, list[File]] = {shard: [] for shard in range(config.shards)}
         for file in files:
-            shards.setdefault(shard_of(file.identifier, config.shards), []).append(file)
+            shards[shard_of(file.identifier, config.shards)].append(file)
         total = sum(file.size for file in files if not file.reason and identify(file.place) is not UNKNOWN)
-        step = CollectShard(shards, output, config)
-        run_shards("collect", directory, step, config.shards, options, total, SPEED)
+        step = CollectShard(output, config)
+        run_shards("collect", directory, step, config.shards, options, total, SPEED, shards)
         tally, written = gather_reports(directory, config.shards)
         if not tally.get("out"):
             raise UserError(_no_source(roots, files, tally))

@@ -124,6 +124,25 @@ def test_the_same_files_give_the_same_bytes_wherever_they_lie_and_go(folder: Pat
     assert b"elsewhere" not in (tmp_path / "second" / "stage.json").read_bytes()
 
 
+def test_the_order_of_inputs_changes_no_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(write(tmp_path / side, {f"{side}/{n}.py": CODE for n in range(9)})) for side in ("left", "right")]
+    first = run(folders, str(tmp_path / "out"), CONFIG, BeamOptions())
+    capsys.readouterr()
+    assert run(folders[::-1], str(tmp_path / "out"), CONFIG, BeamOptions()) == first
+    assert "up to date" in capsys.readouterr().err
+
+
+def test_a_shard_is_written_in_batches_of_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beam_pipelines.sources.collect.BATCH_BYTES", 3 * len(CODE))
+    folder = write(tmp_path / "in", {f"r/{n}.py": CODE for n in range(8)})
+    manifest = run([str(folder)], str(tmp_path / "out"), CollectConfig(shards=1), BeamOptions())
+    file = pq.ParquetFile(tmp_path / "out" / manifest.shards()[0])
+    assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [3, 3, 2]
+    ids = file.read(["id"])["id"].to_pylist()
+    assert len(ids) == 8
+    assert ids == sorted(ids)
+
+
 def test_an_unchanged_folder_is_not_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = write(tmp_path / "in", {"r/a.py": CODE}), str(tmp_path / "out")
     run([str(folder)], out, CONFIG, BeamOptions())
@@ -179,18 +198,18 @@ def test_the_smallest_repositories_come_first_until_the_corpus_is_full(tmp_path:
     files, counts = list_files([Root(str(root), "in")], config)
     assert [(file.repository, file.reason) for file in files] == [("small", ""), ("middle", "")]
     assert counts == {"files beyond max_corpus_bytes": 1}
-    documents, drops, _ = collect(files, config)
-    assert {row["repository"] for row in documents} == {"small", "middle"}
-    assert not drops
+    rows = [row for row, _ in collect(files, config)]
+    assert {row["repository"] for row in rows} == {"small", "middle"}
+    assert not any("reason" in row for row in rows)
 
 
 def test_a_name_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
     (root / os.fsdecode(b"caf\xe9.py")).write_text(CODE)
-    documents, drops, _ = collect(list_files([Root(str(root), "in")], CONFIG)[0], CONFIG)
-    assert not drops
-    assert documents[0]["path"] == "caf\\xe9.py"
+    [(row, _)] = collect(list_files([Root(str(root), "in")], CONFIG)[0], CONFIG)
+    assert "reason" not in row
+    assert row["path"] == "caf\\xe9.py"
 
 
 def test_a_file_that_vanishes_or_grows_after_the_listing_is_a_drop(tmp_path: Path) -> None:
@@ -198,8 +217,10 @@ def test_a_file_that_vanishes_or_grows_after_the_listing_is_a_drop(tmp_path: Pat
     files, _ = list_files([Root(str(root), "in")], CONFIG)
     (root / "r/a.py").unlink()
     write(root, {"r/b.py": CODE * 100})
-    drops = collect(files, CONFIG)[1]
-    assert {(row["path"], row["reason"]) for row in drops} == {("a.py", "unreadable"), ("b.py", "too_large")}
+    assert {(row["path"], row["reason"]) for row, _ in collect(files, CONFIG)} == {
+        ("a.py", "unreadable"),
+        ("b.py", "too_large"),
+    }
 
 
 @pytest.mark.parametrize(

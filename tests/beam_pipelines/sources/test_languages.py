@@ -54,7 +54,7 @@ CHOICES = json.loads((SOURCES / "language_choices.json").read_text())
         ("x.rst", b"", "reStructuredText", "text"),
         ("x.svg", b"", "SVG", "excluded"),
         ("x.csv", b"", "CSV", "excluded"),
-        ("x.ipynb", b"", "Jupyter Notebook", "excluded"),
+        ("x.ipynb", b"", "Jupyter Notebook", "code"),
         ("man/ls.1", b"", "Roff Manpage", "excluded"),
         ("robots.txt", b"", "Robots Exclusion Rules", "excluded"),
         ("tool", b"#!/usr/bin/env python3.11\n", "Python", "code"),
