@@ -227,7 +227,7 @@ def read_file(file: File, config: CollectConfig) -> tuple[str, Language, str, st
             language = identify(file.place, head)
             if language.kind in ("unknown", "excluded"):
                 return "", language, f"{language.kind}_language", ""
-            data = head + stream.read(config.max_file_bytes + 1 - len(head))
+            data = head + stream.read(max(0, config.max_file_bytes + 1 - len(head)))
     except OSError:
         return "", identify(file.place), "unreadable", ""
     if len(data) > config.max_file_bytes:

@@ -2,7 +2,8 @@
 
 OpenCoder keeps the files whose extension linguist knows, less a list of types of low quality, and calls each code, data
 or text (paper section 2.1.1 and the released type map). The tables are languages.json; make_languages.py makes it and
-language_choices.json says which language was chosen where linguist lists several. A look-up costs about a microsecond.
+language_choices.json says which language was chosen where linguist lists several and neither a shebang nor the
+content (heuristics.py) tells.
 """
 
 import json
@@ -11,7 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-HEAD_BYTES = 256  # of a file that `identify` may look at: the first line
+from beam_pipelines.sources.heuristics import CONSIDERED_BYTES, by_content
+
+HEAD_BYTES = CONSIDERED_BYTES  # of a file that `identify` may look at
+FIRST_LINE = 256  # bytes of it that may hold a shebang
 
 
 class Language(NamedTuple):
@@ -49,7 +53,8 @@ def identify(path: str, head: bytes | str = b"") -> Language:
 
     A file name that linguist knows decides (Makefile, CMakeLists.txt). Then the extension, the longest first
     (.blade.php before .php), as written and then in lower case; where several languages share it, a shebang that names
-    one of them decides. Last, the shebang alone. It never fails: what nothing tells is UNKNOWN.
+    one of them decides, then linguist's rules about the content. Last, the shebang alone. It never fails: what nothing
+    tells is UNKNOWN.
     """
     tables = _tables()
     filename = path.rsplit("/", 1)[-1]
@@ -65,14 +70,24 @@ def _by_extension(filename: str, head: bytes | str, tables: _Tables) -> str | No
         written = filename[start:]
         extension = written if written in tables.extensions else written.lower()
         if extension in tables.extensions:
-            spoken = _by_shebang(head, tables) if extension in tables.candidates else None
-            return spoken if spoken in tables.candidates.get(extension, ()) else tables.extensions[extension]
+            return _by_head(extension, head, tables) or tables.extensions[extension]
         start = filename.find(".", start + 1)
     return None
 
 
+def _by_head(extension: str, head: bytes | str, tables: _Tables) -> str | None:
+    """The one of an ambiguous extension's languages that the head tells, if it tells one."""
+    candidates = tables.candidates.get(extension)
+    if not candidates or not head:
+        return None
+    spoken = _by_shebang(head, tables)
+    if spoken in candidates:
+        return spoken
+    return by_content(extension.lower(), head if isinstance(head, bytes) else head.encode(), tables.kinds)
+
+
 def _by_shebang(head: bytes | str, tables: _Tables) -> str | None:
-    text = head[:HEAD_BYTES].decode("latin-1") if isinstance(head, bytes) else head[:HEAD_BYTES]
+    text = head[:FIRST_LINE].decode("latin-1") if isinstance(head, bytes) else head[:FIRST_LINE]
     match = _SHEBANG.match(text)
     if not match:
         return None
