@@ -45,6 +45,11 @@ class Directory:
         system, path = self._place(name)
         return system.get_file_info(path).type != fs.FileType.NotFound
 
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        system, path = self._place(name)
+        return int(system.get_file_info(path).size or 0)
+
     def names(self) -> list[str]:
         """The names of the files in it, sorted; none where the directory is missing."""
         system, root = self._place()

@@ -41,6 +41,7 @@ CONFIGURABLES = (
     "SamplingConfig",
     "SelectConfig",
     "SignalsConfig",
+    "TablesConfig",
     "TokenRecordsConfig",
     "TokenizerConfig",
     "TrainConfig",

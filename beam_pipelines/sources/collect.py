@@ -230,7 +230,14 @@ def read_file(file: File, config: CollectConfig) -> tuple[str, Language, str, st
             data = head + stream.read(max(0, config.max_file_bytes + 1 - len(head)))
     except OSError:
         return "", identify(file.place), "unreadable", ""
-    if len(data) > config.max_file_bytes:
+    return text_of(data, language, config.max_file_bytes)
+
+
+def text_of(data: bytes, language: Language, max_file_bytes: int) -> tuple[str, Language, str, str]:
+    """A file's content as a document: the same as `read_file`."""
+    if language.kind in ("unknown", "excluded"):
+        return "", language, f"{language.kind}_language", ""
+    if len(data) > max_file_bytes:
         return "", language, "too_large", ""
     text, encoding = decode(data, language.name)
     if text is None:

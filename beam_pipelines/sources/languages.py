@@ -64,6 +64,22 @@ def identify(path: str, head: bytes | str = b"") -> Language:
     return Language(name, tables.kinds[name]) if name else UNKNOWN
 
 
+# How OpenCoder's release and other data sets write names that linguist writes otherwise.
+_OTHER_NAMES = {"cpp": "C++", "csharp": "C#", "c-sharp": "C#", "fsharp": "F#", "golang": "Go", "bash": "Shell"}
+
+
+def by_name(name: str) -> Language:
+    """The language that a data set names, whatever its capitals; UNKNOWN where linguist has no such name."""
+    written = _OTHER_NAMES.get(name.lower(), name).lower()
+    known = _names().get(written) or _names().get(written.replace("-", " "))
+    return Language(known, _tables().kinds[known]) if known else UNKNOWN
+
+
+@cache
+def _names() -> dict[str, str]:
+    return {name.lower(): name for name in _tables().kinds}
+
+
 def _by_extension(filename: str, head: bytes | str, tables: _Tables) -> str | None:
     start = filename.find(".")
     while start >= 0:

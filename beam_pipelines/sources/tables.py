@@ -1,0 +1,336 @@
+"""Collects documents from Parquet and JSON-lines files: The Stack, OpenCoder's releases, or any table with a text.
+
+    python -m beam_pipelines.sources.tables --input=data/python --output=runs/stack \\
+        --gin.TablesConfig.preset=the_stack_v1
+
+`--input` is a folder or a file and may be repeated; .parquet, .jsonl and .json are read, the last two also with .gz or
+.zst. A preset says which columns hold what (`PRESETS`); every column can be named by itself, a dot leads into a nested
+one. Where no path is given, a row's place in its file is its path.
+
+An output shard holds one input file, in its order, so that the same files give the same bytes whatever their number,
+and no file is held in memory. Rows without a document are counted drops: broken_json, no_text, empty, too_large,
+unknown_language, excluded_language.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from beam_pipelines.documents import document_id
+from beam_pipelines.manifest import Manifest
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.sources.languages import HEAD_BYTES, Language, by_name, identify
+from beam_pipelines.sources.units import Row, Unit, collect_units
+from beam_pipelines.stage import main
+from beam_pipelines.storage import Directory
+from opencoder_jax.recipe import UserError, configurable
+
+SPEED = 40.0  # megabytes a second on one core
+
+_COLUMNS = ("text", "path", "repository", "stars", "commit_time", "language", "license", "url")
+
+# The columns of published data sets. Those of The Stack are from their cards; OpenCoder's from its releases.
+PRESETS: dict[str, dict[str, str]] = {
+    "text": {"text": "text"},
+    "the_stack_v1": {
+        "text": "content",
+        "path": "max_stars_repo_path",
+        "repository": "max_stars_repo_name",
+        "stars": "max_stars_count",
+        "language": "lang",
+        "license": "max_stars_repo_licenses",
+    },
+    "the_stack_v2": {
+        "text": "content",
+        "path": "path",
+        "repository": "repo_name",
+        "stars": "star_events_count",
+        "commit_time": "committer_date",
+        "language": "language",
+        "license": "detected_licenses",
+    },
+    "opencoder_web": {"text": "text", "path": "file_path", "url": "url"},
+    "opencoder_annealing": {"text": "text", "language": "lang"},
+}
+
+_ENDINGS = (".parquet", *(kind + packed for kind in (".jsonl", ".json") for packed in ("", ".gz", ".zst")))
+_ROWS = 2_000  # of a table at a time, where they are small
+
+
+@configurable
+@dataclass(frozen=True)
+class TablesConfig:
+    """Which columns are what.
+
+    Attributes:
+        preset: of PRESETS; "text" is a column `text` alone.
+        text, path, repository, stars, commit_time, language, license, url: a column each, instead of the preset's.
+        kind: of all documents, as "web" or "synthetic"; by default what linguist says of their language.
+        source: what documents call this table; the preset by default.
+        stars_table: a file of the columns repository and stars, which takes precedence over a column of stars.
+        max_file_bytes: longer texts are dropped; OpenCoder's 8 MB.
+    """
+
+    preset: str = "text"
+    text: str = ""
+    path: str = ""
+    repository: str = ""
+    stars: str = ""
+    commit_time: str = ""
+    language: str = ""
+    license: str = ""
+    url: str = ""
+    kind: str = ""
+    source: str = ""
+    stars_table: str = ""
+    max_file_bytes: int = 8_000_000
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ValueError(f"preset={self.preset!r} isn't known; choose of {', '.join(PRESETS)}")
+        if self.max_file_bytes < 1:
+            raise ValueError(f"max_file_bytes={self.max_file_bytes} must be at least 1")
+
+    def columns(self) -> dict[str, str]:
+        """The column of each field that has one."""
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name in _COLUMNS}
+        return PRESETS[self.preset] | {name: column for name, column in named.items() if column}
+
+
+def list_tables(inputs: Sequence[str]) -> list[Unit]:
+    """The files of all inputs by their names.
+
+    Raises:
+        UserError: an input is missing, or holds no table.
+    """
+    found: list[Unit] = []
+    for given in inputs:
+        parent, _, last = given.rstrip("/").rpartition("/")
+        if last.endswith(_ENDINGS) and Directory(parent or ".").exists(last):
+            names, folder = [last], parent or "."
+        else:
+            if not Directory(given).exists():
+                raise UserError(f"input {given}: no such file or folder")
+            names, folder = [name for name in Directory(given).names() if name.endswith(_ENDINGS)], given
+        if not names:
+            raise UserError(f"input {given}: no file ends in {', '.join(_ENDINGS)}")
+        found += [Unit(folder, name, Directory(folder).size(name)) for name in names]
+    found.sort(key=lambda file: (file.name, file.directory))
+    for file, other in pairwise(found):
+        if file.name == other.name:
+            raise UserError(f"{file.directory} and {other.directory} both hold {file.name}; collect them in two runs")
+    return found
+
+
+def rows_of(file: Unit, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """The rows of a file: (its place in the file, its fields by our names, or why it has none).
+
+    Raises:
+        UserError: the file is damaged, or lacks the column of the text.
+    """
+    try:
+        if file.name.endswith(".parquet"):
+            yield from _parquet_rows(file, columns)
+        else:
+            yield from _json_rows(file, columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file.directory}/{file.name}: damaged or cut short ({reason}); fetch it again") from None
+
+
+def _parquet_rows(file: Unit, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    with Directory(file.directory).read(file.name) as stream:
+        table = pq.ParquetFile(stream)
+        names = table.schema_arrow.names
+        _require_text(file, columns, names)
+        wanted = sorted({column.split(".")[0] for column in columns.values()} & set(names))
+        number = 0
+        for batch in table.iter_batches(batch_size=_ROWS, columns=wanted):
+            for row in batch.to_pylist():
+                yield str(number), {name: _field(row, column) for name, column in columns.items()}
+                number += 1
+
+
+def _json_rows(file: Unit, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    for number, line in enumerate(_lines(file), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            yield str(number), f"line {number}: {error}"
+            continue
+        if not isinstance(row, dict):
+            yield str(number), f"line {number}: no JSON object"
+            continue
+        if number == 1:
+            _require_text(file, columns, list(row))
+        yield str(number), {name: _field(row, column) for name, column in columns.items()}
+
+
+def _lines(file: Unit) -> Iterator[bytes]:
+    with Directory(file.directory).read(file.name) as stream:
+        packed = {".gz": "gzip", ".zst": "zstd"}.get(file.name[file.name.rfind(".") :])
+        source = pa.CompressedInputStream(stream, packed) if packed else stream
+        rest = b""
+        while block := source.read(1 << 20):
+            *lines, rest = (rest + block).split(b"\n")
+            yield from lines
+        if rest:
+            yield rest
+
+
+def _require_text(file: Unit, columns: Mapping[str, str], names: Sequence[str]) -> None:
+    if columns["text"].split(".")[0] in names:
+        return
+    advice = "name the column of the text: --gin.TablesConfig.text=…"
+    if "blob_id" in names:
+        advice = "it has only the blobs' ids; fetch their contents into such a column first"
+    elif {"repo_name", "sub_path"} <= set(names):
+        advice = "it's RefineCode's metadata, without any text"
+    raise UserError(f"{file.directory}/{file.name}: no column {columns['text']!r} in {', '.join(names)}; {advice}")
+
+
+def _field(row: Mapping[str, Any], column: str) -> Any:
+    value: Any = row
+    for step in column.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def document(
+    file: Unit, place: str, row: dict[str, Any] | str, config: TablesConfig, stars: Mapping[str, int]
+) -> dict[str, Any]:
+    """A row of SCHEMA, or one of DROP_SCHEMA where the row is no document."""
+    given: dict[str, Any] = row if isinstance(row, dict) else {}
+    path = str(given.get("path") or f"{file.name}/{place}").lstrip("/")
+    repository = str(given.get("repository") or config.source or config.preset)
+    text = given.get("text")
+    known = isinstance(text, str)
+    size = len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
+    language = _language(given, path, text if isinstance(text, str) else "", config)
+    head = {"id": document_id(repository, path), "path": path, "repository": repository, "language": language.name}
+    reasons = {
+        "broken_json": isinstance(row, str),
+        "no_text": not known,
+        "not_utf8": isinstance(text, str) and not text.isascii() and _surrogate(text),
+        "empty": isinstance(text, str) and not text.strip(),
+        "too_large": size > config.max_file_bytes,
+        "unknown_language": language.kind == "unknown",
+        "excluded_language": language.kind == "excluded",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            detail = row if isinstance(row, str) else f"{file.name}, row {place}"
+            return head | {"bytes": size, "reason": reason, "detail": detail}
+    licenses = given.get("license")
+    return head | {
+        "text": text,
+        "stars": stars.get(repository, _integer(given.get("stars"))),
+        "commit_time": _seconds(given.get("commit_time")),
+        "kind": language.kind,
+        "license": ", ".join(map(str, licenses)) if isinstance(licenses, list) else str(licenses or ""),
+        "source": config.source or config.preset,
+        "url": str(given.get("url") or ""),
+        "bytes": size,
+    }
+
+
+def _language(given: Mapping[str, Any], path: str, text: str, config: TablesConfig) -> Language:
+    """What the column says, else what the path and the text tell; a table of one kind needs neither."""
+    language = by_name(str(given.get("language") or ""))
+    if language.kind == "unknown" and given.get("path"):
+        language = identify(path, text[:HEAD_BYTES].encode("utf-8", "replace"))
+    if config.kind:
+        return Language("Text" if language.kind == "unknown" else language.name, config.kind)
+    return language
+
+
+def _surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _seconds(value: Any) -> int:
+    """Seconds since 1970 of a number, a time or its ISO text; 0 where it's none."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return _integer(value)
+    if isinstance(value, datetime):
+        return max(0, int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()))
+    return max(0, _integer(value))
+
+
+@cache
+def read_stars(path: str) -> dict[str, int]:
+    """Stars by repository of a side table: Parquet, JSON lines or CSV.
+
+    Raises:
+        UserError: it's missing, damaged, or lacks the columns repository and stars.
+    """
+    if not path:
+        return {}
+    folder, _, name = path.rpartition("/")
+    directory = Directory(folder or ".")
+    if not directory.exists(name):
+        raise UserError(f"stars_table {path}: no such file")
+    rows: Iterable[Mapping[str, Any]]
+    if name.endswith(".csv"):
+        with directory.read(name) as stream:
+            rows = pyarrow.csv.read_csv(stream).to_pylist()
+    else:
+        columns = {"text": "repository", "stars": "stars"}
+        found = (row for _, row in rows_of(Unit(folder or ".", name, 0), columns) if isinstance(row, dict))
+        rows = ({"repository": row["text"], "stars": row["stars"]} for row in found)
+    stars: dict[str, int] = {}
+    for row in rows:
+        if "repository" not in row or "stars" not in row:
+            raise UserError(f"stars_table {path}: no columns repository and stars; it has {', '.join(row)}")
+        stars[str(row["repository"])] = _integer(row["stars"])
+    return stars
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """The rows of a file as documents and drops."""
+
+    config: TablesConfig
+
+    def __call__(self, file: Unit) -> Iterator[Row]:
+        stars = read_stars(self.config.stars_table)
+        for place, row in rows_of(file, self.config.columns()):
+            yield document(file, place, row, self.config, stars)
+
+
+def run(inputs: Sequence[str], output: str, config: TablesConfig, options: BeamOptions) -> Manifest:
+    """Collects the tables `inputs`.
+
+    Raises:
+        UserError: an input is missing, holds no table, is damaged or lacks the column of the text.
+    """
+    if not inputs:
+        raise UserError("tables: give --input=DIR, a folder of Parquet or JSON-lines files")
+    files = list_tables(inputs)
+    read_stars(config.stars_table)  # its mistakes are the user's before any worker starts
+
+    return collect_units("tables", __name__, files, ReadTable(config), config, output, options, SPEED)
+
+
+if __name__ == "__main__":
+    main("beam_pipelines.sources.tables")
