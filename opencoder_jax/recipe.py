@@ -22,6 +22,7 @@ import gin
 # Every configurable of the project. A command parses a whole recipe but imports only the rooms that it needs, so gin
 # must know which unknown names belong to other rooms and which are misspelt. (tests/test_house.py holds it true.)
 CONFIGURABLES = (
+    "ArchivesConfig",
     "CollectConfig",
     "CookbookConfig",
     "DataConfig",

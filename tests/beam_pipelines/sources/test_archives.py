@@ -1,0 +1,147 @@
+"""Archives as a source: real tar and zip bytes, friendly and hostile."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from beam_pipelines.manifest import Manifest
+from beam_pipelines.runner import BeamOptions
+from beam_pipelines.sources.archives import ArchivesConfig, run
+from opencoder_jax.recipe import UserError
+
+FILES = {"tool/main.py": b"print(1)\n", "tool/lib/a.c": b"int a;\n", "tool/.git/config": b"x", "tool/x.bin": b"\0\1"}
+
+
+def collect(source: Path, output: Path, **config: Any) -> tuple[Manifest, dict[str, dict[str, Any]], dict[str, str]]:
+    """The manifest, documents by path, and the reason of each drop by path."""
+    manifest = run([str(source)], str(output), ArchivesConfig(**config), BeamOptions())
+
+    def rows(table: str) -> list[dict[str, Any]]:
+        return [row for name in manifest.shards(table) for row in pq.read_table(output / name).to_pylist()]
+
+    return (
+        manifest,
+        {row["path"]: row for row in rows("documents")},
+        {row["path"]: row["reason"] for row in rows("drops")},
+    )
+
+
+def tar(place: Path, mode: str, files: dict[str, bytes], more: Callable[[tarfile.TarFile], None] | None = None) -> None:
+    with tarfile.open(place, mode) as archive:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), 1_700_000_000
+            archive.addfile(member, io.BytesIO(content))
+        if more:
+            more(archive)
+
+
+def zipped(place: Path, files: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (2023, 11, 14, 22, 13, 20)), content)
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "zip", "whl"])
+def test_every_kind_of_archive(ending: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    place = tmp_path / "in" / f"tool-1.0.{ending}"
+    if ending in ("zip", "whl"):
+        zipped(place, FILES)
+    else:
+        packed = {"tar": "w", "tgz": "w:gz"}.get(ending, f"w:{ending[4:]}")
+        tar(place, packed, FILES)
+    _, documents, drops = collect(tmp_path / "in", tmp_path / "out")
+    assert documents.keys() == {"tool/main.py", "tool/lib/a.c"}
+    assert documents["tool/lib/a.c"] == documents["tool/lib/a.c"] | {
+        "text": "int a;\n",
+        "language": "C",
+        "repository": "tool-1.0",
+        "commit_time": 1_700_000_000,
+        "source": f"tool-1.0.{ending}",
+    }
+    assert drops.keys() == {"tool/x.bin"}
+
+
+def links(archive: tarfile.TarFile) -> None:
+    for name, kind, target in [("link.py", tarfile.SYMTYPE, "/etc/passwd"), ("hard.py", tarfile.LNKTYPE, "a.py")]:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        archive.addfile(member)
+    device = tarfile.TarInfo("device.py")
+    device.type = tarfile.CHRTYPE
+    archive.addfile(device)
+
+
+def test_a_hostile_tar(tmp_path: Path) -> None:
+    names = {"/etc/evil.py": b"x = 1\n", "../up.py": b"x = 1\n", "a/../../b.py": b"x = 1\n", "fine.py": b"x = 1\n"}
+    tar(tmp_path / "h.tar", "w", names | {"large.py": b"x" * 1000}, links)
+    manifest, documents, drops = collect(tmp_path / "h.tar", tmp_path / "out", max_file_bytes=100)
+    assert documents.keys() == {"fine.py"}
+    assert drops == {
+        "/etc/evil.py": "unsafe_path",
+        "../up.py": "unsafe_path",
+        "a/../../b.py": "unsafe_path",
+        "large.py": "too_large",
+        "link.py": "symbolic_link",
+        "hard.py": "symbolic_link",
+        "device.py": "unreadable",
+    }
+    assert manifest.total("in", "documents") == len(documents) + len(drops)
+
+
+def test_a_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:
+    """The directory says ten bytes, the data unpack to a million."""
+    zipped(tmp_path / "bomb.zip", {"a.py": b"0" * 1_000_000})
+    data = (tmp_path / "bomb.zip").read_bytes()
+    (tmp_path / "bomb.zip").write_bytes(data.replace((1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with pytest.raises(UserError, match=r"bomb\.zip: damaged"):
+        collect(tmp_path / "bomb.zip", tmp_path / "out")
+
+
+def test_an_archive_is_left_at_its_limit(tmp_path: Path) -> None:
+    zipped(tmp_path / "many.zip", {f"{number}.py": b"x = 1\n" * 10 for number in range(100)})
+    _, documents, drops = collect(tmp_path / "many.zip", tmp_path / "out", max_archive_bytes=600)
+    assert len(documents) == 10
+    assert list(drops.values()) == ["archive_too_large"]
+
+
+def test_an_encrypted_member_is_a_drop(tmp_path: Path) -> None:
+    zipped(tmp_path / "e.zip", {"a.py": b"x = 1\n", "b.py": b"y = 1\n"})
+    data = bytearray((tmp_path / "e.zip").read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.index(signature) + offset] |= 1
+    (tmp_path / "e.zip").write_bytes(bytes(data))
+    _, documents, drops = collect(tmp_path / "e.zip", tmp_path / "out")
+    assert documents.keys() == {"b.py"}
+    assert drops == {"a.py": "encrypted"}
+
+
+@pytest.mark.parametrize("name", ["cut.tar.gz", "cut.tar.xz", "cut.zip", "cut.tar"])
+def test_a_truncated_archive_is_named(name: str, tmp_path: Path) -> None:
+    files = {f"{number}.py": bytes(str(hash(number)), "ascii") * 200 for number in range(50)}
+    if name.endswith("zip"):
+        zipped(tmp_path / name, files)
+    else:
+        tar(tmp_path / name, "w" if name.endswith(".tar") else f"w:{name[8:]}", files)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2 + 100])
+    with pytest.raises(UserError, match=f"{name}: damaged or cut short"):
+        collect(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out" / "stage.json").exists()
+
+
+def test_no_archives(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        collect(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(UserError, match=r"no file ends in \.tar"):
+        collect(tmp_path, tmp_path / "out")
+    tar(tmp_path / "empty.tar", "w", {})
+    with pytest.raises(UserError, match=r"no document in empty\.tar; dropped as nothing at all"):
+        collect(tmp_path / "empty.tar", tmp_path / "out")
