@@ -180,8 +180,9 @@ def _skipped(name: str) -> bool:
 def _tar_members(stream: IO[bytes], name: str, limit: int) -> Iterator[Member]:
     unpack = {"gz": gzip.open, "tgz": gzip.open, "bz2": bz2.open, "tbz2": bz2.open, "xz": lzma.open, "txz": lzma.open}
     opened = unpack.get(name.rpartition(".")[2])
+    source = _Tail(opened(stream) if opened else stream)  # type: ignore[operator]
     # "r|": as a stream, forwards only, so that nothing of it is kept.
-    with tarfile.open(fileobj=opened(stream) if opened else stream, mode="r|") as archive:  # type: ignore[operator]
+    with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps a list of all
             if member.isdir() or _skipped(member.name):
@@ -196,6 +197,22 @@ def _tar_members(stream: IO[bytes], name: str, limit: int) -> Iterator[Member]:
                 yield head._replace(reason="unreadable")  # a device or a pipe
             else:
                 yield head._replace(content=archive.extractfile(member) if member.size <= limit else None, reason="")
+    if source.tail.strip(b"\0"):
+        raise EOFError("no mark of its end")  # which tarfile doesn't miss
+
+
+class _Tail:
+    """A stream that remembers the block which it read last: a tar ends with blocks of zeros."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.tail = b"not read"
+
+    def read(self, size: int) -> bytes:
+        data = self.stream.read(size)
+        if data:
+            self.tail = data[-512:]
+        return data
 
 
 def _zip_members(stream: IO[bytes], _: str, limit: int) -> Iterator[Member]:
