@@ -31,6 +31,7 @@ CONFIGURABLES = (
     "EvaluateConfig",
     "ExactDuplicatesConfig",
     "FilterConfig",
+    "GitConfig",
     "InspectConfig",
     "InstructionsConfig",
     "MeshConfig",

@@ -182,7 +182,7 @@ def _tar_members(stream: IO[bytes], name: str, limit: int) -> Iterator[Member]:
     opened = unpack.get(name.rpartition(".")[2])
     source = _Tail(opened(stream) if opened else stream)  # type: ignore[operator]
     # "r|": as a stream, forwards only, so that nothing of it is kept.
-    with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=source, mode="r|") as archive:
         for member in archive:
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps a list of all
             if member.isdir() or _skipped(member.name):
