@@ -182,9 +182,9 @@ def _tar_members(stream: IO[bytes], name: str, limit: int) -> Iterator[Member]:
     opened = unpack.get(name.rpartition(".")[2])
     source = _Tail(opened(stream) if opened else stream)  # type: ignore[operator]
     # "r|": as a stream, forwards only, so that nothing of it is kept.
-    with tarfile.open(fileobj=source, mode="r|") as archive:
+    with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
-            archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps a list of all
+            archive.members.clear()  # tarfile keeps a list of all
             if member.isdir() or _skipped(member.name):
                 continue
             path = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
