@@ -17,7 +17,7 @@ from html.parser import HTMLParser
 from tree_sitter import Node
 
 from beam_pipelines.code.signals_general import Signal
-from beam_pipelines.code.signals_languages import HEADERS, by_code_lines
+from beam_pipelines.code.signals_languages import HEADERS, by_code_lines, cate_testfile
 from beam_pipelines.code.view import View
 
 _BEGIN = r"^[^\S\n]*+"  # a line, as far as its first word
@@ -383,10 +383,6 @@ def frac_words_text(view: View) -> float | None:
     return characters / len(view.text) if view.text and characters is not None else None
 
 
-def _cate_testfile(view: View) -> float:
-    return float(view.path.lower().endswith("_test.go"))
-
-
 def _signals(prefix: str, **named: Signal) -> dict[str, Signal]:
     return {f"qsc_{prefix}_{name}": signal for name, signal in named.items()}
 
@@ -420,7 +416,7 @@ LANGUAGES: Mapping[str, Mapping[str, Signal]] = {
         frac_lines_func_ratio=frac_lines_func_ratio,
         score_lines_no_logic=score_lines_no_logic,
         cate_var_zero=cate_never,
-        cate_testfile=_cate_testfile,
+        cate_testfile=cate_testfile,
         frac_lines_print=lines_with("fmt.Print"),
     ),
     "Java": _signals(

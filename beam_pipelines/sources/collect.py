@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -33,17 +33,15 @@ from beam_pipelines.documents import (
     BATCH_BYTES,
     DROP_SCHEMA,
     SCHEMA,
-    ShardWriter,
     document_id,
-    empty,
-    shard_name,
     shard_of,
 )
-from beam_pipelines.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies, tally_documents, tally_drops
+from beam_pipelines.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.sources import notebooks
 from beam_pipelines.sources.languages import HEAD_BYTES, UNKNOWN, Language, identify
-from beam_pipelines.stage import Stage, gather_reports, main, report_shard, run_shards
+from beam_pipelines.sources.units import Row, write_rows
+from beam_pipelines.stage import Stage, gather_reports, main, run_shards
 from beam_pipelines.storage import Directory
 from opencoder_jax.recipe import UserError, configurable
 
@@ -297,27 +295,10 @@ class CollectShard(beam.DoFn):
     def process(self, element: tuple[int, list[File]]) -> Iterator[int]:
         """A shard's number and its files in the order of their ids in, the number out."""
         shard, files = element
-        directory = Directory(self.output)
-        tally: Tally = {}
-        with (
-            ShardWriter(directory, shard_name("documents", shard, self.config.shards)) as kept,
-            ShardWriter(directory, shard_name("drops", shard, self.config.shards)) as dropped,
-        ):
-            for documents, drops, counts in batches(collect(files, self.config)):
-                if documents.num_rows:
-                    kept.write(documents)
-                if drops.num_rows:
-                    dropped.write(drops)
-                seen = [tally_documents("in", documents), tally_documents("in", drops)]
-                seen += [tally_documents("out", documents), tally_drops(drops), {"count": counts}]
-                tally = merge_tallies([tally, *seen])
-            if not kept.names:
-                kept.write(empty())
-        report_shard(directory, shard, tally, [*kept.names, *dropped.names])
+        write_rows(Directory(self.output), shard, self.config.shards, batches(collect(files, self.config)))
         yield shard
 
 
-Row = dict[str, Any]
 BATCH_ROWS = 10_000  # of drops and tiny documents, which fill no batch by their bytes
 
 

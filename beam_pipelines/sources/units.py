@@ -5,7 +5,7 @@ drop with its reason (DROP_SCHEMA). Rows are written batch by batch in the reade
 the same bytes, and a unit may be larger than the memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from beam_pipelines.storage import Directory
 from opencoder_jax.recipe import UserError
 
 Row = dict[str, Any]
+Batch = tuple[pa.RecordBatch, pa.RecordBatch, dict[str, int]]  # documents, drops, counters
 _ROWS = 10_000  # of drops and tiny documents, which fill no batch by their bytes
 
 
@@ -52,38 +53,46 @@ class ReadUnit(beam.DoFn):
         self.output = output
 
     def process(self, shard: int) -> Iterator[int]:
-        directory, shards = Directory(self.output), len(self.units)
-        tally: Tally = {}
-        with (
-            ShardWriter(directory, shard_name("documents", shard, shards)) as kept,
-            ShardWriter(directory, shard_name("drops", shard, shards)) as dropped,
-        ):
-            for rows in _batches(self.reader(self.units[shard])):
-                documents = pa.RecordBatch.from_pylist([row for row in rows if "reason" not in row], SCHEMA)
-                drops = pa.RecordBatch.from_pylist([row for row in rows if "reason" in row], DROP_SCHEMA)
-                if documents.num_rows:
-                    kept.write(documents)
-                if drops.num_rows:
-                    dropped.write(drops)
-                seen = [tally_documents("in", documents), tally_documents("in", drops)]
-                tally = merge_tallies([tally, *seen, tally_documents("out", documents), tally_drops(drops)])
-            if not kept.names:
-                kept.write(empty())
-        report_shard(directory, shard, tally, [*kept.names, *dropped.names])
+        write_rows(Directory(self.output), shard, len(self.units), _batches(self.reader(self.units[shard])))
         yield shard
 
 
-def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+def write_rows(directory: Directory, shard: int, shards: int, batches: Iterable[Batch]) -> None:
+    """Writes the documents and drops of a shard batch by batch, and its report."""
+    tally: Tally = {}
+    with (
+        ShardWriter(directory, shard_name("documents", shard, shards)) as kept,
+        ShardWriter(directory, shard_name("drops", shard, shards)) as dropped,
+    ):
+        for documents, drops, counts in batches:
+            if documents.num_rows:
+                kept.write(documents)
+            if drops.num_rows:
+                dropped.write(drops)
+            seen = [tally_documents("in", documents), tally_documents("in", drops)]
+            seen += [tally_documents("out", documents), tally_drops(drops), {"count": counts}]
+            tally = merge_tallies([tally, *seen])
+        if not kept.names:
+            kept.write(empty())
+    report_shard(directory, shard, tally, [*kept.names, *dropped.names])
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[Batch]:
     batch: list[Row] = []
     size = 0
     for row in rows:
         batch.append(row)
         size += row["bytes"] if "text" in row else 0
         if size >= BATCH_BYTES or len(batch) >= _ROWS:
-            yield batch
+            yield _parted(batch)
             batch, size = [], 0
     if batch:
-        yield batch
+        yield _parted(batch)
+
+
+def _parted(rows: list[Row]) -> Batch:
+    documents = pa.RecordBatch.from_pylist([row for row in rows if "reason" not in row], SCHEMA)
+    return documents, pa.RecordBatch.from_pylist([row for row in rows if "reason" in row], DROP_SCHEMA), {}
 
 
 @dataclass(frozen=True)
