@@ -7,6 +7,11 @@ import gin
 import pytest
 from hypothesis import settings
 
+# Programs run on the CPU, whatever the machine has, and may be compiled for TPUs that it lacks: without asking the
+# cloud which TPU this is, and in several processes at once.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 # TensorFlow's greetings, where a test loads it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
