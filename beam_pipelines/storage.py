@@ -50,6 +50,11 @@ class Directory:
         system, path = self._place(name)
         return int(system.get_file_info(path).size or 0)
 
+    def changed(self, name: str) -> int:
+        """When a file changed last, in nanoseconds since 1970; 0 where its file system doesn't say."""
+        system, path = self._place(name)
+        return int(system.get_file_info(path).mtime_ns or 0)
+
     def names(self) -> list[str]:
         """The names of the files in it, sorted; none where the directory is missing."""
         system, root = self._place()

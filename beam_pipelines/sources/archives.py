@@ -27,6 +27,7 @@ from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.sources.collect import SKIPPED_FOLDERS, text_of
 from beam_pipelines.sources.languages import HEAD_BYTES, identify
+from beam_pipelines.sources.stars import read_stars, with_digest
 from beam_pipelines.sources.units import Row, Unit, collect_units
 from beam_pipelines.stage import main
 from beam_pipelines.storage import Directory
@@ -48,10 +49,12 @@ class ArchivesConfig:
     Attributes:
         max_file_bytes: larger members are dropped; OpenCoder's 8 MB.
         max_archive_bytes: an archive is left at this sum of unpacked bytes; the rest is one drop, `archive_too_large`.
+        stars_table: see stars.py; without it, and for an archive that it lacks, stars are 0.
     """
 
     max_file_bytes: int = 8_000_000
     max_archive_bytes: int = 100_000_000_000
+    stars_table: str = ""
 
     def __post_init__(self) -> None:
         for name in ("max_file_bytes", "max_archive_bytes"):
@@ -111,12 +114,13 @@ class ReadArchive:
         repository = archive.name
         for ending in sorted(TAR + ZIP, key=len, reverse=True):
             repository = repository.removesuffix(ending)
+        stars = read_stars(self.config.stars_table).get(repository, 0)
         unpacked = 0
         try:
             with Directory(archive.directory).read(archive.name) as stream:
                 members = _zip_members if archive.name.endswith(ZIP) else _tar_members
                 for member in members(stream, archive.name, self.config.max_file_bytes):
-                    row = self._row(member, archive.name, repository)
+                    row = self._row(member, archive.name, repository, stars)
                     unpacked += row["bytes"]
                     if unpacked > self.config.max_archive_bytes:
                         yield _drop(row, "archive_too_large", f"{archive.name}: the rest of it wasn't read")
@@ -127,7 +131,7 @@ class ReadArchive:
             place = f"{archive.directory}/{archive.name}"
             raise UserError(f"{place}: damaged or cut short ({reason}); fetch it again") from None
 
-    def _row(self, member: Member, archive: str, repository: str) -> Row:
+    def _row(self, member: Member, archive: str, repository: str, stars: int) -> Row:
         path = member.name.removeprefix("./")
         language = identify(path)
         row: Row = {
@@ -152,7 +156,7 @@ class ReadArchive:
             return _drop(row, reason, f"{len(data)} bytes in {archive}")
         return row | {
             "text": text,
-            "stars": 0,
+            "stars": stars,
             "commit_time": max(0, member.time),
             "kind": language.kind,
             "license": "",
@@ -249,7 +253,7 @@ def run(inputs: Sequence[str], output: str, config: ArchivesConfig, options: Bea
     if not inputs:
         raise UserError("archives: give --input=DIR, a folder of tar and zip archives")
     units = list_archives(inputs)
-    return collect_units("archives", __name__, units, ReadArchive(config), config, output, options, SPEED)
+    return collect_units("archives", __name__, units, ReadArchive(config), with_digest(config), output, options, SPEED)
 
 
 if __name__ == "__main__":

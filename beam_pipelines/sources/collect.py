@@ -39,7 +39,8 @@ from beam_pipelines.documents import (
 from beam_pipelines.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.sources import notebooks
-from beam_pipelines.sources.languages import HEAD_BYTES, UNKNOWN, Language, identify
+from beam_pipelines.sources.languages import HEAD_BYTES, UNKNOWN, Language, identify, settled
+from beam_pipelines.sources.stars import read_stars, with_digest
 from beam_pipelines.sources.units import Row, write_rows
 from beam_pipelines.stage import Stage, gather_reports, main, run_shards
 from beam_pipelines.storage import Directory
@@ -59,11 +60,13 @@ class CollectConfig:
         max_corpus_bytes: stop at this sum of file sizes, 0 for no limit. Inputs come in their order, the repositories
             of an input from the smallest, the files of a repository in the order of their ids, which is random.
         shards: of the output.
+        stars_table: see stars.py; without it, and for a repository that it lacks, stars are 0.
     """
 
     max_file_bytes: int = 8_000_000
     max_corpus_bytes: int = 0
     shards: int = 8
+    stars_table: str = ""
 
     def __post_init__(self) -> None:
         if self.max_file_bytes < 1:
@@ -192,8 +195,9 @@ def _listed(place: str, base: str, repository: str, source: str, config: Collect
         return file._replace(reason="empty")
     if status.st_size > config.max_file_bytes:
         return file._replace(reason="too_large")
-    kind = identify(place).kind
-    return file._replace(reason="excluded_language") if kind == "excluded" else file
+    # Where content may tell the language, the file is read first.
+    excluded = identify(place).kind == "excluded" and settled(place)
+    return file._replace(reason="excluded_language") if excluded else file
 
 
 def _relative(place: str, base: str) -> str:
@@ -338,6 +342,7 @@ def collect(files: Iterable[File], config: CollectConfig) -> Iterator[tuple[Row,
     Returns:
         Of each file a row of SCHEMA and the encoding, or a row of DROP_SCHEMA and "".
     """
+    stars = read_stars(config.stars_table)
     for file in files:
         text, language, reason, encoding = "", identify(file.place), file.reason, ""
         if not reason:
@@ -355,7 +360,7 @@ def collect(files: Iterable[File], config: CollectConfig) -> Iterator[tuple[Row,
             row
             | {
                 "text": text,
-                "stars": 0,
+                "stars": stars.get(file.repository, 0),
                 "commit_time": 0,
                 "kind": language.kind,
                 "license": "",
@@ -393,7 +398,7 @@ def run(inputs: Sequence[str], output: str, config: CollectConfig, options: Beam
             raise UserError(_no_source(roots, files, tally))
         return merge_tallies([tally, {"count": counts}]), written
 
-    return Stage("collect", __name__, CollectPlan(config, listing.hexdigest()), (), output).run(work)
+    return Stage("collect", __name__, CollectPlan(with_digest(config), listing.hexdigest()), (), output).run(work)
 
 
 def _no_source(roots: Sequence[Root], files: Sequence[File], tally: Tally) -> str:

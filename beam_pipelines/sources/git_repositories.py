@@ -23,7 +23,7 @@ from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.sources.collect import SKIPPED_FOLDERS, text_of
 from beam_pipelines.sources.languages import HEAD_BYTES, identify
-from beam_pipelines.sources.tables import read_stars
+from beam_pipelines.sources.stars import read_stars, with_digest
 from beam_pipelines.sources.units import Row, Unit, collect_units
 from beam_pipelines.stage import main
 from opencoder_jax.recipe import UserError, configurable
@@ -43,7 +43,7 @@ class GitConfig:
 
     Attributes:
         max_file_bytes: larger files are dropped; OpenCoder's 8 MB.
-        stars_table: a file of the columns repository and stars (see tables.read_stars); without it stars are 0.
+        stars_table: see stars.py; without it, and for a repository that it lacks, stars are 0.
     """
 
     max_file_bytes: int = 8_000_000
@@ -218,8 +218,8 @@ def run(inputs: Sequence[str], output: str, config: GitConfig, options: BeamOpti
     if not inputs:
         raise UserError("git_repositories: give --input=DIR, a repository or a folder of repositories")
     units = list_repositories(inputs)
-    read_stars(config.stars_table)  # its mistakes are the user's before any worker starts
-    return collect_units("git_repositories", __name__, units, ReadRepository(config), config, output, options, SPEED)
+    reader, plan = ReadRepository(config), with_digest(config)
+    return collect_units("git_repositories", __name__, units, reader, plan, output, options, SPEED)
 
 
 if __name__ == "__main__":

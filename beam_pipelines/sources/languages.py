@@ -64,6 +64,16 @@ def identify(path: str, head: bytes | str = b"") -> Language:
     return Language(name, tables.kinds[name]) if name else UNKNOWN
 
 
+def settled(path: str) -> bool:
+    """Whether no content would make `identify` answer otherwise: a known name, or an extension of one language."""
+    tables = _tables()
+    filename = path.rsplit("/", 1)[-1]
+    if filename in tables.filenames:
+        return True
+    extension = _extension(filename, tables)
+    return extension is not None and extension not in tables.candidates
+
+
 # How OpenCoder's release and other data sets write names that linguist writes otherwise.
 _OTHER_NAMES = {"cpp": "C++", "csharp": "C#", "c-sharp": "C#", "fsharp": "F#", "golang": "Go", "bash": "Shell"}
 
@@ -81,12 +91,18 @@ def _names() -> dict[str, str]:
 
 
 def _by_extension(filename: str, head: bytes | str, tables: _Tables) -> str | None:
+    extension = _extension(filename, tables)
+    return (_by_head(extension, head, tables) or tables.extensions[extension]) if extension else None
+
+
+def _extension(filename: str, tables: _Tables) -> str | None:
+    """The longest extension that linguist knows, as its tables write it."""
     start = filename.find(".")
     while start >= 0:
         written = filename[start:]
         extension = written if written in tables.extensions else written.lower()
         if extension in tables.extensions:
-            return _by_head(extension, head, tables) or tables.extensions[extension]
+            return extension
         start = filename.find(".", start + 1)
     return None
 

@@ -1,11 +1,12 @@
 """Makes heuristics.json, by which content tells the language of an ambiguous extension, from GitHub linguist's rules.
 
-    python -c 'import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)' \
-        < linguist/lib/linguist/heuristics.yml | python -m beam_pipelines.sources.make_heuristics 9.6.0
+    python -c 'import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)' \\
+        < linguist/lib/linguist/heuristics.yml \\
+        | python -m beam_pipelines.sources.make_heuristics "9.6.0, commit b45dbe9"
 
-The argument is linguist's version (lib/linguist/VERSION; MIT, languages.LICENSE). Patterns there are Ruby's. They're
-translated for RE2, which Arrow holds: time is linear in the text, whatever the text. Four patterns look around or call
-themselves, which RE2 doesn't; REWRITTEN says about the same without.
+The argument is linguist's version (lib/linguist/VERSION) and commit; its licence, MIT, is languages.LICENSE. Patterns
+there are Ruby's. They're translated for RE2, which Arrow holds: time is linear in the text, whatever the text. Four
+patterns look around or call themselves, which RE2 doesn't; REWRITTEN says about the same without.
 """
 
 import json

@@ -12,25 +12,19 @@ and no file is held in memory. Rows without a document are counted drops: broken
 unknown_language, excluded_language.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import cache
-from itertools import pairwise
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from beam_pipelines.documents import document_id
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.sources.languages import HEAD_BYTES, Language, by_name, identify
+from beam_pipelines.sources.rows import integer, list_tables, rows_of
+from beam_pipelines.sources.stars import read_stars, with_digest
 from beam_pipelines.sources.units import Row, Unit, collect_units
 from beam_pipelines.stage import main
-from beam_pipelines.storage import Directory
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 40.0  # megabytes a second on one core
@@ -61,9 +55,6 @@ PRESETS: dict[str, dict[str, str]] = {
     "opencoder_annealing": {"text": "text", "language": "lang"},
 }
 
-_ENDINGS = (".parquet", *(kind + packed for kind in (".jsonl", ".json") for packed in ("", ".gz", ".zst")))
-_ROWS = 2_000  # of a table at a time, where they are small
-
 
 @configurable
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ class TablesConfig:
         text, path, repository, stars, commit_time, language, license, url: a column each, instead of the preset's.
         kind: of all documents, as "web" or "synthetic"; by default what linguist says of their language.
         source: what documents call this table; the preset by default.
-        stars_table: a file of the columns repository and stars, which takes precedence over a column of stars.
+        stars_table: see stars.py; it takes precedence over a column of stars.
         max_file_bytes: longer texts are dropped; OpenCoder's 8 MB.
     """
 
@@ -103,107 +94,6 @@ class TablesConfig:
         """The column of each field that has one."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.name in _COLUMNS}
         return PRESETS[self.preset] | {name: column for name, column in named.items() if column}
-
-
-def list_tables(inputs: Sequence[str]) -> list[Unit]:
-    """The files of all inputs by their names.
-
-    Raises:
-        UserError: an input is missing, or holds no table.
-    """
-    found: list[Unit] = []
-    for given in inputs:
-        parent, _, last = given.rstrip("/").rpartition("/")
-        if last.endswith(_ENDINGS) and Directory(parent or ".").exists(last):
-            names, folder = [last], parent or "."
-        else:
-            if not Directory(given).exists():
-                raise UserError(f"input {given}: no such file or folder")
-            names, folder = [name for name in Directory(given).names() if name.endswith(_ENDINGS)], given
-        if not names:
-            raise UserError(f"input {given}: no file ends in {', '.join(_ENDINGS)}")
-        found += [Unit(folder, name, Directory(folder).size(name)) for name in names]
-    found.sort(key=lambda file: (file.name, file.directory))
-    for file, other in pairwise(found):
-        if file.name == other.name:
-            raise UserError(f"{file.directory} and {other.directory} both hold {file.name}; collect them in two runs")
-    return found
-
-
-def rows_of(file: Unit, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    """The rows of a file: (its place in the file, its fields by our names, or why it has none).
-
-    Raises:
-        UserError: the file is damaged, or lacks the column of the text.
-    """
-    try:
-        if file.name.endswith(".parquet"):
-            yield from _parquet_rows(file, columns)
-        else:
-            yield from _json_rows(file, columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file.directory}/{file.name}: damaged or cut short ({reason}); fetch it again") from None
-
-
-def _parquet_rows(file: Unit, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    with Directory(file.directory).read(file.name) as stream:
-        table = pq.ParquetFile(stream)
-        names = table.schema_arrow.names
-        _require_text(file, columns, names)
-        wanted = sorted({column.split(".")[0] for column in columns.values()} & set(names))
-        number = 0
-        for batch in table.iter_batches(batch_size=_ROWS, columns=wanted):
-            for row in batch.to_pylist():
-                yield str(number), {name: _field(row, column) for name, column in columns.items()}
-                number += 1
-
-
-def _json_rows(file: Unit, columns: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    for number, line in enumerate(_lines(file), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            yield str(number), f"line {number}: {error}"
-            continue
-        if not isinstance(row, dict):
-            yield str(number), f"line {number}: no JSON object"
-            continue
-        if number == 1:
-            _require_text(file, columns, list(row))
-        yield str(number), {name: _field(row, column) for name, column in columns.items()}
-
-
-def _lines(file: Unit) -> Iterator[bytes]:
-    with Directory(file.directory).read(file.name) as stream:
-        packed = {".gz": "gzip", ".zst": "zstd"}.get(file.name[file.name.rfind(".") :])
-        source = pa.CompressedInputStream(stream, packed) if packed else stream
-        rest = b""
-        while block := source.read(1 << 20):
-            *lines, rest = (rest + block).split(b"\n")
-            yield from lines
-        if rest:
-            yield rest
-
-
-def _require_text(file: Unit, columns: Mapping[str, str], names: Sequence[str]) -> None:
-    if columns["text"].split(".")[0] in names:
-        return
-    advice = "name the column of the text: --gin.TablesConfig.text=…"
-    if "blob_id" in names:
-        advice = "it has only the blobs' ids; fetch their contents into such a column first"
-    elif {"repo_name", "sub_path"} <= set(names):
-        advice = "it's RefineCode's metadata, without any text"
-    raise UserError(f"{file.directory}/{file.name}: no column {columns['text']!r} in {', '.join(names)}; {advice}")
-
-
-def _field(row: Mapping[str, Any], column: str) -> Any:
-    value: Any = row
-    for step in column.split("."):
-        value = value.get(step) if isinstance(value, Mapping) else None
-    return value
 
 
 def document(
@@ -234,7 +124,7 @@ def document(
     licenses = given.get("license")
     return head | {
         "text": text,
-        "stars": stars.get(repository, _integer(given.get("stars"))),
+        "stars": stars.get(repository, integer(given.get("stars"))),
         "commit_time": _seconds(given.get("commit_time")),
         "kind": language.kind,
         "license": ", ".join(map(str, licenses)) if isinstance(licenses, list) else str(licenses or ""),
@@ -258,52 +148,16 @@ def _surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _integer(value: Any) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError):
-        return 0
-
-
 def _seconds(value: Any) -> int:
     """Seconds since 1970 of a number, a time or its ISO text; 0 where it's none."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            return _integer(value)
+            return integer(value)
     if isinstance(value, datetime):
         return max(0, int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()))
-    return max(0, _integer(value))
-
-
-@cache
-def read_stars(path: str) -> dict[str, int]:
-    """Stars by repository of a side table: Parquet, JSON lines or CSV.
-
-    Raises:
-        UserError: it's missing, damaged, or lacks the columns repository and stars.
-    """
-    if not path:
-        return {}
-    folder, _, name = path.rpartition("/")
-    directory = Directory(folder or ".")
-    if not directory.exists(name):
-        raise UserError(f"stars_table {path}: no such file")
-    rows: Iterable[Mapping[str, Any]]
-    if name.endswith(".csv"):
-        with directory.read(name) as stream:
-            rows = pyarrow.csv.read_csv(stream).to_pylist()
-    else:
-        columns = {"text": "repository", "stars": "stars"}
-        found = (row for _, row in rows_of(Unit(folder or ".", name, 0), columns) if isinstance(row, dict))
-        rows = ({"repository": row["text"], "stars": row["stars"]} for row in found)
-    stars: dict[str, int] = {}
-    for row in rows:
-        if "repository" not in row or "stars" not in row:
-            raise UserError(f"stars_table {path}: no columns repository and stars; it has {', '.join(row)}")
-        stars[str(row["repository"])] = _integer(row["stars"])
-    return stars
+    return max(0, integer(value))
 
 
 @dataclass(frozen=True)
@@ -314,7 +168,7 @@ class ReadTable:
 
     def __call__(self, file: Unit) -> Iterator[Row]:
         stars = read_stars(self.config.stars_table)
-        for place, row in rows_of(file, self.config.columns()):
+        for place, row in rows_of(file, self.config.columns(), ("text",)):
             yield document(file, place, row, self.config, stars)
 
 
@@ -327,9 +181,7 @@ def run(inputs: Sequence[str], output: str, config: TablesConfig, options: BeamO
     if not inputs:
         raise UserError("tables: give --input=DIR, a folder of Parquet or JSON-lines files")
     files = list_tables(inputs)
-    read_stars(config.stars_table)  # its mistakes are the user's before any worker starts
-
-    return collect_units("tables", __name__, files, ReadTable(config), config, output, options, SPEED)
+    return collect_units("tables", __name__, files, ReadTable(config), with_digest(config), output, options, SPEED)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,15 @@ def test_every_kind_of_archive(ending: str, tmp_path: Path) -> None:
     assert drops.keys() == {"tool/x.bin"}
 
 
+def test_stars_come_from_a_side_table_by_the_name_of_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    tar(tmp_path / "in" / "tool-1.0.tgz", "w:gz", FILES)
+    zipped(tmp_path / "in" / "other.zip", {"a.py": b"x = 1\n"})
+    (tmp_path / "stars.csv").write_text("repository,stars\ntool-1.0,9\n")
+    _, documents, _ = collect(tmp_path / "in", tmp_path / "out", stars_table=str(tmp_path / "stars.csv"))
+    assert {path: row["stars"] for path, row in documents.items()} == {"tool/main.py": 9, "tool/lib/a.c": 9, "a.py": 0}
+
+
 def links(archive: tarfile.TarFile) -> None:
     for name, kind, target in [("link.py", tarfile.SYMTYPE, "/etc/passwd"), ("hard.py", tarfile.LNKTYPE, "a.py")]:
         member = tarfile.TarInfo(name)

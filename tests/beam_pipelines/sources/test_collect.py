@@ -212,6 +212,64 @@ def test_a_name_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
     assert row["path"] == "caf\\xe9.py"
 
 
+def test_content_decides_before_a_file_of_an_excluded_choice_is_dropped(tmp_path: Path) -> None:
+    """.plt is Gnuplot's where nothing else tells, .1 a manual page: both are excluded."""
+    root = write(
+        tmp_path / "in",
+        {
+            "r/tests.plt": ":- begin_tests(a).\ntest(b) :- true.\n",
+            "r/graph.plt": "plot sin(x)\n",
+            "r/notes.1": "notes of a meeting\n",
+            "r/ls.1": ".TH LS 1\n.SH NAME\n",
+        },
+    )
+    rows = [row for row, _ in collect(list_files([Root(str(root), "in")], CONFIG)[0], CONFIG)]
+    assert {row["path"]: row.get("reason", row["language"]) for row in rows} == {
+        "tests.plt": "Prolog",
+        "graph.plt": "excluded_language",
+        "notes.1": "Text",
+        "ls.1": "excluded_language",
+    }
+
+
+def test_stars_come_from_a_side_table_and_another_table_is_another_plan(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", {"one/a.py": CODE, "two/b.py": CODE})
+    table = write(tmp_path, {"stars.jsonl": '{"repository": "two", "stars": 5}\n'}) / "stars.jsonl"
+
+    def stars(place: Path) -> dict[str, int]:
+        config = CollectConfig(shards=1, stars_table=str(place))
+        manifest = run([str(root)], str(tmp_path / "out"), config, BeamOptions())
+        assert str(tmp_path) not in (tmp_path / "out" / "stage.json").read_text()
+        rows = pq.read_table(tmp_path / "out" / manifest.shards()[0]).to_pylist()
+        return {row["repository"]: row["stars"] for row in rows}
+
+    assert stars(table) == {"one": 0, "two": 5}
+    stamp = (tmp_path / "out" / "stage.json").stat().st_mtime_ns
+    moved = tmp_path / "moved.jsonl"
+    shutil.copy(table, moved)
+    assert stars(moved) == {"one": 0, "two": 5}
+    assert (tmp_path / "out" / "stage.json").stat().st_mtime_ns == stamp  # the same table elsewhere
+    moved.write_text('{"repository": "one", "stars": 7}\n')
+    assert stars(moved) == {"one": 7, "two": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("no.csv", "", "no.csv: no such file"),
+        ("a.csv", "repo,stars\na,1\n", "no columns repository and stars; it has repo, stars"),
+        ("a.jsonl", '{"repository": "a"}', "no column 'stars' in repository"),
+    ],
+)
+def test_a_wrong_table_of_stars_is_one_clear_line(name: str, content: str, message: str, tmp_path: Path) -> None:
+    root = write(tmp_path / "in", {"one/a.py": CODE})
+    if content:
+        write(tmp_path, {name: content})
+    with pytest.raises(UserError, match=message):
+        run([str(root)], str(tmp_path / "out"), CollectConfig(stars_table=str(tmp_path / name)), BeamOptions())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_vanishes_or_grows_after_the_listing_is_a_drop(tmp_path: Path) -> None:
     root = write(tmp_path / "in", {"r/a.py": CODE, "r/b.py": CODE})
     files, _ = list_files([Root(str(root), "in")], CONFIG)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipelines.sources import make_languages
-from beam_pipelines.sources.languages import UNKNOWN, identify
+from beam_pipelines.sources.languages import UNKNOWN, identify, settled
 
 SOURCES = Path(make_languages.__file__).parent
 TABLE = json.loads((SOURCES / "languages.json").read_text())
@@ -81,6 +81,26 @@ def test_identify_never_fails(path: str, head: bytes) -> None:
     assert (name == "unknown") == (kind == "unknown")
 
 
+HEADS = [
+    b"<?xml version='1.0'?>\n<!DOCTYPE eagle>",
+    b"#!/bin/sh\n",
+    b".TH LS 1\n",
+    b"#include <vector>\nclass A",
+    b"plain",
+]
+
+
+@given(st.sampled_from(["a.", "a.sch", "A.1", "x.py", "robots.txt", "noext", "x.unheard-of", "x.C", "x.blade.php"]))
+def test_no_content_changes_what_is_settled(path: str) -> None:
+    if settled(path):
+        assert {identify(path, head) for head in HEADS} == {identify(path)}
+
+
+def test_an_ambiguous_extension_and_a_missing_one_are_not_settled() -> None:
+    assert all(settled(path) for path in ("x.py", "robots.txt", "x.svg"))
+    assert not any(settled(path) for path in ("x.sch", "x.h", "script"))
+
+
 def test_every_extension_of_the_table_is_found() -> None:
     assert len(TABLE["extensions"]) > 1400
     for extension, name in TABLE["extensions"].items():
@@ -105,13 +125,6 @@ def test_every_choice_names_a_language_that_was_in_doubt() -> None:
     assert all(group["reason"] for group in CHOICES["extensions"])
 
 
-def package(folder: Path, **languages: str) -> Path:
-    (folder / "data").mkdir()
-    for name, body in languages.items():
-        (folder / "data" / f"{name}.js").write_text(f"export default {{\n  name: '{name}',\n{body}}}\n")
-    return folder
-
-
 NO_CHOICES = {
     "kinds": {"text": [], "data": [], "code": []},
     "excluded": {"names": ["Old"]},
@@ -122,13 +135,17 @@ NO_CHOICES = {
 }
 
 
-def test_the_script_reads_linguists_objects_and_applies_the_choices(tmp_path: Path) -> None:
-    folder = package(
-        tmp_path,
-        New="  type: 'programming',\n  extensions: [\n    '.x',\n    '.y',\n  ],\n  interpreters: ['new'],\n",
-        Old="  type: 'markup',\n  extensions: ['.x'],\n  filenames: ['OLD', \"IT'S\"],\n",
-    )
-    table = make_languages.make_table(make_languages.read_languages(folder), NO_CHOICES, "1.0")
+def test_the_table_and_the_rules_about_content_are_of_one_version() -> None:
+    rules = json.loads((SOURCES / "heuristics.json").read_text(encoding="utf-8"))
+    assert TABLE["version"] == rules["version"]
+
+
+def test_the_script_applies_the_choices() -> None:
+    linguist = {
+        "Old": {"type": "markup", "extensions": [".x"], "filenames": ["OLD", "IT'S"]},
+        "New": {"type": "programming", "extensions": [".x", ".y"], "interpreters": ["new"], "color": "#fff"},
+    }
+    table = make_languages.make_table(linguist, NO_CHOICES, "1.0")
     assert table["extensions"] == {".x": "New", ".y": "New"}
     assert table["candidates"] == {".x": ["New", "Old"]}
     assert table["filenames"] == {"OLD": "Old", "IT'S": "Old"}
@@ -136,14 +153,12 @@ def test_the_script_reads_linguists_objects_and_applies_the_choices(tmp_path: Pa
     assert table["kinds"] == {"New": "code", "Old": "excluded"}
 
 
-def test_the_script_leaves_nothing_to_chance(tmp_path: Path) -> None:
-    both = "  type: 'programming',\n  extensions: ['.z'],\n"
-    languages = make_languages.read_languages(package(tmp_path, New=both, Old=both))
+def test_the_script_leaves_nothing_to_chance() -> None:
+    both = {"type": "programming", "extensions": [".z"]}
     with pytest.raises(ValueError, match=r"'\.z' may be New, Old"):
-        make_languages.make_table(languages, NO_CHOICES, "1.0")
+        make_languages.make_table({"Old": both, "New": both}, NO_CHOICES, "1.0")
 
 
-def test_the_script_refuses_a_language_that_linguist_does_not_know(tmp_path: Path) -> None:
-    languages = make_languages.read_languages(package(tmp_path, New="  type: 'data',\n"))
+def test_the_script_refuses_a_language_that_linguist_does_not_know() -> None:
     with pytest.raises(ValueError, match="linguist knows no Old"):
-        make_languages.make_table(languages, NO_CHOICES, "1.0")
+        make_languages.make_table({"New": {"type": "data"}}, NO_CHOICES, "1.0")

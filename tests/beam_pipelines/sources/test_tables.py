@@ -15,7 +15,8 @@ from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.sources import languages
 from beam_pipelines.sources.languages import by_name
-from beam_pipelines.sources.tables import PRESETS, TablesConfig, list_tables, run
+from beam_pipelines.sources.rows import list_tables
+from beam_pipelines.sources.tables import PRESETS, TablesConfig, run
 from opencoder_jax.recipe import UserError
 
 Collected = tuple[Manifest, list[dict[str, Any]], list[dict[str, Any]]]
