@@ -1,29 +1,35 @@
 """RefineCode's raw-code pipeline as one command: every stage from source code to the sampled corpus, resumable.
 
     python -m beam_pipelines refinecode --input=/path/to/repositories --output=runs/refinecode
+    python -m beam_pipelines refinecode --source=tables --input=data/stack --output=runs/refinecode \\
+        --gin.TablesConfig.preset=the_stack_v1
 
 The order is OpenCoder's (paper section 2.1.3 and its figure of the pipeline): collect, exact duplicates, near
 duplicates, redact, signals, filter, sample. Each stage is a command of its own that reads and writes directories below
 `--output`; a stage that is up to date isn't run again, and one that was killed goes on where it stopped. Beam's flags
 go to every stage, so the same command runs on this machine, Dataflow, Flink or Spark.
 
+`--source` names the stage that it begins with, of beam_pipelines.sources: folders by default. Whichever it is, it
+writes the directory `collect`.
+
 In the end `refinecode.json` says in one place what every stage did: its configuration, what it read and wrote, and
 where each document went. It depends on the input, the recipe and the code alone.
 """
 
 import argparse
+import difflib
 import logging
 import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from beam_pipelines.manifest import MANIFEST, Manifest
 from beam_pipelines.runner import BeamOptions
 from beam_pipelines.stage import command
 from beam_pipelines.storage import Directory
-from opencoder_jax.recipe import parse_flags
+from opencoder_jax.recipe import UserError, parse_flags
 
 SUMMARY = "refinecode.json"
 
@@ -67,6 +73,30 @@ STEPS = (
     Step("sample languages", "code.sample", "sample", ("filter",)),
 )
 
+# What the chain may begin with, by modules of beam_pipelines.sources.
+SOURCES = {
+    "collect": STEPS[0].title,
+    "git_repositories": "collect files of git repositories",
+    "archives": "collect files of archives",
+    "tables": "collect documents of tables",
+    "join_metadata": "join metadata with a corpus",
+}
+
+
+def chain(source: str) -> tuple[Step, ...]:
+    """The stages from a source on.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    if source not in SOURCES:
+        near = difflib.get_close_matches(source, SOURCES, 1)
+        raise UserError(
+            f"source {source}: not known; "
+            + (f"did you mean {near[0]}?" if near else f"choose of {', '.join(SOURCES)}")
+        )
+    return (replace(STEPS[0], title=SOURCES[source], module=f"sources.{source}"), *STEPS[1:])
+
 
 def main(argv: list[str]) -> None:
     """Runs the stages that aren't up to date, writes the summary and prints a line a stage.
@@ -78,22 +108,33 @@ def main(argv: list[str]) -> None:
         prog="python -m beam_pipelines refinecode",
         description=(__doc__ or "").split("\n\n", 1)[0],
         epilog="Example: python -m beam_pipelines refinecode --input=/path/to/repositories --output=runs/refinecode\n"
-        "Beam's flags pass through: --runner=… The input of the first stage; see beam_pipelines.sources.collect.",
+        "Beam's flags pass through: --runner=…",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--input", action="append", default=[], metavar="DIR", help="source code; the running Python's own by default"
+        "--source",
+        default="collect",
+        metavar="NAME",
+        help=f"of beam_pipelines.sources: {', '.join(SOURCES)}; the first, folders, by default",
+    )
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="what the source reads; of folders, the running Python's own by default",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="the directory of all stages")
     flags, rest = parse_flags(parser, argv)
+    steps = chain(flags.source)
     BeamOptions(tuple(rest))  # an unknown flag is an error before the first stage
     gin = [f"--gin_file={file}" for file in flags.gin_file or [DEFAULT_RECIPE]]
     shared = [*gin, *(argument for argument in argv if argument.startswith("--gin.")), *rest]
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     seconds: dict[str, float] = {}
-    for number, step in enumerate(STEPS, 1):
+    for number, step in enumerate(steps, 1):
         arguments = step.arguments(flags.output, shared, flags.input)
-        print(f"[{number}/{len(STEPS)}] {step.title}", file=sys.stderr, flush=True)
+        print(f"[{number}/{len(steps)}] {step.title}", file=sys.stderr, flush=True)
         print(f"  python -m beam_pipelines.{step.module} {shlex.join(arguments)}", file=sys.stderr, flush=True)
         began = time.perf_counter()
         command(f"beam_pipelines.{step.module}", arguments)

@@ -34,6 +34,7 @@ CONFIGURABLES = (
     "GitConfig",
     "InspectConfig",
     "InstructionsConfig",
+    "JoinMetadataConfig",
     "MeshConfig",
     "ModelConfig",
     "NearDuplicatesConfig",

@@ -1,6 +1,7 @@
 """The chain: it repeats itself whatever the order, the workers and the runner; survives kills; redoes what it must."""
 
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -14,9 +15,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.refinecode import STEPS
+from beam_pipelines.refinecode import SOURCES, STEPS, chain
 from opencoder_jax.recipe import ROOT
 
 # Two folders of real source with copies between them.
@@ -97,6 +100,33 @@ def test_a_second_run_touches_nothing(sources: list[Path], finished: Path) -> No
     assert times() == before
 
 
+def test_it_begins_with_any_source(sources: list[Path], finished: Path, tmp_path: Path) -> None:
+    """The documents that a run collected, as the text of a table of metadata: the chain ends with the same ones."""
+    documents = [pq.read_table(file) for file in sorted((finished / "collect").glob("documents-*"))]
+    named = pa.concat_tables(documents).select(["repository", "path", "bytes"])
+    (tmp_path / "metadata").mkdir()
+    pq.write_table(
+        named.rename_columns(["repo_name", "sub_path", "file_size_in_byte"]), tmp_path / "metadata" / "m.parquet"
+    )
+    run([tmp_path / "metadata", finished / "collect"], tmp_path / "run", "--source=join_metadata")
+    first = json.loads((tmp_path / "run" / "refinecode.json").read_text())["stages"][0]
+    assert (first["directory"], first["stage"]) == ("collect", "join_metadata")
+    assert first["tally"]["count"]["left in the corpus"] == 0
+    for name in (file.relative_to(finished) for file in (finished / "sample").glob("documents-*")):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_every_source_is_a_stage_of_its_own_name() -> None:
+    for source in SOURCES:
+        first, *rest = chain(source)
+        assert tuple(rest) == STEPS[1:]
+        assert callable(importlib.import_module(f"beam_pipelines.{first.module}").run)
+        assert first.name == STEPS[0].name
+    assert chain("collect") == STEPS
+    sources = {file.stem for file in (ROOT / "beam_pipelines" / "sources").glob("*.py") if "main(" in file.read_text()}
+    assert set(SOURCES) == {name for name in sources if not name.startswith("make_")}
+
+
 def test_another_threshold_measures_nothing_again(sources: list[Path], finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     errors = run(sources, tmp_path / "run", "--gin.FilterConfig.seed=7")
@@ -111,6 +141,7 @@ def test_another_threshold_measures_nothing_again(sources: list[Path], finished:
         (["--inptu=here"], "unknown argument --inptu"),
         (["--gin.FilterConfig.profil=x"], "profile"),
         (["--runner=NoRunner"], "NoRunner"),
+        (["--source=table"], "did you mean tables?"),
     ],
 )
 def test_a_mistake_is_one_line(flags: list[str], message: str, sources: list[Path], tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Sampling by language: the published shares, and a draw that depends on a document alone."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -9,9 +12,10 @@ from beam_pipelines.code.sample import Sample, SampleConfig, uniform
 from beam_pipelines.documents import SCHEMA
 
 
-def batch(count: int, language: str) -> pa.RecordBatch:
+def batch(count: int, language: str, sizes: Sequence[int] = ()) -> pa.RecordBatch:
     blank = {name: 0 if field == pa.int64() else "" for name, field in zip(SCHEMA.names, SCHEMA.types, strict=True)}
     rows = [blank | {"id": f"{i:032x}", "language": language} for i in range(count)]
+    rows = [row | {"bytes": size} for row, size in zip(rows, sizes, strict=True)] if sizes else rows
     return pa.RecordBatch.from_pylist(rows, SCHEMA)
 
 
@@ -26,6 +30,19 @@ def test_the_published_shares_are_the_defaults(language: str, share: float) -> N
     assert result.table.num_rows / 5000 == pytest.approx(share, abs=0.02)
     assert len(result.drops) == 5000 - result.table.num_rows
     assert {drop.reason for drop in result.drops} <= {"sampled_out"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("language", ["Java", "HTML"])
+def test_the_share_of_bytes_is_the_published_one_too(language: str, seed: int) -> None:
+    """Documents of very different sizes: the share of bytes stays within four standard deviations."""
+    config = SampleConfig(seed=seed)
+    sizes = np.random.default_rng(seed).lognormal(8, 1.5, 5000).astype(int) + 1
+    result = Sample(config)(batch(len(sizes), language, sizes.tolist()))
+    share, total = config.keep[language], sizes.sum()
+    deviation = np.sqrt(share * (1 - share) * (sizes.astype(float) ** 2).sum()) / total
+    assert abs(result.table.column("bytes").to_numpy().sum() / total - share) < 4 * deviation
+    assert deviation < 0.06  # or the bound would hold for anything
 
 
 def test_a_larger_share_keeps_all_that_a_smaller_kept() -> None:
