@@ -53,8 +53,6 @@ CONFIGURABLES = (
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
-
-ROOT = Path(__file__).resolve().parent.parent
 gin.add_config_file_search_path(str(ROOT))
 # Gin's second reader takes a file for the data of an installed package, and breaks on folders without an __init__.py.
 del gin.config._FILE_READERS[1:]
@@ -62,6 +60,14 @@ del gin.config._FILE_READERS[1:]
 
 class UserError(Exception):
     """A mistake that the user can mend. Its message names what is wrong and what to do; no traceback is shown."""
+
+
+class TryAgain(Exception):
+    """The work stopped for a reason outside itself (preempted, a host lost); the same command goes on from there."""
+
+
+# What a command that raises TryAgain exits with: sysexits.h's "temporary failure", which launchers answer by a restart.
+TRY_AGAIN = 75
 
 
 def configurable(cls: type[T]) -> type[T]:
@@ -163,9 +169,12 @@ def refuse_unknown(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None
 
 
 def run_command(main: Callable[[list[str]], None]) -> NoReturn:
-    """Runs `main(argv)` as a command: exit 0, or 2 with one line for a user's error, or 130 when interrupted."""
+    """Runs `main(argv)` as a command: exit 0, 2 with one line for a user's error, 75 to try again, 130 interrupted."""
     try:
         main(sys.argv[1:])
+    except TryAgain as reason:
+        print(f"stopped: {reason}", file=sys.stderr)
+        sys.exit(TRY_AGAIN)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -67,7 +67,8 @@ class Training(NamedTuple):
     @property
     def held_out(self) -> list[tuple[int, float]]:
         """(tokens, loss) where the held-out loss was measured."""
-        return [(row["tokens"], row["held_out_loss"]) for row in self.rows if "held_out_loss" in row]
+        scores = [(row["tokens"], row["held_out"]) for row in self.rows if "held_out" in row]
+        return [(tokens, (score.get("all") or next(iter(score.values())))["loss"]) for tokens, score in scores]
 
 
 class Sample(NamedTuple):

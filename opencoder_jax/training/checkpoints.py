@@ -20,10 +20,12 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, UInt32
 
 from opencoder_jax.model.checkpoint import checkpoint_steps
-from opencoder_jax.recipe import UserError
+from opencoder_jax.recipe import TryAgain, UserError
+from opencoder_jax.training.hosts import all_agree, leads, wait_for_all
 from opencoder_jax.training.step import TrainState
 
 _ORBAX_LOG = logging.getLogger("absl")
@@ -41,11 +43,17 @@ def restore(directory: Path, step: int, abstract: TrainState, optimizer: bool = 
     wanted = {"parameters": abstract.parameters} | ({"optimizer": abstract.optimizer} if optimizer else {})
     place = directory.absolute() / str(step)
     items = {name: ocp.args.StandardRestore(item) for name, item in wanted.items()}
+    error: Exception | None = None
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             read = reader.restore(place, args=ocp.args.Composite(**items, sums=ocp.args.JsonRestore()))
-    except Exception as error:  # what a damaged file raises depends on the file: many types have been seen
-        raise UserError(f"checkpoint {place} is damaged ({_brief(error)})") from error
+    except Exception as failure:  # what a damaged file raises depends on the file: many types have been seen
+        error = failure
+    # Each host reads its own part, and a damaged file is seen by those alone that need it.
+    if not all_agree(error is None):
+        raise UserError(
+            f"checkpoint {place} is damaged ({_brief(error) if error else 'another host cannot read it'})"
+        ) from error
     found = {name: read[name] for name in wanted}
     for weight, total in _sums(found).items():
         if read["sums"].get(weight) != total:
@@ -71,10 +79,12 @@ def restore_newest(directory: Path, abstract: TrainState) -> TrainState | None:
             print(f"warning: {error}; trying the one before", file=sys.stderr)
             damaged.append(step)
             continue
-        aside = directory.parent / "damaged"
-        for name in map(str, damaged):
+        if damaged and leads():
+            aside = directory.parent / "damaged"
             aside.mkdir(exist_ok=True)
-            (directory / name).rename(aside / name)
+            for name in map(str, damaged):
+                (directory / name).rename(aside / name)
+        wait_for_all("damaged checkpoints are set aside")
         return state
     if damaged:
         raise UserError(f"{directory}: no checkpoint can be read; train again in another --output")
@@ -108,7 +118,7 @@ class Checkpoints:
             self._manager.close()
         except Exception as failure:
             # A save that failed fails again here, while its first error is on its way to the user.
-            if error is None:
+            if error is None or isinstance(error, TryAgain):
                 raise self._cannot_save(failure) from failure
         finally:
             _ORBAX_LOG.setLevel(self._log_level)
@@ -141,7 +151,6 @@ class Checkpoints:
         return UserError(f"{self.directory}: a checkpoint can't be written ({_brief(error)}); {rest}")
 
 
-@jax.jit
 def _word_sums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
     words = [jax.lax.bitcast_convert_type(array, jnp.uint32) for array in arrays]
     return jnp.stack([jnp.sum(word, dtype=jnp.uint32) for word in words])
@@ -151,7 +160,9 @@ def _sums(items: dict[str, PyTree[Array]]) -> dict[str, int]:
     """The checksum of each array (all are of 32-bit numbers), named by its path."""
     paths, arrays = zip(*jax.tree_util.tree_leaves_with_path(items), strict=True)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-    return dict(zip(names, _word_sums(list(arrays)).tolist(), strict=True))
+    everywhere = NamedSharding(arrays[0].sharding.mesh, PartitionSpec())  # every host reads the result
+    sums = jax.jit(_word_sums, out_shardings=everywhere)(list(arrays))
+    return dict(zip(names, jax.device_get(sums).tolist(), strict=True))
 
 
 def _brief(error: Exception) -> str:

@@ -1,43 +1,38 @@
 """The loop of a training stage: batches in, checkpoints and metrics out.
 
-The host is always one step ahead: while the devices work on a step, it reads what the step before measured and lays out
-the next batch, so neither waits. A run is a function of its recipe and data: stopped or killed anywhere and started
-again, it ends with the same parameters, bit for bit, as if it had never stopped (on the same devices).
+The host is always ahead: while the devices work on a step, a thread lays out the next batches (feed.py), and the loop
+reads what the step before measured (report.py); neither waits. A run is a function of its recipe and data: stopped or
+killed anywhere and started again, it ends with the same parameters, bit for bit, as if it had never stopped (on the
+same devices). Every host runs this same loop (hosts.py).
 """
 
-import dataclasses
-import math
-import time
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import PyTree
-from tqdm import tqdm
 
-from opencoder_jax.data.batches import Batch, Batches
+from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.checkpoint import checkpoint_steps
-from opencoder_jax.model.decoder import abstract
-from opencoder_jax.recipe import UserError
+from opencoder_jax.recipe import TryAgain, UserError
 from opencoder_jax.training import run as runs
 from opencoder_jax.training.checkpoints import Checkpoints, restore, restore_newest
-from opencoder_jax.training.mesh import batch_sharding, data_parallel, make_mesh
-from opencoder_jax.training.metrics import MetricsFile, read_metrics, unigram_entropy
+from opencoder_jax.training.feed import Feed
+from opencoder_jax.training.held_out import HeldOut
+from opencoder_jax.training.hosts import Preemption, leads, leave, wait_for_all
+from opencoder_jax.training.mesh import data_parallel, make_mesh
+from opencoder_jax.training.metrics import read_metrics, unigram_entropy
 from opencoder_jax.training.optimizer import learning_rate
+from opencoder_jax.training.report import Report, speed_words
 from opencoder_jax.training.run import Origin, Recipe
 from opencoder_jax.training.step import (
-    StepMetrics,
     TrainState,
     abstract_state,
     compiled_train_step,
     initial_state,
     optimizer_of,
-    summed_loss,
 )
 
 
@@ -46,12 +41,13 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
 
     Args:
         data: a directory with the token records of the mixture, one directory a source.
-        output: the run's directory, see run.py.
+        output: the run's directory, see run.py; the same for every host, on a file system that they share.
         init_from: the directory of the run whose weights this one starts from; None: new weights.
 
     Raises:
         UserError: the data, the other run or the output directory don't fit the recipe; the loss is no number any more;
             a checkpoint can't be written. The message names the file and says what to do.
+        TryAgain: this host, or another, was told to go; a checkpoint is saved.
     """
     tokenizer_model = data / next(iter(recipe.data.mixture)) / "tokenizer.model"
     tokenizer = Tokenizer.load(tokenizer_model)
@@ -65,144 +61,83 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
     origin = None if init_from is None else _origin(recipe, init_from, output, tokenizer.fingerprint)
     entropy = unigram_entropy(batches.sources, recipe.data.mixture)
     description = runs.describe(recipe, batches, tokenizer.fingerprint, origin, entropy)
-    runs.enter(output, description, recipe, tokenizer_model)
+    if leads():
+        runs.enter(output, description, recipe, tokenizer_model)
+    wait_for_all("the run's directory is made")
 
     if max(checkpoint_steps(output / "checkpoints"), default=-1) >= recipe.train.steps:
-        print(f"{output}: trained already, {recipe.train.steps:,} steps")
+        _say(f"{output}: trained already, {recipe.train.steps:,} steps")
         return
 
     with jax.set_mesh(mesh), Checkpoints(output / "checkpoints", recipe.train.keep) as checkpoints:
-        held_out = HeldOut(recipe, data, recipe.train.held_out, tokenizer, mesh) if recipe.train.held_out else None
+        held_out = HeldOut(recipe, data, tokenizer, mesh) if recipe.train.held_out else None
         state = restore_newest(checkpoints.directory, shapes) or _first_state(recipe, shapes, init_from, origin)
-        print(
-            f"{output}: steps {int(state.step):,} to {recipe.train.steps:,}, "
-            f"{batches.tokens_before(recipe.train.steps):,} tokens in all; {recipe.model.parameters():,} parameters; "
-            f"{mesh.size} devices ({', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}); "
-            f"unigram entropy {entropy:.4f} nats a token"
-        )
         first = int(state.step)
-        with MetricsFile(output / "metrics.jsonl", first) as metrics, Report(recipe, batches, metrics, first) as report:
-            _run(recipe, mesh, state, batches, held_out, checkpoints, report)
-    last = read_metrics(output / "metrics.jsonl")[-1]
-    seen = f", held out {last['held_out_loss']:.4f}" if "held_out_loss" in last else ""
-    print(f"{output}: loss {last['loss']:.4f}{seen}; unigram entropy {entropy:.4f} nats a token")
+        _say(
+            f"{output}: steps {first:,} to {recipe.train.steps:,}, "
+            f"{batches.tokens_before(recipe.train.steps):,} tokens in all; {recipe.model.parameters():,} parameters; "
+            f"{mesh.size} devices ({', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}) on "
+            f"{jax.process_count()} hosts; unigram entropy {entropy:.4f} nats a token\n{speed_words(recipe, mesh)}"
+        )
+        with (
+            Report(recipe, batches, mesh, output, first) as report,
+            Feed(batches, mesh, first, recipe.train.steps) as feed,
+            Preemption() as preemption,
+        ):
+            try:
+                _run(recipe, mesh, state, feed, held_out, checkpoints, report, preemption, output)
+            except jax.errors.JaxRuntimeError as error:
+                if jax.process_count() == 1:
+                    raise
+                leave(error)
+    if leads():
+        last = read_metrics(output / "metrics.jsonl")[-1]
+        seen = "".join(
+            f"; {source} {score['loss']:.4f} nats a token, {score['bits_per_byte']:.4f} bits a byte"
+            for source, score in last.get("held_out", {}).items()
+        )
+        print(f"{output}: loss {last['loss']:.4f}{seen}; unigram entropy {entropy:.4f} nats a token")
 
 
 def _run(
     recipe: Recipe,
     mesh: Mesh,
     state: TrainState,
-    batches: Batches,
-    held_out: "HeldOut | None",
+    feed: Feed,
+    held_out: HeldOut | None,
     checkpoints: Checkpoints,
-    report: "Report",
+    report: Report,
+    preemption: Preemption,
+    output: Path,
 ) -> None:
     """The loop itself, from a state to the last step."""
     config = recipe.train
     update = compiled_train_step(recipe, mesh)
     for step in range(int(state.step), config.steps):
+        if config.profile and step == config.profile[0]:
+            jax.profiler.start_trace(str(output / "profile"))
         rate = learning_rate(recipe.optimizer, config.steps, step)
-        state, measured = update(state, place(batches, step, mesh), rate)
-        report.read()
+        state, measured = update(state, feed.next(), rate)
+        report.read(feed)
         report.later(step + 1, rate, measured)
-        last = step + 1 == config.steps
+        last, preempted = step + 1 == config.steps, preemption.reached(step + 1)
+        if config.profile and step + 1 == config.profile[1]:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
         if held_out and (last or (step + 1) % config.evaluate_every == 0):
-            report.read(held_out(state.parameters))
-        if last or (step + 1) % config.checkpoint_every == 0:
+            report.read(feed, held_out(state.parameters))
+        if last or preempted or (step + 1) % config.checkpoint_every == 0:
             # A checkpoint's rows are in the file before it, and a state whose loss is no number isn't saved.
-            report.read()
+            report.read(feed)
             checkpoints.save(state)
+        if preempted and not last:
+            raise TryAgain(f"{output}: this host or another was told to go; step {step + 1:,} is saved")
 
 
-class Report:
-    """What the steps measured, read one step late: into the metrics file, and onto a progress bar."""
-
-    def __init__(self, recipe: Recipe, batches: Batches, metrics: MetricsFile, step: int):
-        self._recipe, self._batches, self._metrics = recipe, batches, metrics
-        self._pending: tuple[int, float, StepMetrics] | None = None
-        self._began = time.perf_counter() - metrics.seconds
-        self._tokens, self._seconds = batches.tokens_before(step), metrics.seconds  # as of the last row
-        self._bar = tqdm(
-            total=batches.tokens_before(recipe.train.steps),
-            initial=self._tokens,
-            desc="train",
-            unit=" tokens",
-            unit_scale=True,
-            dynamic_ncols=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
-
-    def later(self, step: int, rate: float, measured: StepMetrics) -> None:
-        """Takes what an update measured, while the devices still work on it."""
-        self._pending = (step, rate, measured)
-
-    def read(self, held_out_loss: float | None = None) -> None:
-        """Waits for the update that was taken last, and reports it.
-
-        Raises:
-            UserError: its loss or gradient is not a finite number.
-        """
-        if self._pending is None:
-            return
-        step, rate, measured = self._pending
-        self._pending = None
-        loss, gradient_norm = (float(value) for value in jax.device_get(measured))
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            raise UserError(
-                f"step {step}: the loss is {loss} and the gradient's norm {gradient_norm}; the checkpoints before it"
-                " are sound. Lower OptimizerConfig.peak_learning_rate or change DataConfig.seed, in another --output"
-            )
-        tokens = self._batches.tokens_before(step)
-        self._bar.update(tokens - self._bar.n)
-        self._bar.set_postfix({"step": step, "loss": f"{loss:.4f}"}, refresh=False)
-        config = self._recipe.train
-        if step in (1, config.steps) or step % config.log_every == 0 or held_out_loss is not None:
-            seconds = time.perf_counter() - self._began
-            row = {"step": step, "tokens": tokens, "loss": loss, "learning_rate": rate, "gradient_norm": gradient_norm}
-            row |= {} if held_out_loss is None else {"held_out_loss": held_out_loss}
-            rate_of_tokens = (tokens - self._tokens) / (seconds - self._seconds)
-            self._metrics.write(row | {"tokens_per_second": rate_of_tokens, "seconds": seconds})
-            self._tokens, self._seconds = tokens, seconds
-
-
-class HeldOut:
-    """The loss on records that are never trained on: the first batches of `TrainConfig.held_out`."""
-
-    def __init__(self, recipe: Recipe, data: Path, source: str, tokenizer: Tokenizer, mesh: Mesh):
-        """Raises UserError when the records are missing or were made with another tokenizer."""
-        config = dataclasses.replace(recipe.data, mixture={source: 1.0})
-        self._batches = Batches(config, data, tokenizer.pad, tokenizer.end_of_document)
-        if self._batches.sources[source].tokenizer_fingerprint != tokenizer.fingerprint:
-            raise UserError(f"{data / source}: made by another tokenizer than the mixture; tokenise both with one")
-        self._steps, self._mesh = range(recipe.train.evaluate_batches), mesh
-        self._loss = jax.jit(partial(summed_loss, abstract(recipe.model)[0], recipe))
-
-    def __call__(self, parameters: PyTree) -> float:
-        """Mean loss, in nats a token."""
-        sums = [self._loss(parameters, place(self._batches, step, self._mesh)) for step in self._steps]
-        losses, targets = np.array(jax.device_get(sums), np.float64).sum(axis=0)
-        return float(losses / targets)
-
-
-def place(batches: Batches, step: int, mesh: Mesh) -> Batch:
-    """A global batch on the mesh; each host lays out only the rows that its own devices need."""
-    shape, sharding = batches.shape(step), batch_sharding(mesh)
-    rows = [index[0].indices(shape[0]) for index in sharding.addressable_devices_indices_map(shape).values() if index]
-    first, stop = min(start for start, _, _ in rows), max(stop for _, stop, _ in rows)
-    local = batches(step, first, stop)
-
-    def piece(array: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
-        start, stop, _ = index[0].indices(shape[0])
-        return array[start - first : stop - first, index[1]]
-
-    return jax.tree.map(lambda array: jax.make_array_from_callback(shape, sharding, partial(piece, array)), local)
+def _say(words: str) -> None:
+    """Prints what all hosts know, once."""
+    if leads():
+        print(words)
 
 
 def _lay_out(recipe: Recipe) -> tuple[Mesh, TrainState]:

@@ -16,7 +16,9 @@ from dataclasses import astuple, dataclass
 from math import prod
 
 import jax
+import numpy as np
 import optax
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -69,9 +71,26 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over all devices (or those given), for `jax.set_mesh`; XLA's partitioner chooses inner shardings."""
+    """A mesh over all devices (or those given), for `jax.set_mesh`; XLA's partitioner chooses inner shardings.
+
+    Slices of TPUs are joined by a data-centre network alone, so `replica`, whose gradients cross it once a step, is the
+    axis that runs over them.
+
+    Raises:
+        ValueError: the sizes don't fit the devices, or `replica` isn't a multiple of the slices.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(config.sizes(len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    replica, *inner = sizes = config.sizes(len(devices))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if replica % slices:
+        raise ValueError(f"replica={replica}: the devices are {slices} slices, so it must be a multiple of {slices}")
+    if slices > 1:
+        grid = mesh_utils.create_hybrid_device_mesh((replica // slices, *inner), (slices, 1, 1, 1), devices)
+    elif len(devices) > 1:
+        grid = mesh_utils.create_device_mesh(sizes, devices)
+    else:
+        grid = np.array(devices).reshape(sizes)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def data_parallel(mesh: Mesh | AbstractMesh) -> int:

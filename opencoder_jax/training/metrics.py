@@ -1,6 +1,6 @@
 """What a run tells about itself: one JSON line a logged step, and the entropy that its loss must beat.
 
-A row is a function of the run, the same to the last digit each time, but for `seconds` and `tokens_per_second`.
+A row is a function of the run, the same to the last digit each time, but for its timing (report.py names every field).
 """
 
 import json
@@ -8,8 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -31,12 +30,8 @@ class MetricsFile:
         self.seconds = rows[-1]["seconds"] if rows else 0.0  # trained before, up to the last row
         self._stream = open(file, "a", buffering=1)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Closes the file."""
         self._stream.close()
 
     def write(self, row: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import PyTree
 
 from opencoder_jax.recipe import configurable
+from opencoder_jax.training.spikes import skip_spikes
 
 SCHEDULES = ("stable", "exponential", "cosine")
 
@@ -40,6 +41,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    spike_limit: float | None = None  # standard deviations above which an update is left out (spikes.py); None: none is
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -58,6 +60,8 @@ class OptimizerConfig:
         for name in ("epsilon", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
+        if self.spike_limit is not None and not self.spike_limit > 0:
+            raise ValueError(f"spike_limit={self.spike_limit}: must be above 0, or None for no guard")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay={self.weight_decay}: must be 0 or more")
 
@@ -84,14 +88,17 @@ def decay_mask(axes: PyTree[tuple[str, ...]]) -> PyTree[bool]:
     return jax.tree.map(lambda names: len(set(names) - {"layers"}) > 1, axes, is_leaf=lambda x: isinstance(x, tuple))
 
 
-def adamw(config: OptimizerConfig, mask: PyTree[bool]) -> optax.GradientTransformation:
+def adamw(config: OptimizerConfig, mask: PyTree[bool]) -> optax.GradientTransformationExtraArgs:
     """Gradients to updates for a learning rate of 1; the caller scales them by minus the learning rate.
 
     Args:
         mask: which weights decay, see `decay_mask`.
     """
-    return optax.chain(
+    plain = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay, mask),
+    )
+    return (
+        optax.with_extra_args_support(plain) if config.spike_limit is None else skip_spikes(plain, config.spike_limit)
     )

@@ -5,6 +5,7 @@
     RUN/tokenizer.model  a copy, so that a run directory is all that inference needs
     RUN/metrics.jsonl    one line a logged step (metrics.py)
     RUN/checkpoints/     one directory a checkpoint, named by its step (checkpoints.py)
+    RUN/tensorboard/, RUN/profile/   where the recipe asks for them
 
 A directory belongs to one run: going on in it needs the same recipe, data and tokenizer, and what differs is said.
 """
@@ -39,16 +40,23 @@ class TrainConfig:
     log_every: int = 10
     checkpoint_every: int = 1000  # the last step is always kept too
     keep: int | None = 2  # newest checkpoints that stay on the disk; None: all
-    held_out: str | None = None  # a directory of token records under --data that is only evaluated on
+    held_out: tuple[str, ...] = ()  # directories of token records under --data that are only evaluated on
     evaluate_every: int = 1000
     evaluate_batches: int = 8
     init_step: int | None = None  # which checkpoint of --init_from; None: its newest
     init_optimizer: bool = True  # takes over the optimizer's moments of --init_from, too
+    tensorboard: bool = False  # writes the metrics for TensorBoard, too
+    wandb_project: str | None = None  # sends the metrics to this project of Weights & Biases, too
+    profile: tuple[int, int] | None = None  # traces the steps from the first to before the second
 
     def __post_init__(self) -> None:
         for name in ("steps", "loss_chunk", "log_every", "checkpoint_every", "evaluate_every", "evaluate_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 1 or more")
+        if isinstance(self.held_out, str):
+            raise ValueError(f"held_out={self.held_out!r}: give the names in a tuple, ({self.held_out!r},)")
+        if self.profile is not None and not 0 <= self.profile[0] < self.profile[1]:
+            raise ValueError(f"profile={self.profile}: give (first step, step after the last), or None")
         for name in ("micro_batch", "keep"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more, or None")
@@ -114,6 +122,9 @@ MAY_CHANGE = (
     "recipe.TrainConfig.log_every",
     "recipe.TrainConfig.checkpoint_every",
     "recipe.TrainConfig.keep",
+    "recipe.TrainConfig.tensorboard",
+    "recipe.TrainConfig.wandb_project",
+    "recipe.TrainConfig.profile",
     "model.",
     "parameters",
     "unigram_entropy",
@@ -188,6 +199,15 @@ def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> 
         # Any context and any dtype of the computation can go on from the same float32 weights.
         if name not in ("context", "dtype") and (was := theirs["model"].get(name)) != now:
             raise UserError(f"{run} can't start this run: its ModelConfig.{name} is {was}, this recipe's is {now}")
+    guards = [
+        limit is not None
+        for limit in (theirs["recipe"]["OptimizerConfig"]["spike_limit"], recipe.optimizer.spike_limit)
+    ]
+    if recipe.train.init_optimizer and guards[0] != guards[1]:
+        raise UserError(
+            f"{run} can't start this run with its moments: it has {'a' if guards[0] else 'no'} spike guard; set"
+            " OptimizerConfig.spike_limit as there, or TrainConfig.init_optimizer=False"
+        )
     if theirs["tokenizer"] != tokenizer_fingerprint:
         raise UserError(f"{run} can't start this run: its tokenizer is not the one that --data was made with")
     return Origin(hashlib.sha256((run / "run.json").read_bytes()).hexdigest(), step)

@@ -23,6 +23,7 @@ from opencoder_jax.model.loss import cross_entropy
 from opencoder_jax.training import mesh as meshes
 from opencoder_jax.training.optimizer import adamw, decay_mask
 from opencoder_jax.training.run import Recipe
+from opencoder_jax.training.spikes import SpikeState
 
 
 class TrainState(NamedTuple):
@@ -34,10 +35,15 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What an update tells: the batch's mean loss in nats a token, and the gradient's norm before clipping."""
+    """What an update tells: the batch's mean loss in nats a token, and the gradient's norm before clipping.
+
+    And, where a guard stands (spikes.py), how many updates it left out, in all and since the last that it didn't.
+    """
 
     loss: Float[Array, ""]
     gradient_norm: Float[Array, ""]
+    skipped: Int[Array, ""]
+    skipped_in_a_row: Int[Array, ""]
 
 
 def weight_axes(config: ModelConfig) -> PyTree[tuple[str, ...]]:
@@ -47,7 +53,7 @@ def weight_axes(config: ModelConfig) -> PyTree[tuple[str, ...]]:
     return nnx.to_pure_dict(jax.tree.map(lambda weight: weight.get_metadata()["axes"], state, is_leaf=is_weight))
 
 
-def optimizer_of(recipe: Recipe) -> optax.GradientTransformation:
+def optimizer_of(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
     """The recipe's optimizer; norms don't decay."""
     return adamw(recipe.optimizer, decay_mask(weight_axes(recipe.model)))
 
@@ -104,9 +110,12 @@ def train_step(
 
     loss, gradient = _over_passes(recipe, batch, partial(jax.value_and_grad(mean_loss), state.parameters))
 
-    updates, optimizer = optimizer_of(recipe).update(gradient, state.optimizer, state.parameters)
+    norm = optax.tree.norm(gradient)
+    updates, optimizer = optimizer_of(recipe).update(gradient, state.optimizer, state.parameters, loss=loss, norm=norm)
     parameters = jax.tree.map(lambda weight, update: weight - learning_rate * update, state.parameters, updates)
-    metrics = StepMetrics(loss, optax.tree.norm(gradient))
+    guard = optimizer if isinstance(optimizer, SpikeState) else None
+    none = jnp.zeros((), jnp.int32)
+    metrics = StepMetrics(loss, norm, guard.skipped if guard else none, guard.in_a_row if guard else none)
     return TrainState(state.step + 1, parameters, optimizer), metrics
 
 

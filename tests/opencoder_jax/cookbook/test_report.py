@@ -98,7 +98,7 @@ def write_training(output: Path, first: float, last: float, rows: int = 12, held
             }
         )
     if held_out is not None:
-        lines[-1]["held_out_loss"] = held_out
+        lines[-1]["held_out"] = {"refinecode_heldout": {"loss": held_out, "bits_per_byte": 2.0}}
     write_lines(output / "metrics.jsonl", lines)
 
 

@@ -8,7 +8,7 @@ import jax
 
 from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.training.loop import place
+from opencoder_jax.training.feed import place
 from opencoder_jax.training.mesh import MeshConfig, make_mesh
 from opencoder_jax.training.optimizer import OptimizerConfig
 from opencoder_jax.training.run import Recipe, TrainConfig

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ def row(step: int) -> dict[str, float]:
 
 def test_rows_after_the_restored_step_are_forgotten(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    with MetricsFile(file, 0) as metrics:
+    with closing(MetricsFile(file, 0)) as metrics:
         for step in (1, 2, 3, 4):
             metrics.write(row(step))
             assert read_metrics(file)[-1] == row(step)  # on the disk at once
     file.write_text(file.read_text() + '{"step": 5, "lo')  # cut off by a kill
-    with MetricsFile(file, 2) as metrics:
+    with closing(MetricsFile(file, 2)) as metrics:
         assert metrics.seconds == 5.0
         metrics.write(row(3))
     assert read_metrics(file) == [row(1), row(2), row(3)]
@@ -30,7 +31,7 @@ def test_rows_after_the_restored_step_are_forgotten(tmp_path: Path) -> None:
 
 def test_a_new_run_has_no_rows(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "metrics.jsonl") == []
-    with MetricsFile(tmp_path / "metrics.jsonl", 0) as metrics:
+    with closing(MetricsFile(tmp_path / "metrics.jsonl", 0)) as metrics:
         assert metrics.seconds == 0
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 

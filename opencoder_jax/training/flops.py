@@ -1,0 +1,56 @@
+"""How much arithmetic a token costs, and how much of a chip's peak a run gets: the model FLOPs utilisation, MFU.
+
+    MFU = tokens a second x FLOPs a token / (chips x peak FLOP/s of a chip)
+    FLOPs a token = 6 x matrix parameters + 6 x layers x heads x head size x (row length + 1)
+
+A token goes through each weight of a matrix once forward (2 FLOPs) and twice backward (4); the embedding is a look-up
+and doesn't count. A query meets (length + 1) / 2 keys on average, in two products. What is computed again to save
+memory, and what lies above the diagonal or in another document, isn't counted.
+"""
+
+from collections.abc import Mapping
+
+from opencoder_jax.model.config import ModelConfig
+
+FORMULA = (
+    "MFU = tokens/s x FLOPs a token / (chips x peak); FLOPs a token = 6 x matrix parameters"
+    " + 6 x layers x heads x head size x (row length + 1)"
+)
+
+# Dense bfloat16 FLOP/s of what JAX calls one device, by `Device.device_kind`. From the makers' data sheets: Google
+# Cloud's TPU system architecture pages; NVIDIA's for A100, H100 and H200 (SXM). A v7x chip is two devices.
+PEAK_FLOPS: Mapping[str, float] = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "TPU7x": 1153.5e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989.4e12,
+    "NVIDIA H200": 989.4e12,
+}
+
+
+def matrix_parameters(model: ModelConfig) -> int:
+    """Weights that a token is multiplied with: all but the embedding and the norms."""
+    attention = model.width * model.head_size * (2 * model.heads + 2 * model.kv_heads)
+    return model.layers * (attention + 3 * model.width * model.ffn_width) + model.width * model.vocab_size
+
+
+def flops_per_token(model: ModelConfig, length: int) -> float:
+    """Forward and backward, for rows of `length` tokens whose documents are one: the most that attention can cost."""
+    return 6.0 * matrix_parameters(model) + 6.0 * model.layers * model.heads * model.head_size * (length + 1)
+
+
+def mfu(tokens_per_second: float, flops: float, chips: int, device_kind: str) -> float | None:
+    """The share of the chips' peak, 0 to 1; None for a chip whose peak isn't known here.
+
+    Args:
+        flops: of a token, see `flops_per_token`.
+    """
+    peak = PEAK_FLOPS.get(device_kind)
+    return None if peak is None else tokens_per_second * flops / (chips * peak)

@@ -1,0 +1,70 @@
+"""How well a model predicts records that it is never trained on, source by source.
+
+A loss in nats a token can't be compared between tokenizers, or between languages whose tokens differ in length; bits a
+byte of text can: the targets' summed loss over ln 2 and over the bytes that they stand for.
+"""
+
+import dataclasses
+import math
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PyTree
+
+from opencoder_jax.data.batches import Batches
+from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.model.decoder import abstract
+from opencoder_jax.recipe import UserError
+from opencoder_jax.training.feed import place
+from opencoder_jax.training.mesh import replicated
+from opencoder_jax.training.run import Recipe
+from opencoder_jax.training.step import summed_loss
+
+
+class Score(NamedTuple):
+    """What the records of one source cost."""
+
+    loss: float  # nats a token
+    bits_per_byte: float
+
+
+class HeldOut:
+    """The first `TrainConfig.evaluate_batches` batches of each source in `TrainConfig.held_out`."""
+
+    def __init__(self, recipe: Recipe, data: Path, tokenizer: Tokenizer, mesh: Mesh):
+        """Raises UserError when records are missing or were made with another tokenizer."""
+        self._mesh = mesh
+        self._steps = range(recipe.train.evaluate_batches)
+        self._loss = jax.jit(
+            partial(summed_loss, abstract(recipe.model)[0], recipe), out_shardings=(replicated(mesh), replicated(mesh))
+        )
+        self._batches: dict[str, Batches] = {}
+        self._bytes: dict[str, float] = {}
+        of_token = np.array([len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)], np.int64)
+        for source in recipe.train.held_out:
+            config = dataclasses.replace(recipe.data, mixture={source: 1.0})
+            batches = Batches(config, data, tokenizer.pad, tokenizer.end_of_document)
+            if batches.sources[source].tokenizer_fingerprint != tokenizer.fingerprint:
+                raise UserError(f"{data / source}: made by another tokenizer than the mixture; tokenise both with one")
+            rows = [batches(step) for step in self._steps]
+            self._batches[source] = batches
+            self._bytes[source] = sum(float((of_token[batch.targets] * batch.loss_mask).sum()) for batch in rows)
+
+    def __call__(self, parameters: PyTree) -> dict[str, Score]:
+        """The score of each source, and of all together under `all` when there are several."""
+        losses, targets = {}, {}
+        for source, batches in self._batches.items():
+            sums = [self._loss(parameters, place(batches, step, self._mesh)) for step in self._steps]
+            losses[source], targets[source] = np.array(jax.device_get(sums), np.float64).sum(axis=0)
+        scores = {source: _score(losses[source], targets[source], self._bytes[source]) for source in losses}
+        if len(scores) > 1:
+            scores["all"] = _score(sum(losses.values()), sum(targets.values()), sum(self._bytes.values()))
+        return scores
+
+
+def _score(loss: float, targets: float, text: float) -> Score:
+    return Score(float(loss / targets), float(loss / math.log(2) / text))

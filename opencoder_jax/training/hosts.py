@@ -1,0 +1,167 @@
+"""Several hosts, one run: how they join, who writes, and what happens when one of them is told to go or dies.
+
+Every host runs the same command. `supervise` keeps the process that trains in a child of its own: JAX ends the process
+of every host, from inside and without a Python exception, when one of them is gone, and somebody has to say what that
+means and start again. A run loses what came after its last checkpoint then, and nothing else.
+
+A host that is about to be taken away gets SIGTERM from its cloud or scheduler. The hosts agree on a step that all of
+them can still reach, save there, and leave with exit code 75 (`recipe.TRY_AGAIN`).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from opencoder_jax.recipe import TRY_AGAIN, TryAgain, UserError
+
+# Marks the child that trains, so that it doesn't become a supervisor itself.
+_CHILD = "OPENCODER_JAX_TRAINS"
+# A host that no longer answers is taken for dead after so many seconds; one whose process ended, at once.
+_SILENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Which hosts there are, and which of them this is.
+
+    Attributes:
+        count: hosts of the run; None: as Cloud TPU, Slurm or Open MPI tell it.
+        index: this host among them, from 0; None likewise.
+        coordinator: `address:port` of host 0, where the hosts meet; None likewise.
+    """
+
+    count: int | None = None
+    index: int | None = None
+    coordinator: str | None = None
+
+    def join(self) -> None:
+        """Waits for all hosts. Call it before anything asks JAX for its devices.
+
+        Raises:
+            UserError: the hosts aren't named as they must be.
+            TryAgain: not all of them came.
+        """
+        try:
+            jax.distributed.initialize(
+                self.coordinator, self.count, self.index, heartbeat_timeout_seconds=_SILENCE_SECONDS
+            )
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"hosts: {error} Give --hosts=N --host=I --coordinator=ADDRESS:PORT on each, or start them on Cloud"
+                " TPU, by Slurm or by Open MPI with --hosts=auto"
+            ) from None
+        except jax.errors.JaxRuntimeError as error:
+            raise TryAgain(f"the hosts didn't find each other at {self.coordinator} ({_first_line(error)})") from None
+
+
+def leads() -> bool:
+    """Whether this host writes what a run writes once."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Returns when every host has come to the same point; `what` names it."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def all_agree(yes: bool) -> bool:
+    """Whether every host says yes."""
+    return yes if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(yes))))
+
+
+def leave(error: Exception) -> NoReturn:
+    """Ends this process at once, because another host is gone: whoever waits for that host would wait long.
+
+    Nothing is cleaned up, as after a kill: what a run writes is whole or not there.
+    """
+    print(f"\nanother host of this run is gone ({_first_line(error)})", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(TRY_AGAIN)
+
+
+class Preemption:
+    """Learns that a host is about to be taken away. SIGTERM then no longer ends the process; a second one does."""
+
+    def __init__(self) -> None:
+        self._told = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        # With several hosts JAX catches the signal on whichever host gets it.
+        if jax.process_count() == 1:
+            self._before = signal.signal(signal.SIGTERM, self._notice)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop after this step. Every host asks after every step, and all get the same answer."""
+        if jax.process_count() == 1:
+            return self._told
+        return bool(multihost_utils.reached_preemption_sync_point(step))
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        self._told = True
+        signal.signal(signal.SIGTERM, self._before)
+
+
+def is_supervised() -> bool:
+    """Whether this is the child that trains."""
+    return _CHILD in os.environ
+
+
+def supervise(command: Sequence[str], restarts: int) -> None:
+    """Runs a command of several hosts in a child, and starts it again when it ended for a reason outside itself.
+
+    Args:
+        command: what to run.
+        restarts: how often, at most.
+
+    Raises:
+        TryAgain: the host was told to go, or there are no restarts left.
+    """
+    told: list[int] = []
+    for attempt in range(restarts + 1):
+        child = subprocess.Popen(command, env=os.environ | {_CHILD: "1"})
+
+        def hand_on(number: int, frame: FrameType | None, child: subprocess.Popen[bytes] = child) -> None:
+            told.append(number)
+            child.send_signal(number)
+
+        before = signal.signal(signal.SIGTERM, hand_on)
+        try:
+            code = child.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        if code == 0:
+            return
+        if code in (1, 2, 130):  # a defect, a user's mistake (said by the child), the keyboard: all would come again
+            sys.exit(code)
+        if told:
+            raise TryAgain("this host was told to go")
+        ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        print(
+            f"this host's training ended ({ending}): the process was killed, or another host is gone; "
+            + (f"starting again from the last checkpoint ({attempt + 1} of {restarts})" if attempt < restarts else ""),
+            file=sys.stderr,
+            flush=True,
+        )
+    raise TryAgain(f"a host was lost {restarts + 1} times; start all hosts again with the same command")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]

@@ -1,0 +1,82 @@
+"""What a run tells: its rows, the boards, the trace, and the arithmetic of MFU and of bits a byte."""
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small_run import small_recipe
+
+from opencoder_jax.data.batches import Batches
+from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.recipe import UserError
+from opencoder_jax.training.flops import PEAK_FLOPS, flops_per_token, matrix_parameters, mfu
+from opencoder_jax.training.loop import train
+from opencoder_jax.training.metrics import read_metrics
+
+
+def test_every_way_to_watch_a_run(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    train(small_recipe(TrainConfig_tensorboard=True, TrainConfig_profile=(2, 4), TrainConfig_steps=4), data, output)
+    events = list((output / "tensorboard").glob("events.*"))
+    assert len(events) == 1
+    written = events[0].read_bytes()
+    assert b"gradient_norm" in written
+    assert b"tokens_per_second" in written
+    assert any((output / "profile").rglob("*.xplane.pb"))
+    last = read_metrics(output / "metrics.jsonl")[-1]
+    assert 0 <= last["input_wait"] < 1
+    assert 0.05 < last["memory_gb"] < 100
+    assert last["tokens_per_second"] > 0
+    assert "mfu" not in last  # of a CPU, nobody knows the peak
+
+
+def test_a_board_that_is_not_installed_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(UserError, match=r"TrainConfig\.wandb_project needs .*: pip install wandb"):
+        train(small_recipe(TrainConfig_wandb_project="opencoder"), data, tmp_path / "run")
+
+
+def test_bits_a_byte_are_counted_by_hand(data: Path, tmp_path: Path, tokenizer_model: bytes) -> None:
+    output = tmp_path / "run"
+    recipe = small_recipe(TrainConfig_held_out=("held_out", "refinecode"), TrainConfig_evaluate_batches=1)
+    train(recipe, data, output)
+    scores = read_metrics(output / "metrics.jsonl")[-1]["held_out"]
+    assert list(scores) == ["held_out", "refinecode", "all"]
+
+    tokenizer = Tokenizer(tokenizer_model)
+    sizes = {}
+    for source in ("held_out", "refinecode"):
+        changed = small_recipe(DataConfig_mixture={source: 1.0})
+        batch = Batches(changed.data, data, tokenizer.pad, tokenizer.end_of_document)(0)
+        counted = batch.targets[batch.loss_mask > 0]
+        text = sum(len(tokenizer.decode_bytes([int(token)])) for token in counted)
+        sizes[source] = len(counted), text
+        loss = scores[source]["loss"]
+        assert scores[source]["bits_per_byte"] == pytest.approx(loss * len(counted) / math.log(2) / text)
+    mean = sum(scores[source]["loss"] * sizes[source][0] for source in sizes) / sum(size[0] for size in sizes.values())
+    assert scores["all"]["loss"] == pytest.approx(mean)
+
+
+def test_flops_of_a_token() -> None:
+    model = ModelConfig()
+    assert matrix_parameters(model) == model.parameters() - model.vocab_size * model.width - model.width * (
+        2 * model.layers + 1
+    )
+    # 6 N, and attention as a sum over the pairs of a query and a key: two products, thrice (forward, backward twice).
+    length = 4096
+    pairs = length * (length + 1) / 2
+    attention = 3 * 2 * 2 * pairs * model.heads * model.head_size * model.layers / length
+    assert flops_per_token(model, length) == pytest.approx(6 * matrix_parameters(model) + attention)
+    # OpenCoder's 1.5B: 19,800 tokens a second on an H800 is 23 % of its peak.
+    share = mfu(19_800, flops_per_token(model, length), 1, "NVIDIA H100 80GB HBM3")
+    assert share is not None
+    assert 0.2 < share < 0.25
+
+
+def test_an_unknown_chip_has_no_mfu() -> None:
+    assert mfu(1e6, 1e9, 1, "Abacus") is None
+    assert mfu(1e6, 1e9, 1, jax.devices()[0].device_kind) is None
+    assert all(np.isfinite(peak) and peak > 1e13 for peak in PEAK_FLOPS.values())
