@@ -39,6 +39,11 @@ VERBS = {
         "scores samples, or a model, by running its programs",
         "--benchmark_file=problems.jsonl --checkpoint=runs/pretrain --output=runs/scores",
     ),
+    "export_tokenizer": Verb(
+        "opencoder_jax.data.tokenizer_export",
+        "writes a tokenizer as Hugging Face's tokenizer.json, with the same ids",
+        "--tokenizer=runs/tokenizer/tokenizer.model --output=runs/hugging_face",
+    ),
 }
 
 

@@ -210,7 +210,7 @@ def encode_documents(
                 continue
             loss_mask = spoken.tobytes()
         else:
-            ids = np.array([*tokenizer.encode(text), tokenizer.end_of_document], "<i4")
+            ids = np.append(tokenizer.encode_array(text), np.int32(tokenizer.end_of_document))
         key = xxhash.xxh3_64_intdigest(identifier.encode(), seed=config.seed)
         # The order of the keys is the order of the shards too.
         shard = key * config.shards >> 64

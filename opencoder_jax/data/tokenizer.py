@@ -1,9 +1,8 @@
 """The tokenizer: text to token ids and back, exactly.
 
-A SentencePiece BPE model with byte fallback behind a split into words like cl100k's: so is OpenCoder's INF-LLM
+A SentencePiece BPE model with byte fallback behind a split into words (pre_split.py): so is OpenCoder's INF-LLM
 tokenizer built (its tokenization code on Hugging Face). Words are encoded one by one, so a word's ids don't depend on
-what stands around it, and a table of the words already seen does nearly all the work: about 10 MB of source code a
-second on one core.
+what stands around it, and a table of the words already seen does nearly all the work.
 
 The vocabulary: 0 `<unk>`, 1 `<s>`, 2 `</s>` (end of document), 3 `<pad>`, 4 to 259 the bytes, then the BPE pieces, and
 at the end the reserved ids, of which the first two are `<|im_end|>` and `<|im_start|>`: 96,539 and 96,540 of 96,640 in
@@ -11,33 +10,30 @@ OpenCoder. Control tokens are never made from text, whatever it says: only code 
 """
 
 import hashlib
-import re
-from collections.abc import Iterable
-from itertools import chain
+from array import array
+from collections.abc import Iterable, Set
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 
+from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.recipe import UserError
 
 UNKNOWN, START, END_OF_DOCUMENT, PAD = "<unk>", "<s>", "</s>", "<pad>"
 IM_END, IM_START = "<|im_end|>", "<|im_start|>"
+# For filling in the middle, which OpenCoder doesn't train: only in tokenizers that were given them.
+FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"
 
-# cl100k's rule with the classes that Python's `re` has. Letters are \w without digits and underscore; (?![^\W_]) stands
-# before what is neither letter nor digit. English contractions ('s, 'll) come out as a symbol with letters.
-PRE_SPLIT = re.compile(
-    r"(?:(?![^\W_])[^\r\n])?[^\W\d_]+"  # letters, with a space or one symbol in front
-    r"|\d{1,3}"  # numbers in groups of up to three digits
-    r"| ?(?:(?![^\W_])\S)+[\r\n]*"  # symbols, with a space in front and the ends of lines behind
-    r"|\s*[\r\n]+"  # ends of lines, with the white space before them
-    r"|\s+(?!\S)"  # indentation, without the space that goes with the next word
-    r"|\s+"
-)
+# SentencePiece writes a space so, and can't tell the two apart: this character is always spelt in bytes.
+SPACE_SIGN = "\u2581"
 
-# Words longer than this are rarely seen twice; a table of a million short ones takes about 200 MB.
-_LONGEST_KEPT_WORD = 64
-_KEPT_WORDS = 1_000_000
+# What a model must leave as it is: spaces, ends of lines, and what Unicode's normal forms change.
+_PROBES = ("def", " def", "    ", "\t\r\n", "\ufb01\u00b2\uff21", "e\u0301", "\ue000", "\U0001f600")
+
+# When the words in the table take more, it's emptied: about a million words. Each takes this much beside its letters.
+_TABLE_BYTES = 250_000_000
+_WORD_BYTES = 200
 
 
 class Tokenizer:
@@ -47,6 +43,8 @@ class Tokenizer:
         model: those bytes.
         fingerprint: their SHA-256 in hexadecimal.
         vocab_size: number of ids.
+        controls: the ids of all control tokens by their names.
+        unknown: id of `<unk>`, which no text has.
         end_of_document: id of `</s>`.
         pad: id of `<pad>`.
         im_start: id of `<|im_start|>`, which opens a chat message.
@@ -57,30 +55,42 @@ class Tokenizer:
         """`name` is what errors call the model.
 
         Raises:
-            UserError: the bytes aren't a SentencePiece model, or it lacks the control tokens or the bytes.
+            UserError: the bytes aren't a SentencePiece model, it lacks the control tokens or the bytes, or it changes
+                text.
         """
         pieces = sentencepiece.SentencePieceProcessor()
         try:
             pieces.LoadFromSerializedProto(model)
         except RuntimeError:
-            raise UserError(f"{name}: not a SentencePiece model") from None
+            raise UserError(f"{name}: not a SentencePiece model, or a damaged one ({len(model)} bytes)") from None
         self.model = model
         self.fingerprint = hashlib.sha256(model).hexdigest()
         self.vocab_size = int(pieces.vocab_size())
-        controls = {pieces.id_to_piece(index): index for index in range(self.vocab_size) if pieces.is_control(index)}
-        missing = [piece for piece in (END_OF_DOCUMENT, PAD, IM_END, IM_START) if piece not in controls]
-        first_byte = pieces.piece_to_id("<0x00>")
-        if missing or not pieces.is_byte(first_byte):
+        self.controls = {
+            pieces.id_to_piece(index): index for index in range(self.vocab_size) if pieces.is_control(index)
+        }
+        missing = [piece for piece in (END_OF_DOCUMENT, PAD, IM_END, IM_START) if piece not in self.controls]
+        if not all(pieces.is_byte(pieces.piece_to_id(f"<0x{byte:02X}>")) for byte in range(256)):
+            missing.append("the byte pieces")
+        if missing:
             raise UserError(
-                f"{name}: lacks {', '.join(missing) or 'the byte pieces'}; "
-                "train a tokenizer with python -m beam_pipelines.tokens.train_tokenizer"
+                f"{name}: a foreign tokenizer: it lacks {', '.join(missing)}; train one with "
+                "python -m beam_pipelines.tokens.train_tokenizer, or take over a released one with "
+                "python -m beam_pipelines.tokens.released_tokenizer"
             )
-        self.end_of_document = controls[END_OF_DOCUMENT]
-        self.pad = controls[PAD]
-        self.im_start = controls[IM_START]
-        self.im_end = controls[IM_END]
+        self.unknown = int(pieces.unk_id())
+        self.end_of_document = self.controls[END_OF_DOCUMENT]
+        self.pad = self.controls[PAD]
+        self.im_start = self.controls[IM_START]
+        self.im_end = self.controls[IM_END]
         self._bytes = [_piece_bytes(pieces, index) for index in range(self.vocab_size)]
-        self._words = _Words(pieces, self._bytes, first_byte)
+        self._words = _Words(pieces)
+        for probe in _PROBES:
+            if self.decode_bytes(pieces.encode(probe)) != probe.encode():
+                raise UserError(
+                    f"{name}: a foreign tokenizer: it takes {probe!r} for {self.decode(pieces.encode(probe))!r}; only "
+                    "models without normalisation and without a space in front of the text give every text back"
+                )
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
@@ -96,11 +106,18 @@ class Tokenizer:
         Raises:
             ValueError: the text holds a lone surrogate, which isn't a character and can't be UTF-8.
         """
-        return list(self._ids(text))
+        return self.encode_array(text).tolist()
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """The ids of a text, int32 [n], not to be written to. Raises ValueError as `encode` does."""
+        words = PRE_SPLIT.findall(text)
+        self._words.learn(set(words))
+        # The loop over words is C's: a table of bytes, and one join.
+        return np.frombuffer(b"".join(map(self._words.__getitem__, words)), np.int32)
 
     def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """The ids of each text, int32 [n]."""
-        return [np.fromiter(self._ids(text), np.int32) for text in texts]
+        """The ids of each text, int32 [n]. Raises ValueError as `encode` does."""
+        return [self.encode_array(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids. Control tokens have none; bytes that aren't UTF-8 become U+FFFD."""
@@ -110,34 +127,33 @@ class Tokenizer:
         """The bytes of ids, exactly."""
         return b"".join(map(self._bytes.__getitem__, ids))
 
-    def _ids(self, text: str) -> Iterable[int]:
-        # map and chain keep the loop over words in C; only words seen for the first time reach Python.
-        return chain.from_iterable(map(self._words.__getitem__, PRE_SPLIT.findall(text)))
 
+class _Words(dict[str, bytes]):
+    """The ids of words, as the bytes of int32."""
 
-class _Words(dict[str, tuple[int, ...]]):
-    """The ids of words, worked out when first asked for."""
-
-    def __init__(self, pieces: sentencepiece.SentencePieceProcessor, table: list[bytes], first_byte: int) -> None:
+    def __init__(self, pieces: sentencepiece.SentencePieceProcessor) -> None:
         super().__init__()
         self._pieces = pieces
-        self._table = table
-        self._first_byte = first_byte
+        self._sign = [pieces.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SIGN.encode()]
+        self._size = 0
 
-    def __missing__(self, word: str) -> tuple[int, ...]:
+    def learn(self, words: Set[str]) -> None:
+        """Sees to it that all of these words are in the table."""
+        if self._size > _TABLE_BYTES:
+            self.clear()
+            self._size = 0
+        new = list(words.difference(self))
         try:
-            raw = word.encode()
+            self._size += len("".join(new).encode()) + _WORD_BYTES * len(new)
         except UnicodeEncodeError as error:
             raise ValueError(f"the text holds the lone surrogate {error.object[error.start]!r}: not UTF-8") from None
-        ids = tuple(self._pieces.encode(word))
-        # SentencePiece writes a space as U+2581 and so can't tell the two apart; bytes always can.
-        if b"".join(map(self._table.__getitem__, ids)) != raw:
-            ids = tuple(self._first_byte + byte for byte in raw)
-        if len(word) <= _LONGEST_KEPT_WORD:
-            if len(self) >= _KEPT_WORDS:
-                self.clear()
-            self[word] = ids
-        return ids
+        # One call for all of them: a call for each would take longer than its work.
+        for word, ids in zip(new, self._pieces.encode(new, num_threads=1), strict=True):
+            self[word] = array("i", ids if SPACE_SIGN not in word else self._around_signs(word)).tobytes()
+
+    def _around_signs(self, word: str) -> list[int]:
+        first, *rest = self._pieces.encode(word.split(SPACE_SIGN))
+        return sum(([*self._sign, *ids] for ids in rest), first)
 
 
 def _piece_bytes(pieces: sentencepiece.SentencePieceProcessor, index: int) -> bytes:
@@ -146,4 +162,4 @@ def _piece_bytes(pieces: sentencepiece.SentencePieceProcessor, index: int) -> by
         return bytes([int(piece[1:-1], 16)])
     if pieces.is_control(index) or pieces.is_unknown(index):
         return b""
-    return piece.replace("\u2581", " ").encode()
+    return piece.replace(SPACE_SIGN, " ").encode()

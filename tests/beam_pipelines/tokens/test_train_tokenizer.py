@@ -2,17 +2,22 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sentencepiece import sentencepiece_model_pb2
 
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
+from beam_pipelines.storage import Directory
 from beam_pipelines.tokens import train_tokenizer
-from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, run, train
-from opencoder_jax.data.tokenizer import PRE_SPLIT, Tokenizer
+from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, most_frequent, run, train, word_table
+from opencoder_jax.data.pre_split import PRE_SPLIT
+from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 from opencoder_jax.recipe import UserError
 
 SMALL = TokenizerConfig(vocab_size=500, reserved_ids=11, minimum_count=2)
@@ -34,8 +39,95 @@ def trained(tmp_path_factory: pytest.TempPathFactory, write_documents: Callable[
 def test_words_are_counted_as_python_counts_them(trained: str) -> None:
     counts = Counter(word for text in TEXTS for word in PRE_SPLIT.findall(text))
     assert words(trained) == {word: count for word, count in counts.items() if count >= 2}
-    tally = Manifest.read(trained).table("count")
-    assert tally == {"words": sum(words(trained).values()), "different words": len(words(trained))}
+    assert Manifest.read(trained).table("count") == {
+        "words": sum(words(trained).values()),
+        "different words": len(words(trained)),
+        "different words that are too rare": sum(count < 2 for count in counts.values()),
+        "words trained on": len(words(trained)),
+        "least count of a word trained on": 2,
+    }
+
+
+def test_a_larger_corpus_has_more_groups_and_the_same_model(
+    trained: str, tmp_path: Path, write_documents: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_tokenizer, "_GROUPS", (3, 512))
+    run([write_documents(tmp_path / "documents", TEXTS)], str(tmp_path / "few"), SMALL, BeamOptions())
+    monkeypatch.setattr(train_tokenizer, "_BYTES_PER_GROUP", 1000)
+    run([write_documents(tmp_path / "documents", TEXTS)], str(tmp_path / "many"), SMALL, BeamOptions())
+    assert len(list((tmp_path / "few").glob("words-*"))) == 3 < len(list((tmp_path / "many").glob("words-*")))
+    for place in ("few", "many"):
+        assert words(str(tmp_path / place)) == words(trained)
+        assert (tmp_path / place / "tokenizer.model").read_bytes() == Path(trained, "tokenizer.model").read_bytes()
+
+
+def test_too_many_words_raise_the_least_count(
+    trained: str, tmp_path: Path, write_documents: Callable[..., str]
+) -> None:
+    """Words of equal counts stay or go together, so that their order can't matter."""
+    counts = sorted(words(trained).values(), reverse=True)
+    config = replace(SMALL, vocab_size=400, maximum_words=100)
+    run([write_documents(tmp_path / "documents", TEXTS)], str(tmp_path / "out"), config, BeamOptions())
+    tally = Manifest.read(str(tmp_path / "out")).table("count")
+    least = tally["least count of a word trained on"]
+    assert tally["words trained on"] == sum(count >= least for count in counts) <= 100
+    assert sum(count >= least - 1 for count in counts) > 100
+    few = {word: count for word, count in words(trained).items() if count >= least}
+    assert (tmp_path / "out/tokenizer.model").read_bytes() == train(word_table(few), config)
+    with pytest.raises(UserError, match="2 words are equally frequent"):
+        most_frequent(
+            Directory(write_words(tmp_path / "equal", {"a": 5, "b": 5})), ["words"], replace(SMALL, maximum_words=1)
+        )
+
+
+def write_words(place: Path, counts: dict[str, int]) -> str:
+    place.mkdir()
+    pq.write_table(word_table(counts), place / "words")
+    return str(place)
+
+
+def test_killed_it_counts_only_what_is_missing(
+    trained: str, tmp_path: Path, write_documents: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = write_documents(tmp_path / "documents", TEXTS, shards=4)
+    report_shard, left = train_tokenizer.report_shard, [2]
+
+    def report_or_fail(*arguments: Any) -> None:
+        if not left[0]:
+            raise RuntimeError("killed")
+        left[0] -= 1
+        report_shard(*arguments)
+
+    monkeypatch.setattr(train_tokenizer, "report_shard", report_or_fail)
+    with pytest.raises(RuntimeError, match="killed"):
+        run([documents], str(tmp_path / "out"), SMALL, BeamOptions())
+    finished = [tmp_path / "out/parts" / f"counts-{shard:05d}-of-00004.parquet" for shard in range(2)]
+    before = [file.stat().st_mtime_ns for file in finished]
+    left[0] = 2  # the two others, but no group
+    with pytest.raises(RuntimeError, match="killed"):
+        run([documents], str(tmp_path / "out"), SMALL, BeamOptions())
+    assert [file.stat().st_mtime_ns for file in finished] == before
+    monkeypatch.undo()
+    run([documents], str(tmp_path / "out"), SMALL, BeamOptions())
+    assert (tmp_path / "out/tokenizer.model").read_bytes() == Path(trained, "tokenizer.model").read_bytes()
+    assert not (tmp_path / "out/parts").exists()
+
+
+def test_the_order_of_words_does_not_matter() -> None:
+    counts = Counter(word for text in TEXTS for word in PRE_SPLIT.findall(text))
+    table = word_table(counts)
+    shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
+    assert train(shuffled, SMALL) == train(table, SMALL)
+
+
+def test_fill_in_the_middle_takes_reserved_ids() -> None:
+    counts = Counter(word for text in TEXTS for word in PRE_SPLIT.findall(text))
+    tokenizer = Tokenizer(train(word_table(counts), replace(SMALL, fill_in_the_middle=True)))
+    assert [tokenizer.controls[name] for name in (FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX)] == [491, 492, 493]
+    assert tokenizer.controls["<|reserved_5|>"] == 494
+    plain = Tokenizer(train(word_table(counts), SMALL))
+    assert FIM_PREFIX not in plain.controls
+    assert plain.encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
 
 
 def test_bytes_do_not_depend_on_place_or_shards(
@@ -71,11 +163,12 @@ def test_layout(trained: str) -> None:
 def test_words_that_could_be_mistaken_are_not_learnt() -> None:
     """A private-use character in a file must not become the end of a line, nor U+2581 a space."""
     counts = {"ab\ue00a": 50, "\u2581cd": 50, "e\0f": 50, "ghgh": 9, "gh\n": 9}
-    model = train(counts, TokenizerConfig(vocab_size=269, reserved_ids=2, character_coverage=1.0))
+    model = train(word_table(counts), TokenizerConfig(vocab_size=270, reserved_ids=2, character_coverage=1.0))
     pieces = [piece.piece for piece in sentencepiece_model_pb2.ModelProto.FromString(model).pieces[260:-2]]
-    assert set("".join(pieces)) == {"g", "h", "\n"}
+    assert set("".join(pieces)) == {"g", "h", "\n", "\u2581"}
+    assert "\u2581" in pieces  # a space has a token though this corpus has none
     tokenizer = Tokenizer(model)
-    for text in counts:
+    for text in (*counts, " gh \u2581"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -84,11 +177,11 @@ def test_too_small_a_corpus_says_what_would_fit() -> None:
     with pytest.raises(
         UserError, match=r"vocab_size = 96640, but the words of this corpus give at most (\d+): lower"
     ) as error:
-        train(counts, TokenizerConfig())
+        train(word_table(counts), TokenizerConfig())
     largest = int(str(error.value).split("at most ")[1].split(":")[0])
-    assert Tokenizer(train(counts, TokenizerConfig(vocab_size=largest))).vocab_size == largest
+    assert Tokenizer(train(word_table(counts), TokenizerConfig(vocab_size=largest))).vocab_size == largest
     with pytest.raises(UserError, match="no words to train"):
-        train({}, SMALL)
+        train(word_table({}), SMALL)
 
 
 def test_documents_that_are_not_there(tmp_path: Path) -> None:
@@ -102,6 +195,8 @@ def test_documents_that_are_not_there(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"reserved_ids": 1}, "reserved_ids must be at least 2"),
+        ({"reserved_ids": 4, "fill_in_the_middle": True}, "reserved_ids must be at least 5"),
+        ({"maximum_words": 0}, "maximum_words must be at least 1"),
         ({"vocab_size": 361}, "vocab_size must be above reserved_ids"),
         ({"minimum_count": 0}, "minimum_count must be at least 1"),
         ({"character_coverage": 99.95}, "character_coverage must lie in"),

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train
-from opencoder_jax.data.tokenizer import PRE_SPLIT, Tokenizer
+from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
+from opencoder_jax.data.pre_split import PRE_SPLIT
+from opencoder_jax.data.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +16,4 @@ def tokenizer() -> Tokenizer:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     text = "".join(file.read_text() for file in sources) + "é naïve 漢字漢字 → tab\there\tand\r\nthere\r\n" * 20
     config = TokenizerConfig(vocab_size=700, reserved_ids=11, minimum_count=1, character_coverage=1.0)
-    return Tokenizer(train(Counter(PRE_SPLIT.findall(text)), config))
+    return Tokenizer(train(word_table(Counter(PRE_SPLIT.findall(text))), config))

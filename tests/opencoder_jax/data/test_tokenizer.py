@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from opencoder_jax.data import tokenizer as module
-from opencoder_jax.data.tokenizer import PRE_SPLIT, Tokenizer
+from opencoder_jax.data.pre_split import PRE_SPLIT
+from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
 
 FIRST_PIECE = 260  # behind the controls and the bytes
@@ -76,11 +77,12 @@ def test_a_lone_surrogate_is_an_error(tokenizer: Tokenizer) -> None:
 
 
 def test_a_full_table_changes_nothing(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_KEPT_WORDS", 3)
+    monkeypatch.setattr(module, "_TABLE_BYTES", 3000)
     fresh = Tokenizer(tokenizer.model)
-    text = Path(__file__).read_text()
-    assert fresh.encode(text) == tokenizer.encode(text)
-    assert len(fresh._words) <= 3
+    lines = Path(__file__).read_text().splitlines(keepends=True)
+    for line in lines:
+        assert fresh.encode(line) == tokenizer.encode(line)
+    assert 0 < len(fresh._words) < len(set(PRE_SPLIT.findall("".join(lines)))) / 2
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,10 @@ def test_a_full_table_changes_nothing(tokenizer: Tokenizer, monkeypatch: pytest.
     [
         ("def add(self, x2):\n    return 12345", "def| add|(self|,| x|2|):\n|   | return| |123|45"),
         ("don't  stop", "don|'t| | stop"),
+        ("'static 'LLx 'xyz", "'s|tatic| '|LLx| '|xyz"),
+        ("x²3=½ Ⅷ٣", "x|²3|=|½| |Ⅷ٣"),
+        ("a\u00a0b \u00a0c\x1cd", "a|\u00a0b| |\u00a0c|\x1cd"),
+        ("(é ((é 12é é1", "(é| ((|é| |12|é| é|1"),
         ("snake_case __init__", "snake|_case| __|init|__"),
         ("a\n\n\n  b", "a|\n\n\n| | b"),
         ("x \n\ty", "x| \n|\ty"),
@@ -119,7 +125,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("piece", "missing"), [("<|im_start|>", r"lacks <\|im_start\|>"), ("<0x00>", "lacks the byte pieces")]
+    ("piece", "missing"), [("<|im_start|>", r"it lacks <\|im_start\|>"), ("<0x00>", "it lacks the byte pieces")]
 )
 def test_model_without_our_layout_is_refused(tokenizer: Tokenizer, piece: str, missing: str) -> None:
     proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
@@ -127,5 +133,17 @@ def test_model_without_our_layout_is_refused(tokenizer: Tokenizer, piece: str, m
     for entry in proto.pieces:
         if entry.type == proto.SentencePiece.BYTE or entry.piece == piece:
             entry.type = proto.SentencePiece.NORMAL
-    with pytest.raises(UserError, match=f"model: {missing}"):
+    with pytest.raises(UserError, match=f"model: a foreign tokenizer: {missing}"):
+        Tokenizer(proto.SerializeToString(), "model")
+
+
+def test_a_model_that_changes_text_is_refused(tokenizer: Tokenizer) -> None:
+    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+    proto.normalizer_spec.add_dummy_prefix = True
+    with pytest.raises(UserError, match="model: a foreign tokenizer: it takes 'def' for ' def'"):
+        Tokenizer(proto.SerializeToString(), "model")
+    proto = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+    for entry in proto.pieces:
+        entry.piece = entry.piece.replace("\u2581", "\u2582")
+    with pytest.raises(UserError, match="model: a foreign tokenizer: it takes ' def' for"):
         Tokenizer(proto.SerializeToString(), "model")

@@ -1,0 +1,243 @@
+"""Reports how many bytes a token holds, for each language, beside tokenizers that people use.
+
+    python -m beam_pipelines.tokens.compression --input=runs/refinecode/sample --input=runs/tokenizer \
+        --output=runs/compression --against=qwen=qwen/tokenizer.json --against=llama2=llama/tokenizer.model
+
+More bytes a token is less to compute for the same text. `--against=NAME=FILE` may be repeated: a `tokenizer.json` of
+Hugging Face's, or a SentencePiece `tokenizer.model`. Texts are taken as they are: no token is put around them, and the
+names of control tokens are text. Of each language about `CompressionConfig.megabytes` are read, the documents with the
+smallest ids, which are random. For a fair comparison give documents that the tokenizer wasn't trained on.
+
+Reads: directories of documents, and last the tokenizer's directory. Writes: `index.html`, and `compression.json`.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import tokenizers
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from beam_pipelines.documents import read_shard
+from beam_pipelines.manifest import Manifest, Tally, digest, merge_tallies
+from beam_pipelines.page import Content, Html, figure, note, page, section, table
+from beam_pipelines.stage import Stage, input_shards
+from beam_pipelines.storage import Directory
+from beam_pipelines.svg import SERIES, STYLE, WIDTH, svg
+from opencoder_jax.data.token_records import TOKENIZER
+from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.recipe import UserError, build, configurable, parse_flags, refuse_unknown, run_command
+
+OURS = "ours"
+
+_CSS = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1d2733; margin: 0 auto; max-width: 62rem; padding: 1rem }
+nav { display: none } table { border-collapse: collapse } td, th { padding: .15rem .7rem; font-weight: normal }
+th { color: #66717f; text-align: left } .number { text-align: right; font-variant-numeric: tabular-nums }
+tr + tr td { border-top: 1px solid #e3e7ec } .note { color: #66717f } svg { width: 100% } figure { margin: 0 }
+"""
+
+
+@configurable
+@dataclass(frozen=True)
+class CompressionConfig:
+    """What is measured.
+
+    Attributes:
+        megabytes: of each language, at most; languages with less than a tenth of it are left out.
+        languages: how many, those with the most bytes.
+    """
+
+    megabytes: float = 4.0
+    languages: int = 16
+
+    def __post_init__(self) -> None:
+        if self.megabytes <= 0:
+            raise ValueError(f"megabytes must be above 0; got {self.megabytes}")
+        if self.languages < 1:
+            raise ValueError(f"languages must be at least 1; got {self.languages}")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A tokenizer: how many ids it has, and how many tokens it makes of texts."""
+
+    vocab_size: int
+    count: Callable[[Sequence[str]], int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the report depends on beside the input: the others' files by their digests."""
+
+    compression: CompressionConfig
+    against: dict[str, str]
+
+
+def run(inputs: Sequence[str], output: str, config: CompressionConfig, against: dict[str, str]) -> Manifest:
+    """Measures the documents of `inputs[:-1]` with the tokenizer in the directory `inputs[-1]`, and with others.
+
+    Args:
+        against: files of other tokenizers by their names.
+
+    Raises:
+        UserError: an input or a file is missing, or isn't what it should be.
+    """
+    if len(inputs) < 2:
+        raise UserError("compression needs --input for documents, and a last --input for the tokenizer's directory")
+    *sources, directory = inputs
+    tokenizer = Tokenizer.load(Path(directory) / TOKENIZER)
+    peers = {OURS: Peer(tokenizer.vocab_size, lambda texts: sum(map(len, tokenizer.encode_batch(texts))))}
+    peers |= {name: load_peer(file) for name, file in against.items()}
+    plan = Plan(config, {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in against.items()})
+
+    def work(place: Directory) -> tuple[Tally, dict[str, str]]:
+        measured = measure(sources, peers, config)
+        place.write_json("compression.json", measured)
+        place.write_bytes("index.html", report(measured, peers).encode())
+        counts = {language: row["bytes"] for language, row in measured.items()}
+        return {"in": {"bytes": counts}}, {name: digest(place, name) for name in ("compression.json", "index.html")}
+
+    return Stage("compression", "beam_pipelines.tokens.compression", plan, tuple(inputs), output).run(work)
+
+
+def load_peer(file: str) -> Peer:
+    """A tokenizer from a `tokenizer.json` or a SentencePiece model. Raises UserError."""
+    if not Path(file).is_file():
+        raise UserError(f"{file}: no such file; --against=NAME=FILE takes a tokenizer.json or a tokenizer.model")
+    if file.endswith(".json"):
+        try:
+            theirs = tokenizers.Tokenizer.from_file(file)
+        except Exception as error:  # the library raises nothing more specific
+            version = tokenizers.__version__
+            raise UserError(f"{file}: not a tokenizer.json that tokenizers {version} reads ({error})") from None
+        theirs.encode_special_tokens = True
+        theirs.no_truncation()
+        theirs.no_padding()
+
+        def count(texts: Sequence[str]) -> int:
+            return sum(len(one.ids) for one in theirs.encode_batch_fast(list(texts), add_special_tokens=False))
+
+        return Peer(theirs.get_vocab_size(), count)
+    model = sentencepiece.SentencePieceProcessor()
+    try:
+        model.LoadFromSerializedProto(Path(file).read_bytes())
+    except RuntimeError:
+        raise UserError(f"{file}: not a SentencePiece model") from None
+    return Peer(int(model.vocab_size()), lambda texts: sum(map(len, model.encode(list(texts)))))
+
+
+def measure(sources: Sequence[str], peers: dict[str, Peer], config: CompressionConfig) -> dict[str, Any]:
+    """By language: documents and bytes read, and the tokens that each tokenizer makes of them.
+
+    Raises:
+        UserError: there's too little of every language.
+    """
+    sizes = merge_tallies(Manifest.read(source).table("out", "bytes") for source in sources)
+    wanted = config.megabytes * 1e6
+    largest = sorted((language for language in sizes if sizes[language] >= wanted / 10), key=lambda name: -sizes[name])
+    share = {language: wanted / sizes[language] for language in largest[: config.languages]}
+    if not share:
+        raise UserError(f"{', '.join(sources)}: no language has {wanted / 1e7:g} MB; lower CompressionConfig.megabytes")
+    rows: dict[str, Any] = {
+        language: {"documents": 0, "bytes": 0, "tokens": dict.fromkeys(peers, 0)} for language in share
+    }
+    for language, texts in _sample(sources, share):
+        row = rows[language]
+        row["documents"] += len(texts)
+        row["bytes"] += sum(len(text.encode()) for text in texts)
+        for name, peer in peers.items():
+            row["tokens"][name] += peer.count(texts)
+    return {language: row for language, row in rows.items() if row["bytes"]}
+
+
+def _sample(sources: Sequence[str], share: dict[str, float]) -> Iterator[tuple[str, list[str]]]:
+    """The texts of each language whose ids, as numbers in 0 .. 1, are below the language's share."""
+    for source in sources:
+        for name in input_shards(source):
+            for batch in read_shard(Directory(source), name):
+                found: dict[str, list[str]] = {}
+                columns = [batch.column(column).to_pylist() for column in ("id", "language", "text")]
+                for identifier, language, text in zip(*columns, strict=True):
+                    if int(identifier[-16:], 16) / 2**64 < share.get(language, 0):
+                        found.setdefault(language, []).append(text)
+                yield from found.items()
+
+
+def lines(measured: dict[str, Any], peers: dict[str, Peer]) -> Iterator[tuple[str, float, dict[str, float]]]:
+    """Rows of the table: a language, its megabytes, bytes a token by tokenizer; last the mean, each language alike."""
+    ratios: dict[str, list[float]] = {name: [] for name in peers}
+    for language, row in measured.items():
+        values = {name: row["bytes"] / row["tokens"][name] for name in peers}
+        for name, value in values.items():
+            ratios[name].append(value)
+        yield language, row["bytes"] / 1e6, values
+    total = sum(row["bytes"] for row in measured.values()) / 1e6
+    yield "mean", total, {name: sum(values) / len(values) for name, values in ratios.items()}
+
+
+def report(measured: dict[str, Any], peers: dict[str, Peer]) -> str:
+    """The page."""
+    rows = [
+        [language, f"{size:.2f}", *(f"{values[name]:.3f}" for name in peers)]
+        for language, size, values in lines(measured, peers)
+    ]
+    sizes: list[Content] = ["ids", "", *(peer.vocab_size for peer in peers.values())]
+    numbers = table("lr" + "r" * len(peers), ["language", "MB", *peers], [*rows, sizes])
+    caption = "Bytes of UTF-8 text in a token; more is better. The mean counts every language alike."
+    return page(
+        "Bytes a token",
+        _CSS,
+        note("What each tokenizer makes of the same documents, without any token around them."),
+        [section("compression", "By language", figure(_picture(measured, peers), caption), numbers)],
+    )
+
+
+def _picture(measured: dict[str, Any], peers: dict[str, Peer]) -> Html:
+    rows = list(lines(measured, peers))[::-1]
+    with style.context(["default", STYLE]):
+        drawing = Figure(figsize=(WIDTH, 1.2 + 0.3 * len(rows)))
+        axes = drawing.subplots()
+        for number, name in enumerate(peers):
+            values = [row[2][name] for row in rows]
+            look = {"marker": "D", "s": 44, "zorder": 4} if name == OURS else {"marker": "o", "s": 26, "zorder": 3}
+            axes.scatter(values, range(len(rows)), color=SERIES[number % len(SERIES)], label=name, **look)
+        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.grid(axis="both")
+        axes.set_xlabel("bytes a token")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=len(peers))
+        return svg(drawing, "Bytes a token, by language and tokenizer")
+
+
+def main(argv: list[str]) -> None:
+    """The command line. Raises UserError."""
+    parser = argparse.ArgumentParser(prog="python -m beam_pipelines.tokens.compression", description=__doc__)
+    parser.add_argument("--input", action="append", default=[], metavar="DIR", help="documents; last the tokenizer")
+    parser.add_argument("--output", required=True, metavar="DIR", help="the stage directory to write")
+    parser.add_argument("--against", action="append", default=[], metavar="NAME=FILE", help="another; repeatable")
+    flags, rest = parse_flags(parser, argv)
+    refuse_unknown(parser, rest)
+    against = dict(_named(argument) for argument in flags.against)
+    run(flags.input, flags.output, build(CompressionConfig), against)
+    measured = Directory(flags.output).read_json("compression.json")
+    names = [OURS, *against]
+    print(f"{'bytes a token':<18}{'MB':>7}" + "".join(f"{name:>12}" for name in names))
+    for language, size, values in lines(measured, dict.fromkeys(names, Peer(0, len))):
+        print(f"{language:<18}{size:7.2f}" + "".join(f"{values[name]:12.3f}" for name in names))
+    print(f"{flags.output}/index.html")
+
+
+def _named(argument: str) -> tuple[str, str]:
+    name, separator, file = argument.partition("=")
+    if not (name and separator and file) or name == OURS:
+        raise UserError(f"--against={argument}: write --against=NAME=FILE, with a name other than {OURS}")
+    return name, file
+
+
+if __name__ == "__main__":
+    run_command(main)
