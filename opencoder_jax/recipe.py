@@ -24,6 +24,7 @@ import gin
 CONFIGURABLES = (
     "ArchivesConfig",
     "CollectConfig",
+    "CompressionConfig",
     "CookbookConfig",
     "DataConfig",
     "DecontaminateConfig",

@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "beam_pipelines": (
         "opencoder_jax.recipe",
         "opencoder_jax.data.chat",
+        "opencoder_jax.data.pre_split",
         "opencoder_jax.data.token_records",
         "opencoder_jax.data.tokenizer",
         "opencoder_jax.sandbox",

@@ -205,8 +205,8 @@ def _picture(measured: dict[str, Any], peers: dict[str, Peer]) -> Html:
         axes = drawing.subplots()
         for number, name in enumerate(peers):
             values = [row[2][name] for row in rows]
-            look = {"marker": "D", "s": 44, "zorder": 4} if name == OURS else {"marker": "o", "s": 26, "zorder": 3}
-            axes.scatter(values, range(len(rows)), color=SERIES[number % len(SERIES)], label=name, **look)
+            colour, marker = SERIES[number % len(SERIES)], "D" if name == OURS else "o"
+            axes.scatter(values, range(len(rows)), s=32, marker=marker, color=colour, label=name, zorder=3)
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.grid(axis="both")
         axes.set_xlabel("bytes a token")

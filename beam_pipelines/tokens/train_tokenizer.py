@@ -96,8 +96,7 @@ class TokenizerConfig:
         fill_in_the_middle: names the next three `<|fim_prefix|>`, `<|fim_middle|>` and `<|fim_suffix|>`. OpenCoder
             has none.
         minimum_count: words that occur less often aren't trained on.
-        maximum_words: no more different words are trained on, the most frequent ones; a million takes SentencePiece
-            about a gigabyte and a minute.
+        maximum_words: no more different words are trained on, the most frequent ones.
         character_coverage: share of the characters in the corpus that get a token of their own where no larger piece
             holds them; the rarest others are spelt in bytes.
     """
@@ -106,7 +105,7 @@ class TokenizerConfig:
     reserved_ids: int = 101
     fill_in_the_middle: bool = False
     minimum_count: int = 2
-    maximum_words: int = 4_000_000
+    maximum_words: int = 1_000_000
     character_coverage: float = 0.9995
 
     def __post_init__(self) -> None:
@@ -126,6 +125,13 @@ class TokenizerConfig:
             raise ValueError(f"character_coverage must lie in 0.9 .. 1; got {self.character_coverage}")
 
 
+@dataclass(frozen=True)
+class CountPlan:
+    """What the counts depend on beside the documents: another vocabulary needs no new ones."""
+
+    groups: int
+
+
 def run(inputs: Sequence[str], output: str, config: TokenizerConfig, options: BeamOptions) -> Manifest:
     """Counts the words of all inputs' documents and trains on them."""
     if not inputs:
@@ -143,7 +149,7 @@ def run(inputs: Sequence[str], output: str, config: TokenizerConfig, options: Be
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         parts = directory.child("parts")
-        counted = Stage("train_tokenizer_parts", __name__, config, tuple(inputs), parts.uri).run(count)
+        counted = Stage("train_tokenizer_parts", __name__, CountPlan(groups), tuple(inputs), parts.uri).run(count)
         step = SumGroup(parts.uri, counted.shards("counts"), groups, directory.uri, config.minimum_count)
         run_shards("sum words", directory, step, groups, options, size, _SUM_MEGABYTES_PER_SECOND)
         tally, files = gather_reports(directory, groups)
@@ -269,6 +275,9 @@ def train(words: pa.Table, config: TokenizerConfig) -> bytes:
     known = known.sort_by([("count", "descending"), ("word", "ascending")])
     if not known.num_rows:
         raise UserError("no words to train a tokenizer on: the documents are empty")
+    if not pc.any(pc.match_substring(known["word"], " ")).as_py():
+        # Without a token of its own, a space would be spelt as the bytes of SentencePiece's sign for it.
+        known = pa.concat_tables([known, word_table({" ": 1})])
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "words.tsv")
         with open(path, "w", encoding="utf-8", newline="\n") as file:
@@ -294,7 +303,6 @@ def _sentencepiece(path: str, config: TokenizerConfig) -> bytes:
             model_type="bpe",
             vocab_size=config.vocab_size - config.reserved_ids,
             character_coverage=config.character_coverage,
-            # Or the bytes of the sign would stand for a space where the corpus has none.
             required_chars=SPACE_SIGN,
             byte_fallback=True,
             normalization_rule_name="identity",

@@ -11,7 +11,7 @@ OpenCoder. Control tokens are never made from text, whatever it says: only code 
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +137,7 @@ class _Words(dict[str, bytes]):
         self._sign = [pieces.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SIGN.encode()]
         self._size = 0
 
-    def learn(self, words: Set[str]) -> None:
+    def learn(self, words: set[str]) -> None:
         """Sees to it that all of these words are in the table."""
         if self._size > _TABLE_BYTES:
             self.clear()

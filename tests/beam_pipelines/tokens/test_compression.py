@@ -1,0 +1,130 @@
+"""The report counts what every tokenizer makes of the same documents, and names a file that is none."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import tokenizers
+
+from beam_pipelines.tokens.compression import CompressionConfig, lines, load_peer, main, measure, run
+from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
+from opencoder_jax.data.pre_split import PRE_SPLIT
+from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.data.tokenizer_export import hugging_face_files
+from opencoder_jax.recipe import UserError
+
+TEXTS = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    counts = Counter(word for text in TEXTS for word in PRE_SPLIT.findall(text))
+    return train(word_table(counts), TokenizerConfig(vocab_size=500, reserved_ids=2))
+
+
+@pytest.fixture
+def tokenizer(model: bytes, tmp_path: Path) -> str:
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer/tokenizer.model").write_bytes(model)
+    (tmp_path / "tokenizer/stage.json").write_text(
+        json.dumps({"stage": "", "config": {}, "code": "", "inputs": [], "tally": {}, "files": {}})
+    )
+    return str(tmp_path / "tokenizer")
+
+
+@pytest.fixture
+def documents(tmp_path: Path, write_documents: Callable[..., str]) -> str:
+    return write_documents(tmp_path / "documents", TEXTS)
+
+
+def test_tokens_are_counted_for_all_alike(documents: str, tokenizer: str, model: bytes, tmp_path: Path) -> None:
+    same = tmp_path / "same.json"
+    same.write_text(hugging_face_files(Tokenizer(model))["tokenizer.json"])
+    (tmp_path / "whole.model").write_bytes(model)
+    few = CompressionConfig(megabytes=sum(len(text.encode()) for text in TEXTS) / 1e6)
+    run([documents, tokenizer], str(tmp_path / "out"), few, {"same": str(same), "whole": f"{tmp_path}/whole.model"})
+    measured = json.loads((tmp_path / "out/compression.json").read_text())
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+    assert measured == {
+        "Python": {
+            "bytes": sum(len(text.encode()) for text in TEXTS),
+            "documents": len(TEXTS),
+            "tokens": {
+                "ours": sum(len(Tokenizer(model).encode(text)) for text in TEXTS),
+                "same": sum(len(Tokenizer(model).encode(text)) for text in TEXTS),
+                "whole": sum(len(pieces.encode(text)) for text in TEXTS),
+            },
+        }
+    }
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.count("<svg") == 1
+    ratio = measured["Python"]["bytes"] / measured["Python"]["tokens"]["ours"]
+    assert page.count(f'<td class="number">{ratio:.3f}</td>') == 4  # ours and same, of Python and in the mean
+
+
+def test_a_sample_is_a_share_of_the_documents_and_the_mean_is_of_languages(
+    tmp_path: Path, write_documents: Callable[..., str]
+) -> None:
+    documents = write_documents(tmp_path / "documents", ["x = 1\n" * 10] * 1000)
+    peers = {"bytes": load_peer(_bytes_only(tmp_path))}
+    measured = measure([documents], peers, CompressionConfig(megabytes=0.03))
+    assert 400 < measured["Python"]["documents"] < 600
+    assert measured["Python"]["tokens"]["bytes"] == measured["Python"]["bytes"]
+    rows = {"a": {"bytes": 10, "tokens": {"ours": 5}}, "b": {"bytes": 100, "tokens": {"ours": 25}}}
+    found = list(lines(rows, {"ours": load_peer(_bytes_only(tmp_path))}))
+    assert [row[2]["ours"] for row in found] == [2.0, 4.0, 3.0]
+    with pytest.raises(UserError, match=r"documents: no language has 0\.1 MB"):
+        measure([documents], peers, CompressionConfig(megabytes=1.0))
+
+
+def _bytes_only(place: Path) -> str:
+    """A tokenizer.json whose tokens are bytes, and which truncates unless it's told not to."""
+    names = [f"<0x{byte:02X}>" for byte in range(256)]
+    model = tokenizers.models.BPE({name: byte for byte, name in enumerate(names)}, [], byte_fallback=True)
+    theirs = tokenizers.Tokenizer(model)
+    theirs.enable_truncation(5)
+    theirs.save(str(place / "bytes.json"))
+    return str(place / "bytes.json")
+
+
+def test_wrong_files_and_flags_are_named(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    out = f"--output={tmp_path}/out"
+    with pytest.raises(UserError, match="a last --input for the tokenizer's directory"):
+        main([f"--input={documents}", out])
+    both = [f"--input={documents}", f"--input={tokenizer}", out]
+    with pytest.raises(UserError, match=r"none\.json: no such file"):
+        main([*both, f"--against=x={tmp_path}/none.json"])
+    for name, message in (("bad.json", "not a tokenizer.json"), ("bad.model", "not a SentencePiece model")):
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(UserError, match=f"{name}: {message}"):
+            main([*both, f"--against=x={tmp_path}/{name}"])
+    for wrong in ("x", "=x", "ours=x"):
+        with pytest.raises(UserError, match=f"--against={wrong}: write --against=NAME=FILE"):
+            main([*both, f"--against={wrong}"])
+    with pytest.raises(UserError, match=r"documents/tokenizer\.model: no such tokenizer model"):
+        main([f"--input={documents}", f"--input={documents}", out])
+
+
+def test_the_command_prints_the_table(
+    documents: str, tokenizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(
+        [
+            *(f"--input={documents}", f"--input={tokenizer}", f"--output={tmp_path}/out"),
+            "--gin.CompressionConfig.megabytes=0.02",
+            f"--against=bytes={_bytes_only(tmp_path)}",
+        ]
+    )
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["bytes", "a", "token", "MB", "ours", "bytes"]
+    assert printed[1].split()[0] == "Python"
+    assert printed[1].split()[-1] == "1.000"
+
+
+@pytest.mark.parametrize("fields", [{"megabytes": 0.0}, {"languages": 0}])
+def test_configuration_says_what_is_wrong(fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        CompressionConfig(**fields)
