@@ -1,22 +1,19 @@
 """Decontamination: what gives a problem away is dropped with the evidence, and nothing else is."""
 
-import gzip
 import json
-import textwrap
 from collections.abc import Callable
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from beam_pipelines.decontaminate import Benchmark, Decontaminate, DecontaminateConfig, run, word_grams
+from beam_pipelines.decontaminate import Decontaminate, DecontaminateConfig, run
 from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop
 from opencoder_jax.recipe import UserError
+from tests.beam_pipelines.leaks.planting import planted
 
 Batch = Callable[..., pa.RecordBatch]
 StageDirectory = Callable[..., str]
@@ -30,6 +27,12 @@ SOLUTION = """    for idx, elem in enumerate(numbers):
                 return True
     return False
 """
+RENAMED = """def near(xs, limit):
+    for i, a in enumerate(xs):
+        for j, b in enumerate(xs):
+            if i != j and abs(a - b) < limit: return True
+    return False
+"""
 PROBLEMS = [
     {"task_id": "Test/0", "prompt": PROMPT, "canonical_solution": SOLUTION, "entry_point": "has_close_elements"},
     {
@@ -38,9 +41,9 @@ PROBLEMS = [
         "canonical_solution": "    return x + y\n",
         "entry_point": "add",
     },
-    {"task_id": "Test/2", "prompt": "", "canonical_solution": f"t = [{'0, ' * 50}]", "entry_point": "zeros"},
-    {"task_id": "Test/3", "text": "Die größte Zahl aus einer Liste von Zahlen zurückgeben, ohne sie zu sortieren."},
+    {"task_id": "Test/<2>", "text": "Die größte Zahl aus einer Liste von Zahlen zurückgeben, ohne sie zu sortieren."},
 ]
+HOST = "import os\n\n\ndef listing(folder):\n    return sorted(os.listdir(folder))\n\n\nprint(listing('.'))\n"
 
 
 @pytest.fixture
@@ -53,132 +56,144 @@ def benchmark(tmp_path: Path) -> str:
 @pytest.fixture
 def kernel(benchmark: str) -> Decontaminate:
     config = DecontaminateConfig(benchmarks=(benchmark,))
-    return Decontaminate(config, (Benchmark.read(benchmark),))
+    return Decontaminate(config, config.read())
 
 
-def filler(words: int) -> str:
-    return "\n".join(f"value_{number} = compute(other_{number})" for number in range(words))
+def filler(lines: int) -> str:
+    return "\n".join(f"value_{number} = compute(other_{number})" for number in range(lines))
 
 
-def test_a_planted_problem_is_found_and_shown(kernel: Decontaminate, batch: Batch) -> None:
-    long_file = f"{filler(500)}\n\n{PROMPT}{SOLUTION}\n{filler(500)}"
-    renamed = f"class Solver:\n{textwrap.indent((PROMPT + SOLUTION).replace('    ', chr(9)), ' ' * 8)}"
-    renamed = renamed.replace("has_close_elements", "f").replace("\n", "\r\n").upper()
-    result = kernel(batch(filler(500), long_file, "", renamed, "Text: " + str(PROBLEMS[3]["text"])))
-
-    found = [(drop.row, drop.reason, drop.detail) for drop in result.drops]
-    first = " ".join(word.decode() for word in next(word_grams(PROMPT, 10)))
-    assert found[0] == (1, "benchmark_ngram", f"Test/0: {first}")
-    assert found[1][:2] == (3, "benchmark_ngram")
-    assert found[1][2].startswith("Test/0: ")
-    assert found[2] == (4, "benchmark_ngram", "Test/3: die größte zahl aus einer liste von zahlen zurückgeben ohne")
-    assert result.table.column("text").to_pylist() == [filler(500), ""]
-
-
-def test_nine_words_in_common_are_not_ten(kernel: Decontaminate, batch: Batch) -> None:
-    words = ["check", "if", "in", "given", "list", "of", "numbers", "are", "any", "two"]
-    ten, nine = " ".join(words), " ".join(words[:9])
-    drops = kernel(batch(f"x {ten} y", f"x {nine} y", f"{nine} of", f"{nine}\n{words[9]}")).drops
-    assert [(drop.row, drop.detail) for drop in drops] == [(0, f"Test/0: {ten}"), (3, f"Test/0: {ten}")]
-
-
-def test_repetitions_of_few_words_are_no_sign(kernel: Decontaminate, batch: Batch) -> None:
-    assert kernel(batch(f"table = [{'0, ' * 500}]", "add(1, 2)\nzeros(3)")).drops == []
-    eager = replace(kernel, config=replace(kernel.config, distinct_words=1, entry_point_length=3))
-    assert eager(batch(f"table = [{'0, ' * 500}]", "add(1, 2)", "adder(1)")).drops == [
-        Drop(0, "benchmark_ngram", "Test/2: " + " ".join("0" * 10)),
-        Drop(1, "benchmark_entry_point", "Test/1: add"),
+def test_each_rule_with_its_evidence(kernel: Decontaminate, batch: Batch) -> None:
+    texts = [
+        filler(500),
+        f"{filler(500)}\n\n{PROMPT}{SOLUTION}\n{filler(500)}",
+        "",
+        f"{filler(9)}\n{RENAMED}",
+        f"Text:\n{PROBLEMS[2]['text']}",
+        "y = has_close_elements(x)",
+        "add(1, 2)",
     ]
+    result = kernel(batch(*texts))
+    found = {drop.row: (drop.reason, json.loads(drop.detail)) for drop in result.drops}
+    assert {row: reason for row, (reason, _) in found.items()} == {
+        1: "benchmark_ngram",
+        3: "benchmark_solution",
+        4: "benchmark_ngram",
+        5: "benchmark_entry_point",
+    }
+    assert (found[1][1]["task"], found[1][1]["line"]) == ("Test/0", 502)
+    assert found[1][1]["text"].startswith("def has_close_elements(numbers, threshold):")
+    assert (found[3][1]["line"], found[3][1]["text"]) == (10, RENAMED.strip())
+    assert found[4][1]["text"] == str(PROBLEMS[2]["text"]).rstrip(".")
+    assert found[5][1] == {
+        "benchmark": "problems.jsonl",
+        "task": "Test/0",
+        "line": 1,
+        "text": "has_close_elements",
+        "others": [],
+    }
+    assert result.table.column("text").to_pylist() == [filler(500), "", "add(1, 2)"]
 
 
-def test_a_telling_entry_point_is_enough(kernel: Decontaminate, batch: Batch) -> None:
-    texts = ["y = has_close_elements(x)", "y = self.has_close_elements_(x)", "y = Has_Close_Elements(x)"]
-    assert kernel(batch(*texts)).drops == [Drop(0, "benchmark_entry_point", "Test/0: has_close_elements")]
+def test_a_conversation_is_read_as_it_is_spoken(kernel: Decontaminate, batch: Batch) -> None:
+    """In JSON a line break is a backslash and an n, which would stick to the next line's first word."""
+    chat = json.dumps([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": f"```\n{RENAMED}```"}])
+    about = json.dumps([{"role": "user", "content": "in given list of\nnumbers, are\nany two\nnumbers closer\nto"}])
+    drops = kernel(
+        batch({"text": chat, "kind": "chat"}, {"text": about, "kind": "chat"}, {"text": "[", "kind": "chat"})
+    )
+    assert [(drop.row, drop.reason) for drop in drops.drops] == [(0, "benchmark_solution"), (1, "benchmark_ngram")]
 
 
-@given(st.lists(st.sampled_from(["a", "B", "c_1", "größe", "(", "\n", " ", "中"]), max_size=40).map(" ".join))
-def test_a_document_is_dropped_exactly_when_it_shares_a_gram(text: str) -> None:
-    """The vectorised search against sets of grams."""
-    secret = "a b a b größe c_1 a 中 b b größe a"
-    config = DecontaminateConfig(ngram=4, distinct_words=3, entry_point_length=99)
-    kernel = Decontaminate(config, (Benchmark("b", "", (("task", "", secret),)),))
-    telling = {gram for gram in word_grams(secret, 4) if len(set(gram)) >= 3}
-    drops = kernel(pa.RecordBatch.from_pydict({"text": pa.array([text], pa.large_string())})).drops
-    assert bool(drops) == bool(telling & set(word_grams(text, 4)))
+def test_a_document_with_many_problems_names_the_others(kernel: Decontaminate, batch: Batch) -> None:
+    (drop,) = kernel(batch(f"{PROBLEMS[2]['text']}\n{PROMPT}{SOLUTION}")).drops
+    evidence = json.loads(drop.detail)
+    assert {evidence["task"], *evidence["others"]} == {"Test/<2>", "problems.jsonl: Test/0"}
 
 
-def test_problems_without_a_telling_gram(batch: Batch) -> None:
-    benchmark = Benchmark("b", "", (("task", "f", "too short"),))
-    assert Decontaminate(DecontaminateConfig(), (benchmark,))(batch("too short", "")).drops == []
+def test_opencoders_own_rule_for_names(kernel: Decontaminate, batch: Batch) -> None:
+    eager = replace(kernel, config=replace(kernel.config, entry_point_length=1, entry_point_words=1))
+    assert [drop.row for drop in eager(batch("add(1, 2)", "adder(1)")).drops] == [0]
 
 
-def test_the_own_problems_of_the_project_are_found(batch: Batch) -> None:
-    """The default configuration reads them from the repository, whatever the working directory."""
-    (path,) = DecontaminateConfig().benchmarks
-    benchmark = Benchmark.read(path)
-    kernel = Decontaminate(DecontaminateConfig(), (benchmark,))
-    telling = set(kernel.grams.values()) | set(kernel.entry_points.values())
-    texts = [f"{filler(50)}\n{secret}" for task, _, secret in benchmark.problems if task in telling]
-    assert len(texts) > len(benchmark.problems) / 2
-    assert [drop.row for drop in kernel(batch(*texts)).drops] == list(range(len(texts)))
+def test_the_own_problems_of_the_project_are_found() -> None:
+    """The default configuration reads them from the repository, whatever the working directory: all of each, and each
+    part that is long enough to say anything."""
+    config = DecontaminateConfig()
+    kernel = Decontaminate(config, config.read())
+    assert len(kernel.problems) >= 10
+    for number, problem in enumerate(kernel.problems):
+        plants = list(planted(problem, HOST, number))
+        found = {row for row, _ in kernel.leaks([plant.text for plant in plants])}
+        missed = [plant[:2] for row, plant in enumerate(plants) if row not in found]
+        assert not [miss for miss in missed if miss[0] == "problem"], f"{problem.name}: {missed}"
+    assert list(kernel.leaks([HOST, filler(100)])) == []
 
 
-def test_the_stage_does_not_depend_on_where_the_benchmark_lies(
-    kernel: Decontaminate, tmp_path: Path, batch: Batch, stage_directory: StageDirectory
+class Text(HTMLParser):
+    """All that a page says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def handle_data(self, data: str) -> None:
+        self.said.append(data)
+
+
+def test_the_stage_and_its_review(
+    tmp_path: Path, benchmark: str, batch: Batch, stage_directory: StageDirectory
 ) -> None:
-    source = stage_directory(tmp_path / "source", [[batch("x = 1", PROMPT)], [batch(SOLUTION)]])
+    source = stage_directory(
+        tmp_path / "source", [[batch("x = 1", PROMPT)], [batch(RENAMED, f"<b>\n{PROBLEMS[2]['text']}")]]
+    )
     (tmp_path / "moved").mkdir()
     outputs = []
     for place in (tmp_path, tmp_path / "moved"):
         file = place / "problems.jsonl"
-        file.write_bytes((tmp_path / "problems.jsonl").read_bytes())
+        file.write_bytes(Path(benchmark).read_bytes())
         config = DecontaminateConfig(benchmarks=(str(file),))
         manifest = run([source], str(place / "out"), config, BeamOptions())
         outputs.append({file.name: file.read_bytes() for file in (place / "out").iterdir()})
+    # Nothing depends on where the benchmark lies.
     assert outputs[0] == outputs[1]
     assert manifest.total("out", "documents") == 1
     assert manifest.config["benchmarks"][0][0] == "problems.jsonl"
     tables = [pq.read_table(tmp_path / "out" / name) for name in manifest.shards("drops")]
-    assert pa.concat_tables(tables).column("path").to_pylist() == ["1.py", "0.py"]
+    assert pa.concat_tables(tables).column("path").to_pylist() == ["1.py", "0.py", "1.py"]
 
+    lines = [json.loads(line) for line in outputs[0]["removed.jsonl"].splitlines()]
+    assert [(line["path"], line["reason"], line["task"]) for line in lines] == [
+        ("1.py", "benchmark_ngram", "Test/0"),
+        ("0.py", "benchmark_solution", "Test/0"),
+        ("1.py", "benchmark_ngram", "Test/<2>"),
+    ]
+    assert lines[1]["text"] == RENAMED.strip()
+    page = Text()
+    page.feed(outputs[0]["removed.html"].decode())
+    assert any("3 of 4 documents" in said for said in page.said)
+    assert RENAMED.strip() in page.said
+    assert any("Test/<2>: 1" in said for said in page.said)
+    assert b"<2>" not in outputs[0]["removed.html"]
+
+    # A review that is missing is written again, without running the stage.
+    (tmp_path / "out" / "removed.html").unlink()
+    run([source], str(tmp_path / "out"), DecontaminateConfig(benchmarks=(benchmark,)), BeamOptions())
+    assert (tmp_path / "out" / "removed.html").read_bytes() == outputs[0]["removed.html"]
+
+    # Another benchmark is another run, with a review of its own.
     (tmp_path / "problems.jsonl").write_text(json.dumps(PROBLEMS[1]))
     config = DecontaminateConfig(benchmarks=(str(tmp_path / "problems.jsonl"),))
-    assert run([source], str(tmp_path / "out"), config, BeamOptions()).total("out", "documents") == 3
-
-
-def test_a_packed_benchmark(benchmark: str, tmp_path: Path) -> None:
-    packed = tmp_path / "problems.jsonl.gz"
-    packed.write_bytes(gzip.compress(Path(benchmark).read_bytes()))
-    assert Benchmark.read(str(packed)).problems == Benchmark.read(benchmark).problems
-    packed.write_bytes(packed.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"problems\.jsonl\.gz: can't be unpacked"):
-        Benchmark.read(str(packed))
-
-
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        (b"{", "bad.jsonl:2: not a JSON object"),
-        (b"[1]", "bad.jsonl:2: not a JSON object"),
-        (b"null", "bad.jsonl:2: not a JSON object"),
-        (b'{"prompt": "\xff"}', "bad.jsonl:2: not a JSON object"),
-        (b'{"task_id": "x"}', "bad.jsonl:2: has none of the fields prompt, canonical_solution,"),
-        (b'{"prompt": null}', "bad.jsonl:2: has none of the fields"),
-    ],
-)
-def test_a_bad_benchmark_names_file_and_line(line: bytes, complaint: str, tmp_path: Path) -> None:
-    file = tmp_path / "bad.jsonl"
-    file.write_bytes(b'{"prompt": "a\xe2\x80\xa8b"}\n' + line + b"\n")  # U+2028 ends no line of JSON
-    with pytest.raises(UserError, match=complaint.replace(".", r"\.")):
-        Benchmark.read(str(file))
+    assert run([source], str(tmp_path / "out"), config, BeamOptions()).total("out", "documents") == 4
+    assert (tmp_path / "out" / "removed.jsonl").read_bytes() == b""
 
 
 def test_what_the_user_can_get_wrong(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"benchmark file nowhere\.jsonl: no such file"):
-        Benchmark.read("nowhere.jsonl")
     with pytest.raises(ValueError, match="benchmarks is empty"):
         DecontaminateConfig(benchmarks=())
     with pytest.raises(ValueError, match=r"distinct_words must lie in 1\.\.ngram=10: got 11"):
         DecontaminateConfig(distinct_words=11)
+    with pytest.raises(ValueError, match="edit_tokens must be at least 1: got 0"):
+        DecontaminateConfig(edit_tokens=0)
     with pytest.raises(UserError, match="reads one directory: got 0"):
         run([], str(tmp_path), DecontaminateConfig(), BeamOptions())
