@@ -92,8 +92,13 @@ def _candidates(text: str, lower: str) -> Iterator[tuple[int, int]]:
                 yield from _names(text, match.end(), whole_line=True)
     for place in _places(lower, "@"):
         yield from _before_address(text, text.rfind("<", max(0, place - 64), place))
-    for place in _places(lower, "<email>"):
-        yield from _before_address(text, place)
+        # Jane Doe (jane@doe.io): the address follows the bracket at once.
+        opened = text.rfind("(", max(0, place - 64), place)
+        if opened >= 0 and not re.search(r"[^\w.+-]", text[opened + 1 : place]):
+            yield from _before_address(text, opened)
+    for redacted in ("<<email>>", "(<email>)"):  # the same, redacted before
+        for place in _places(lower, redacted):
+            yield from _before_address(text, place)
     if "(" in text and ("todo" in lower or "fixme" in lower or "xxx" in lower):
         for todo in _TODO.finditer(text):
             for start, stop in _names(text, todo.end()):
@@ -218,7 +223,7 @@ def _name_end(text: str, start: int, alone: str) -> int:
 
 
 def _before_address(text: str, bracket: int) -> Iterator[tuple[int, int]]:
-    """The name before `<` of an address: the last words in its line."""
+    """The name before the bracket of an address: the last words in its line."""
     if bracket < 3 or "\n" in text[bracket : bracket + 3]:
         return
     line = text.rfind("\n", max(0, bracket - 60), bracket) + 1 or max(0, bracket - 60)

@@ -6,7 +6,7 @@ comments, names of people become `<email>`, `<ip_address>`, `<password>`, `<key>
 so that a small edit saves a file that a rule would drop whole. Shebang lines, encoding cookies, build constraints and
 whatever else a comment documents stay.
 
-Cost: about 13 MB/s a core on Python source. Redacting twice changes nothing.
+Cost: about 10 MB/s a core on Python source. Redacting twice changes nothing.
 """
 
 import re
@@ -23,7 +23,7 @@ from beam_pipelines.runner import BeamOptions
 from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
 from opencoder_jax.recipe import configurable
 
-SPEED = 12.0  # megabytes of Python source a second on one core
+SPEED = 10.0  # megabytes of Python source a second on one core
 
 # Only words that a licence uses: a comment about "license files" is no licence. A blank stands for whatever parts
 # words, such as a line break with the marks of a comment.

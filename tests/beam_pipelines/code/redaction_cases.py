@@ -1,6 +1,8 @@
 """Reads redaction_cases.jsonl: texts with what must be found in them marked «kind:like this».
 
-A case has a `split`: patterns may be tuned on "dev"; "test" is only measured. Everything in it is invented. The sign
+A case has a `split`: patterns may be tuned on "dev"; "test" is only measured. The forms are those of real source, lines
+drawn from Linux, Go, OpenJDK, Mono, packages of npm and Python, manuals, and public repositories; every name, address
+and secret in them is invented. The sign
 ⁞ (U+205E) is taken out: it stands inside whatever has the form of a real token, so that no scanner of a code host takes
 the file for a leak.
 """

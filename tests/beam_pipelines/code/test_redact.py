@@ -1,5 +1,7 @@
 """Redaction on labelled cases of our own, of notices by language, and what must hold for any text."""
 
+from collections import Counter
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -10,17 +12,14 @@ from beam_pipelines.code.personal import find
 from beam_pipelines.code.redact import Redact, RedactConfig, redact, remove_notice
 from beam_pipelines.documents import SCHEMA
 
-# The least precision and recall of each kind. The held-out cases are few (7 addresses): one more mistake may pass.
-BOUNDS = {
-    "dev": {"email": 0.95, "ip_address": 0.95, "key": 0.95, "password": 0.95, "name": 0.95},
-    "test": {"email": 0.85, "ip_address": 0.70, "key": 0.95, "password": 0.70, "name": 0.95},
-}
+# The least precision and recall of every kind, on the cases that patterns were tuned on and on those held out.
+LEAST = 0.95
 
 
-@pytest.mark.parametrize("split", BOUNDS)
+@pytest.mark.parametrize("split", ["dev", "test"])
 def test_what_is_found_in_the_labelled_cases(split: str) -> None:
     for kind, score in scores(split).items():
-        assert min(score.precision, score.recall) >= BOUNDS[split][kind], (kind, score, wrong_cases(split))
+        assert min(score.precision, score.recall) >= LEAST, (kind, score, wrong_cases(split))
 
 
 def test_the_labelled_cases_are_many_and_their_placeholders_stay() -> None:
@@ -28,7 +27,9 @@ def test_the_labelled_cases_are_many_and_their_placeholders_stay() -> None:
     assert len(every) >= 300
     assert len({case.language for case in every}) > 25
     assert sum(case.split == "test" for case in every) > len(every) / 3 - 1
-    assert sum(not case.expected for case in every) > 150  # hard negatives
+    assert sum(not case.expected for case in every) > 300  # hard negatives
+    held_out = Counter(finding.kind for case in every if case.split == "test" for finding in case.expected)
+    assert min(held_out[kind] for kind in ("email", "ip_address", "key", "password")) >= 60
     for case in every:
         once = redact(case.text, case.language, RedactConfig())[0]
         assert redact(once, case.language, RedactConfig()) == (once, []), case
@@ -223,6 +224,8 @@ def test_without_notices_no_line_is_lost(text: str, language: str) -> None:
         "1.1.1.1.",
         "password=",
         "eyJ",
+        "eyJ-",
+        "eyJabcdefghijk.",
         "AKIA",
         "-----BEGIN PRIVATE KEY-----",
         "://a:b",
@@ -233,6 +236,25 @@ def test_without_notices_no_line_is_lost(text: str, language: str) -> None:
         "# A <a@b ",
         "# (c) 2010 ",
         "# todo(A B",
+        "mysql -p",
+        "curl -u a:b",
+        "grant identified by '",
+        "to 'a'@",
+        "?key=",
+        "&key='",
+        "pass: '",
+        ".login('a', ",
+        "mysqli('a', ",
+        "getconnection(a, 'b', ",
+        "jwt.sign(a, ",
+        "user=a password=",
+        "--password ",
+        "name: password\n value: ",
+        "env['password'] || ",
+        "hooks.slack.com/services/T",
+        "1234567890:AA",
+        "ssh a@b.c ",
+        "A B (a@b.c) ",
     ],
 )
 def test_finding_is_linear(unit: str) -> None:
