@@ -29,6 +29,11 @@ VERBS = {
         "trains a model on token records",
         "--gin_file=gin_configs/pretrain/opencoder_1p5b.gin --data=DIR --output=runs/pretrain",
     ),
+    "launch": Verb(
+        "opencoder_jax.launch.command",
+        "trains on a Cloud TPU VM or pod: creates, starts, watches, restarts, deletes",
+        "--name=NAME --zone=ZONE --accelerator=v6e-256 run -- train --gin_file=… --data=DIR --output=DIR",
+    ),
     "generate": Verb(
         "opencoder_jax.inference.command",
         "completes a prompt",

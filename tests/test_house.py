@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "kernels": (),
     "opencoder_jax.recipe": (),
     "opencoder_jax.sandbox": (),
+    "opencoder_jax.launch": ("opencoder_jax.recipe",),
     "opencoder_jax.data": ("opencoder_jax.recipe",),
     "opencoder_jax.model": ("opencoder_jax.recipe", "kernels"),
     "opencoder_jax.training": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
