@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 # What a duplicate carries through a shuffle: priority (documents.priorities) and packed address.
 NODE = 4
@@ -74,6 +72,9 @@ def spanning_stars(edges: np.ndarray) -> np.ndarray:
     """
     if len(edges) == 0:
         return edges
+    from scipy.sparse import coo_array  # loading it takes a worker half a second, and few get here
+    from scipy.sparse.csgraph import connected_components
+
     ends = edges.reshape(-1, NODE)
     order = np.lexsort(ends.T[::-1])
     starts = run_starts(ends[order])

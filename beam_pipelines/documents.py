@@ -9,7 +9,7 @@ Text is read and written in record batches of about 4 MB: large enough that a ke
 enough that a worker holds a few of them. Batches are cut by bytes, so their number doesn't depend on the machine.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -134,7 +134,15 @@ class ShardWriter:
         """Appends a row group; all batches have the schema of the first."""
         if self._writer is None:
             stream = self._open.enter_context(self.directory.atomic(self.name))
-            self._writer = self._open.enter_context(pq.ParquetWriter(stream, batch.schema, compression="zstd"))
+            # Texts are all different: a dictionary of them only costs time, to the writer and to every reader.
+            repeated = [field.name for field in batch.schema if field.type != pa.large_string()]
+            writer = pq.ParquetWriter(
+                stream,
+                batch.schema,
+                compression="zstd",
+                use_dictionary=repeated if len(repeated) < len(batch.schema) else True,
+            )
+            self._writer = self._open.enter_context(writer)
             self.names = [self.name]
         self._writer.write_batch(batch.cast(self._writer.schema), row_group_size=max(1, batch.num_rows))
 
@@ -148,14 +156,17 @@ def write_shard(directory: Directory, name: str, batches: Iterable[pa.RecordBatc
             shard.write(empty(schema))
 
 
-def read_shard(directory: Directory, name: str) -> Iterator[pa.RecordBatch]:
-    """The batches of a shard as they were written."""
+def read_shard(directory: Directory, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The batches of a shard as they were written, of all columns or of some in the order given."""
     with directory.read(name) as stream:
         file = pq.ParquetFile(stream)
+        schema = file.schema_arrow
+        if columns is not None:
+            schema = pa.schema([schema.field(column) for column in columns])
         for group in range(file.num_row_groups):
-            yield one_batch(file.read_row_group(group).cast(file.schema_arrow))
+            yield one_batch(file.read_row_group(group, columns=schema.names).select(schema.names).cast(schema))
         if file.num_row_groups == 0:
-            yield one_batch(file.schema_arrow.empty_table())
+            yield one_batch(schema.empty_table())
 
 
 def read_shard_columns(directory: Directory, name: str, columns: list[str]) -> pa.Table:

@@ -166,6 +166,7 @@ def map_stage(
     table: str = "documents",
     input_tables: Sequence[str] = (),
     megabytes_per_second: float = 40.0,
+    threads: bool = False,
 ) -> Manifest:
     """Maps a kernel over shards of documents, batch by batch.
 
@@ -175,7 +176,8 @@ def map_stage(
         inputs: stage directories with equally many shards and rows: documents, then side tables.
         table: what the output's shards are called.
         input_tables: what the inputs' shards are called, where it isn't "documents".
-        megabytes_per_second: the kernel's speed on one core, about; the default is that of reading and writing alone.
+        megabytes_per_second: the kernel's speed on one core, about.
+        threads: the kernel releases Python's lock, so threads of one process do instead of several.
     """
     module = getattr(kernel, "__module__", None) or type(kernel).__module__
     tables = [*input_tables, *["documents"] * (len(inputs) - len(input_tables))]
@@ -187,7 +189,7 @@ def map_stage(
         shards = len(names[0])
         size = Manifest.read(inputs[0]).total("out", "bytes")
         step = MapShard(kernel, list(inputs), names, output, table)
-        run_shards(name, directory, step, shards, options, size, megabytes_per_second)
+        run_shards(name, directory, step, shards, options, size, megabytes_per_second, threads=threads)
         return gather_reports(directory, shards)
 
     return Stage(name, module, config, tuple(inputs), output).run(work)
@@ -250,6 +252,7 @@ def run_shards(
     total_bytes: int,
     megabytes_per_second: float,
     contents: Mapping[int, Any] | None = None,
+    threads: bool = False,
 ) -> None:
     """Runs a DoFn over the shard numbers that have no report yet, with a progress bar in bytes of input.
 
@@ -262,7 +265,7 @@ def run_shards(
     if not missing:
         return
     seconds = total_bytes / 1e6 / megabytes_per_second
-    with Progress(name, reports, shards, total_bytes), options.pipeline(seconds) as pipeline:
+    with Progress(name, reports, shards, total_bytes), options.pipeline(seconds, threads) as pipeline:
         elements = missing if contents is None else [(shard, contents[shard]) for shard in missing]
         _ = pipeline | beam.Create(elements) | name >> beam.ParDo(step)
 
@@ -289,8 +292,8 @@ def gather_reports(directory: Directory, shards: int) -> tuple[Tally, dict[str, 
 
 def drop_table(documents: pa.RecordBatch, drops: Sequence[Drop]) -> pa.RecordBatch:
     """The drops of a batch as rows of DROP_SCHEMA."""
-    rows = documents.take(pa.array([drop.row for drop in drops], pa.int64()))
-    columns = [rows.column(name) for name in DROP_SCHEMA.names[:5]]
+    rows = pa.array([drop.row for drop in drops], pa.int64())
+    columns = [documents.column(name).take(rows) for name in DROP_SCHEMA.names[:5]]
     reasons = pa.array([drop.reason for drop in drops], pa.string())
     details = pa.array([drop.detail for drop in drops], pa.string())
     return pa.RecordBatch.from_arrays([*columns, reasons, details], schema=DROP_SCHEMA)
@@ -298,6 +301,8 @@ def drop_table(documents: pa.RecordBatch, drops: Sequence[Drop]) -> pa.RecordBat
 
 def keep_rows(documents: pa.RecordBatch, drops: Sequence[Drop]) -> pa.RecordBatch:
     """The batch without its dropped rows."""
+    if not drops:
+        return documents
     gone = {drop.row for drop in drops}
     return documents.take(pa.array([row for row in range(documents.num_rows) if row not in gone], pa.int64()))
 

@@ -40,7 +40,7 @@ class HashUnits(beam.DoFn):
 
     def process(self, shard: int) -> Iterator[tuple[int, bytes]]:
         for units in read_units(self.source, self.names[shard], shard, self.config):
-            hashes = [hashlib.sha256(text).digest()[:16] for text in units.texts]
+            hashes = [hashlib.sha256(units.texts.text(place)).digest()[:16] for place in range(len(units.nodes))]
             keys = np.frombuffer(b"".join(hashes), "<u8").astype(np.uint64).reshape(-1, KEYS)
             if self.config.level == "repository":
                 units.nodes[:, -1] = units.repositories
@@ -77,7 +77,7 @@ def run(inputs: Sequence[str], output: str, config: ExactDuplicatesConfig, optio
             rows = files | "hash repositories" >> beam.FlatMap(hash_repositories, config.segments)
         return rows | "group by hash" >> beam.GroupByKey() | "stars" >> beam.Map(stars_of_segment)
 
-    return deduplicate("exact_duplicates", __name__, find, 100.0, inputs[0], output, config, options)
+    return deduplicate("exact_duplicates", __name__, find, 400.0, inputs[0], output, config, options)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,19 @@ of a repository it's the hash of its name, and its priority is that of its best 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
-from beam_pipelines.code.minhash import IS_WORD
+from beam_pipelines.code.texts import IS_WORD, Texts
 from beam_pipelines.documents import ROW_BITS, addresses, priorities, read_shard
 from beam_pipelines.storage import Directory
-from opencoder_jax.data.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from opencoder_jax.data.tokenizer import Tokenizer
 
 LEVELS = ("file", "repository", "chunk")
 CHUNK_BITS = 12
@@ -66,7 +70,7 @@ class DuplicatesConfig:
 class Units:
     """Units of some documents: texts, nodes (uint64 [units, 4]), and the hash of the repository of each."""
 
-    texts: list[bytes]
+    texts: Texts
     nodes: np.ndarray
     repositories: np.ndarray
 
@@ -74,32 +78,44 @@ class Units:
 def read_units(source: Directory, name: str, shard: int, config: DuplicatesConfig) -> Iterator[Units]:
     """The units of a shard, batch by batch. Repositories come as their files: who calls brings them together."""
     first_row = 0
-    for batch in read_shard(source, name):
-        texts = [text.as_buffer().to_pybytes() for text in batch.column("text")]
+    for batch in read_shard(source, name, ["id", "text", "repository", "stars", "commit_time"]):
+        texts = Texts.of(batch.column("text"))
         nodes = np.column_stack([priorities(batch), addresses(shard, batch.num_rows, first_row)])
         repositories = repository_hashes(batch)
         if config.level == "chunk":
-            pieces = [chunks(text, config.chunk_tokens, config.tokenizer) for text in texts]
-            counts = [len(each) for each in pieces]
+            begins = [
+                [0, *chunk_cuts(bytes(texts.text(row)), config.chunk_tokens, config.tokenizer)]
+                for row in range(batch.num_rows)
+            ]
+            counts = [len(each) for each in begins]
             nodes, repositories = np.repeat(nodes, counts, axis=0), np.repeat(repositories, counts)
             rows = np.repeat(np.arange(first_row, first_row + batch.num_rows), counts)
             numbers = np.concatenate([np.zeros(0, np.int64), *map(np.arange, counts)])
             nodes[:, -1] = (np.uint64(shard) << np.uint64(ROW_BITS)) + (rows << CHUNK_BITS | numbers).astype(np.uint64)
-            texts = [piece for each in pieces for piece in each]
+            starts = np.concatenate([np.zeros(0, np.int64), *begins]) + np.repeat(texts.offsets[:-1], counts)
+            texts = Texts(texts.data, np.append(starts, texts.offsets[-1]))
         yield Units(texts, nodes, repositories)
         first_row += batch.num_rows
 
 
 def repository_hashes(documents: pa.RecordBatch | pa.Table) -> np.ndarray:
     """uint64 [rows]: the hash of each document's repository's name."""
-    names = documents.column("repository").to_pylist()
-    return np.array([xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogateescape")) for name in names], np.uint64)
+    column = documents.column("repository")
+    names = column.unique()
+    hashes = [xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogateescape")) for name in names.to_pylist()]
+    return np.array(hashes, np.uint64)[pc.index_in(column, names).to_numpy()]
 
 
 def chunks(text: bytes, tokens: int, tokenizer: str = "") -> list[bytes]:
-    """Cuts UTF-8 text into pieces of so many tokens, the last one shorter; joined they are the text. At least one.
+    """Cuts UTF-8 text into pieces of so many tokens, the last one shorter; joined they are the text. At least one."""
+    cuts = chunk_cuts(text, tokens, tokenizer)
+    return [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
-    No piece ends within a character. A text of more than 4096 chunks (no document of at most 8 MB has as many) keeps
+
+def chunk_cuts(text: bytes, tokens: int, tokenizer: str = "") -> list[int]:
+    """Where all chunks of a text but the first begin.
+
+    No chunk ends within a character. A text of more than 4096 chunks (no document of at most 8 MB has as many) keeps
     its end in one.
     """
     if tokenizer:
@@ -117,10 +133,11 @@ def chunks(text: bytes, tokens: int, tokenizer: str = "") -> list[bytes]:
         begins = characters > ord(" ")
         begins[1:] &= ~(word[1:] & word[:-1])
         cuts = np.flatnonzero(begins)[tokens::tokens].tolist()
-    cuts = cuts[: (1 << CHUNK_BITS) - 1]
-    return [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    return cuts[: (1 << CHUNK_BITS) - 1]
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(path: str) -> Tokenizer:
+def _tokenizer(path: str) -> "Tokenizer":
+    from opencoder_jax.data.tokenizer import Tokenizer  # few runs need it, and every worker would load SentencePiece
+
     return Tokenizer.load(path)

@@ -1,41 +1,40 @@
-"""MinHash signatures of source text, as plain array functions.
+"""MinHash signatures of source text: words, their n-grams, and rows of minima, compiled by numba.
 
-Text becomes words, words become 5-grams, 5-grams 64-bit hashes: all by vectorised passes over the bytes of many
-documents at once. rensa's exact sketch turns the sets into rows: minima, which two sets share with probability equal to
-their Jaccard similarity. Rows of one sketch are a little too even, though: they draw members almost without
-replacement. Bands of one sketch of 2048 rows agree 2 to 5 % too seldom, and the candidates of 16 bands miss
-1-(1-J^rows)^bands by up to 0.01. So each band takes four rows of each of 32 sketches that have seeds of their own,
-which is as fast, and on the formula. Rensa's other sketch, `_rho`, isn't and must not be used here.
+A row of a signature is the minimum of one hash function over a document's grams, so two documents agree in it with
+probability equal to the Jaccard similarity of their sets of grams. 2048 functions over every gram are what costs: so a
+sketch throws each gram into one of a few bins by the top bits of one hash, and the minimum of each bin is a row
+(one-permutation hashing). A row whose bin stays empty, as most do for short documents, is an ordinary minimum over all
+grams by a hash function of its own, and counts as larger than any in a bin: thus the probability is exact for every
+row, and a union's signature is the smaller of two, row by row.
+
+Rows of one sketch draw grams without replacement, so a band that took all its rows from one would agree too seldom. A
+band takes four rows of each of 32 sketches that have hash functions of their own: what is left is a band that agrees
+less often by a share of about 192 (1-J) / grams, below 1 % from 600 grams on where J is above 0.97.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-import xxhash
-from rensa import RMinHash
+from numba import njit
 
-# The first sketch's seed; like the version of rensa, it's part of what a signature means.
-SIGNATURE_SEED = 42
+from beam_pipelines.code.texts import IS_WORD, Texts
 
-_SIGNED_AT_ONCE = 256
 _ROWS_OF_A_SKETCH = 4  # in each band
-_PIECE = 1 << 17  # bytes of text that are hashed at once
+_SIGNED_AT_ONCE = 256  # a signature of 2048 rows takes 8 kB, often as much as its document
+_EMPTY = np.uint32(2**32 - 1)
+_FALLBACK = np.uint32(2**31)  # the bit of a row whose bin was empty
 
-IS_WORD = np.zeros(256, bool)
-IS_WORD[[*b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_", *range(128, 256)]] = True
-
-_BYTE_VALUES = np.random.PCG64(0x0C0DE).random_raw(256)  # raw: numpy promises the same values in every version
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
-_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
-_GRAM_BASE = np.uint64(0xC2B2AE3D27D4EB4F)
+_MIX = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_CHUNK_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_GRAM_FACTOR = np.uint64(0xC2B2AE3D27D4EB4F)
+_U = np.uint64
 
 
-def grams(texts: Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]:
+def grams(texts: Texts | Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]:
     """The hashed word n-grams of some documents, in order and as often as they stand there.
 
-    A word is a run of ASCII letters, digits, underscores and non-ASCII bytes; case counts. Documents are hashed some
-    hundred kilobytes at a time, so that the dozen passes over them stay in the processor's cache.
+    A word is a run of ASCII letters, digits, underscores and non-ASCII bytes; case counts.
 
     Args:
         texts: UTF-8.
@@ -45,16 +44,9 @@ def grams(texts: Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]:
         hashes: uint64, the grams of the first document, then of the second, …
         offsets: int64 [documents + 1], where each document's hashes begin. One of fewer words than `size` has none.
     """
-    found = [np.empty(0, np.uint64)]
-    counts = [np.zeros(1, np.int64)]
-    sizes = np.array([len(text) + 1 for text in texts], np.int64)
-    pieces = np.cumsum(sizes) // _PIECE
-    cuts = np.flatnonzero(np.diff(pieces)) + 1
-    for first, stop in pairwise([0, *cuts.tolist(), len(texts)]):
-        hashes, count = _hash_grams(b"\n".join([*texts[first:stop], b""]), np.cumsum(sizes[first:stop]), size)
-        found.append(hashes)
-        counts.append(count)
-    return np.concatenate(found), np.cumsum(np.concatenate(counts))
+    if not isinstance(texts, Texts):
+        texts = Texts.join(texts)
+    return _grams(texts.data, texts.data.view(np.uint64), texts.offsets, size, IS_WORD.view(np.uint8))
 
 
 def shingles(texts: Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,84 +57,133 @@ def shingles(texts: Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def signatures(hashes: np.ndarray, offsets: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """uint32 [documents, bands * rows] of the hashes that `grams` or `shingles` returns, band after band."""
-    documents = len(offsets) - 1
-    table = np.empty((documents, bands, rows), np.uint32)
-    bounds = offsets.astype(np.uint64)
-    for first in range(0, rows, _ROWS_OF_A_SKETCH):
-        part = table[:, :, first : first + _ROWS_OF_A_SKETCH]
-        sketch = RMinHash.digest_matrix_from_flat_token_hashes(
-            hashes, bounds, bands * part.shape[2], SIGNATURE_SEED + first // _ROWS_OF_A_SKETCH
-        )
-        part[:] = np.array(sketch.to_rows(), np.uint32).reshape(documents, part.shape[2], bands).transpose(0, 2, 1)
-    return table.reshape(documents, bands * rows)
+    """uint32 [documents, bands * rows] of the hashes that `grams` or `shingles` returns, band after band.
+
+    All rows of a document without grams are 2**32-1.
+    """
+    table = np.empty((len(offsets) - 1, bands, rows), np.uint32)
+    _sign(hashes, offsets, *_functions(-(-rows // _ROWS_OF_A_SKETCH)), *_functions(bands * rows, 1), table)
+    return table.reshape(-1, bands * rows)
 
 
 def band_hashes(rows: np.ndarray, bands: int) -> np.ndarray:
     """uint64 [documents, bands]: one hash of each band's rows. Documents that agree in one are candidates."""
-    parts = np.ascontiguousarray(rows, "<u4").reshape(len(rows), bands, rows.shape[1] // bands)
-    hashed = [xxhash.xxh3_64_intdigest(band.tobytes()) for document in parts for band in document]
-    return np.array(hashed, np.uint64).reshape(len(rows), bands)
+    table = np.ascontiguousarray(rows).reshape(len(rows), bands, rows.shape[1] // bands)
+    return _hash_bands(table, _raw(2, table.shape[2]) | _U(1))
 
 
 def document_bands(hashes: np.ndarray, offsets: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """uint64 [documents, bands] of what `grams` or `shingles` returns: `band_hashes` of their `signatures`.
-
-    Signatures are made of some hundred documents at a time. One of 2048 rows takes 8 kB, and ten times that on its way
-    from rensa, which hands over lists of Python's integers.
-    """
-    documents = len(offsets) - 1
-    found = [np.empty((0, bands), np.uint64)]
-    for first in range(0, documents, _SIGNED_AT_ONCE):
-        part = offsets[first : first + _SIGNED_AT_ONCE + 1]
-        found.append(band_hashes(signatures(hashes[part[0] : part[-1]], part - part[0], bands, rows), bands))
-    return np.concatenate(found)
+    """uint64 [documents, bands] of what `grams` or `shingles` returns: `band_hashes` of their `signatures`."""
+    parts = [offsets[first : first + _SIGNED_AT_ONCE + 1] for first in range(0, len(offsets) - 1, _SIGNED_AT_ONCE)]
+    found = [band_hashes(signatures(hashes, part, bands, rows), bands) for part in parts]
+    return np.concatenate([np.empty((0, bands), np.uint64), *found])
 
 
-def _hash_grams(joined: bytes, document_ends: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all grams of documents that lie end to end, and how many each document has."""
-    words, begins = _hash_words(np.frombuffer(joined, np.uint8))
-    last = np.searchsorted(begins, document_ends)  # each document's words end here
-    counts = np.maximum(np.diff(last, prepend=0) - (size - 1), 0)
-    if len(words) < size:
-        return np.empty(0, np.uint64), counts
-    hashes = words[: len(words) - size + 1].copy()
-    for place in range(1, size):
-        hashes *= _GRAM_BASE
-        hashes += words[place : place + len(hashes)]
-    whole = np.ones(len(words), bool)
-    for place in range(1, size):  # a gram that begins so near to a document's end reaches into the next one
-        whole[np.maximum(last - place, 0)[last > 0]] = False
-    return _mix(hashes[whole[: len(hashes)]]), counts
+def _raw(stream: int, count: int) -> np.ndarray:
+    """uint64 constants, part of what a signature means. Raw, as numpy promises the same values in every version."""
+    return np.random.PCG64([0x0C0DE, stream]).random_raw(count)
 
 
-def _hash_words(joined: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all words, and where each begins: polynomials of their bytes, by differences of one prefix sum."""
-    inside = np.zeros(len(joined) + 1, bool)  # the text ends in a line feed, so words end before it does
-    np.take(IS_WORD, joined, out=inside[1:])
-    edges = np.flatnonzero(inside[1:] != inside[:-1])
-    begins, ends = edges[0::2], edges[1::2]
-    powers, inverses = _POWERS, _INVERSES
-    if len(joined) >= len(powers):
-        powers, inverses = _powers(_BASE, len(joined) + 1), _powers(_INVERSE, len(joined) + 1)
-    sums = np.zeros(len(joined) + 1, np.uint64)
-    np.take(_BYTE_VALUES, joined, out=sums[1:])
-    sums[1:] *= powers[: len(joined)]
-    np.cumsum(sums, out=sums)
-    return _mix((sums[ends] - sums[begins]) * inverses[begins]), begins
+def _functions(count: int, stream: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Factors (odd, so that the function is a permutation) and summands of hash functions on uint32."""
+    raw = _raw(stream, count)
+    return (raw >> _U(32)).astype(np.uint32) | np.uint32(1), raw.astype(np.uint32)
 
 
-def _powers(base: np.uint64, count: int) -> np.ndarray:
-    factors = np.full(count, base, np.uint64)
-    factors[0] = 1
-    return np.multiply.accumulate(factors)
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
+@njit(inline="always")
+def _mix(value):  # type: ignore[no-untyped-def]
     """The finaliser of splitmix64: every input bit reaches every output bit."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    value = (value ^ (value >> _U(30))) * _MIX[0]
+    value = (value ^ (value >> _U(27))) * _MIX[1]
+    return value ^ (value >> _U(31))
 
 
-_POWERS, _INVERSES = _powers(_BASE, 2 * _PIECE), _powers(_INVERSE, 2 * _PIECE)
+@njit(inline="always")
+def _hash_word(words, start, stop):  # type: ignore[no-untyped-def]
+    """The hash of some bytes, none of which is zero, of a text that's also seen as uint64 `words`."""
+    value = _U(0)
+    while start < stop:
+        place, shift = start >> 3, _U((start & 7) * 8)
+        chunk = words[place] >> shift
+        if shift:
+            chunk |= words[place + 1] << (_U(64) - shift)
+        if stop - start < 8:
+            chunk &= (_U(1) << _U((stop - start) * 8)) - _U(1)
+        value = (value ^ chunk) * _CHUNK_FACTOR
+        value ^= value >> _U(32)
+        start += 8
+    return _mix(value)
+
+
+@njit(cache=True, nogil=True)
+def _grams(data, words, offsets, size, is_word):  # type: ignore[no-untyped-def]
+    longest = 0
+    for document in range(len(offsets) - 1):
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    edges = np.empty(longest + 2, np.int64)  # where words begin and end, in turns
+    recent = np.empty(size, np.uint64)
+    oldest = _U(1)
+    for _ in range(size):
+        oldest *= _GRAM_FACTOR
+    hashes = np.empty((offsets[-1] - offsets[0] + len(offsets)) // 2 + 1, np.uint64)
+    ends = np.zeros(len(offsets), np.int64)
+    count = 0
+    for document in range(len(offsets) - 1):
+        found, before = 0, np.uint8(0)
+        for place in range(offsets[document], offsets[document + 1]):
+            inside = is_word[data[place]]
+            edges[found] = place  # no branch, which would be mispredicted at half of the words: overwritten, or kept
+            found += inside ^ before
+            before = inside
+        edges[found] = offsets[document + 1]
+        recent[:] = 0
+        gram, slot = _U(0), 0
+        for word in range((found + 1) // 2):
+            value = _hash_word(words, edges[2 * word], edges[2 * word + 1])
+            gram = gram * _GRAM_FACTOR + value - recent[slot] * oldest
+            recent[slot] = value
+            slot = slot + 1 if slot + 1 < size else 0
+            if word >= size - 1:
+                hashes[count] = _mix(gram)
+                count += 1
+        ends[document + 1] = count
+    return hashes[:count], ends
+
+
+@njit(cache=True, nogil=True)
+def _sign(hashes, offsets, factors, summands, row_factors, row_summands, table):  # type: ignore[no-untyped-def]
+    documents, bands, rows = table.shape
+    bins = np.empty(bands * _ROWS_OF_A_SKETCH, np.uint32)
+    for document in range(documents):
+        members = (hashes[offsets[document] : offsets[document + 1]] >> _U(32)).astype(np.uint32)
+        for sketch in range(len(factors)):
+            first = sketch * _ROWS_OF_A_SKETCH
+            width = min(_ROWS_OF_A_SKETCH, rows - first)
+            bins[:] = _EMPTY
+            factor, summand, count = factors[sketch], summands[sketch], _U(bands * width)
+            for member in members:
+                value = np.uint32(member * factor + summand)
+                place = np.int64(_U(value) * count >> _U(32))
+                bins[place] = min(bins[place], value)  # no branch: the processor couldn't foresee it
+            for band in range(bands):
+                for row in range(first, first + width):
+                    least = bins[band * width + row - first] >> np.uint32(1)
+                    if bins[band * width + row - first] == _EMPTY:
+                        factor, summand = row_factors[band * rows + row], row_summands[band * rows + row]
+                        least = _EMPTY
+                        for member in members:
+                            least = min(least, np.uint32(member * factor + summand))
+                        least = _FALLBACK | least >> np.uint32(1)
+                    table[document, band, row] = least
+
+
+@njit(cache=True, nogil=True)
+def _hash_bands(table, factors):  # type: ignore[no-untyped-def]
+    found = np.empty(table.shape[:2], np.uint64)
+    for document in range(table.shape[0]):
+        for band in range(table.shape[1]):
+            total = _U(0)
+            for row in range(table.shape[2]):
+                total += _U(table[document, band, row]) * factors[row]
+            found[document, band] = _mix(total)
+    return found

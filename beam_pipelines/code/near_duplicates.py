@@ -72,10 +72,9 @@ class SignUnits(beam.DoFn):
         config = self.config
         for units in read_units(self.source, self.names[shard], shard, config):
             hashes, offsets = grams(units.texts, config.shingle)
-            signed = np.flatnonzero(np.diff(offsets) > 0)  # a text shorter than one gram has no near duplicates
-            kept = np.append(offsets[signed], offsets[-1])
-            bands = document_bands(hashes, kept, config.bands, config.rows)
-            yield from rows_by_band(bands, units.nodes[signed], config.segments)
+            bands = document_bands(hashes, offsets, config.bands, config.rows)
+            signed = np.diff(offsets) > 0  # a text shorter than one gram has no near duplicates
+            yield from rows_by_band(bands[signed], units.nodes[signed], config.segments)
 
 
 def rows_by_band(bands: np.ndarray, nodes: np.ndarray, segments: int) -> Iterator[tuple[int, bytes]]:
@@ -102,12 +101,14 @@ class SignRepositories(beam.DoFn):
             order = np.argsort(units.repositories, kind="stable")
             nodes = units.nodes[order]
             nodes[:, -1] = units.repositories[order]
-            hashes, offsets = grams([units.texts[place] for place in order.tolist()], config.shingle)
+            hashes, offsets = grams(units.texts, config.shingle)
+            pieces = [hashes[offsets[place] : offsets[place + 1]] for place in order.tolist()]
             starts = np.flatnonzero(run_starts(nodes[:, -1:]))
             stops = np.append(starts[1:], len(nodes))
-            ends = offsets[np.append(starts, len(nodes))]
+            ends = np.cumsum([0, *map(len, pieces)])[np.append(starts, len(nodes))]
             signed = np.diff(ends) > 0
-            rows = signatures(hashes, np.append(ends[:-1][signed], ends[-1]), config.bands, config.rows)
+            together = np.concatenate([np.empty(0, np.uint64), *pieces])
+            rows = signatures(together, np.append(ends[:-1][signed], ends[-1]), config.bands, config.rows)
             best = [min(nodes[start:stop].tolist()) for start, stop in zip(starts, stops, strict=True)]
             table = np.array(best, np.uint64).reshape(-1, NODE)[signed]
             yield from by_segment(np.column_stack([table, in_pairs(rows)]), table[:, -1], config.segments)
@@ -151,7 +152,7 @@ def run(inputs: Sequence[str], output: str, config: NearDuplicatesConfig, option
         edges = bands | "group by band" >> beam.GroupByKey() | "stars" >> beam.Map(stars_of_bucket)
         return edges | "components" >> beam.CombineGlobally(SpanningForest()) if config.rule == "components" else edges
 
-    return deduplicate("near_duplicates", __name__, find, 40.0, inputs[0], output, config, options)
+    return deduplicate("near_duplicates", __name__, find, 150.0, inputs[0], output, config, options)
 
 
 if __name__ == "__main__":

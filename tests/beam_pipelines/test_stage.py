@@ -74,7 +74,9 @@ class Shout:
 
 def run(inputs, output, config: ShoutConfig, options):
     speed = float(os.environ.get("MEGABYTES_PER_SECOND", 40))
-    return map_stage("shout", Shout(config), inputs, output, config, options, megabytes_per_second=speed)
+    threads = "THREADS" in os.environ
+    kernel = Shout(config)
+    return map_stage("shout", kernel, inputs, output, config, options, megabytes_per_second=speed, threads=threads)
 '''
 
 
@@ -284,6 +286,31 @@ def test_workers_write_the_same_bytes_and_nothing_names_the_place_or_the_time(
     assert str(tmp_path) not in text
     for data in content(tmp_path / "here").values():
         assert str(tmp_path).encode() not in data
+
+
+def test_threads_write_the_same_bytes_and_tell_mistakes_alike(
+    shout: ModuleType,
+    source: str,
+    tmp_path: Path,
+    batch: Batch,
+    stage_directory: StageDirectory,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run_here(source, tmp_path / "here")
+    monkeypatch.setenv("THREADS", "yes")
+    monkeypatch.setenv("MEGABYTES_PER_SECOND", "1e-9")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    run_here(source, tmp_path / "there")
+    assert {line.split()[-1] for line in (tmp_path / "calls").read_text().splitlines()} == {str(os.getpid())}
+    assert content(tmp_path / "here") == content(tmp_path / "there")
+
+    bad = stage_directory(tmp_path / "bad", [[batch("a bad file")], [batch("a bad file")]])
+    capfd.readouterr()
+    with pytest.raises(UserError, match=r"^shout: file.txt:7: not UTF-8; convert it$"):
+        run_here(bad, tmp_path / "out")
+    said = capfd.readouterr().err.replace("\r", "\n").splitlines()
+    assert [line for line in said if line and not line.startswith("shout: ")] == []  # the rest is the bar
 
 
 def test_a_full_disk_is_one_line_and_a_rerun_with_space_completes(

@@ -235,6 +235,7 @@ def datatrove(sample: pa.Table, place: str, config: NearDuplicatesConfig) -> Non
     executor = import_module("datatrove.executor").LocalPipelineExecutor
     write = import_module("datatrove.pipeline.writers").ParquetWriter
     read = import_module("datatrove.pipeline.readers").ParquetReader
+    unused = import_module("datatrove.utils.word_tokenizers").WhitespaceTokenizer()  # the default one loads spaCy
 
     class Signature(minhash.MinhashDedupSignature):
         def get_shingles(self, text: str) -> np.ndarray:
@@ -249,7 +250,7 @@ def datatrove(sample: pa.Table, place: str, config: NearDuplicatesConfig) -> Non
     settings = minhash.MinhashConfig(n_grams=config.shingle, num_buckets=config.bands, hashes_per_bucket=config.rows)
     reader = read(f"{place}/peer", glob_pattern="sample.parquet")
     steps = [
-        [reader, Signature(f"{place}/signatures", settings)],
+        [reader, Signature(f"{place}/signatures", settings, unused)],
         [minhash.MinhashDedupBuckets(f"{place}/signatures", f"{place}/buckets", config=settings)],
         [minhash.MinhashDedupCluster(f"{place}/buckets", f"{place}/remove", config=settings)],
         [reader, minhash.MinhashDedupFilter(f"{place}/remove"), write(f"{place}/kept")],

@@ -148,7 +148,6 @@ def test_a_hot_bucket_is_one_star() -> None:
     assert set(losers[:, 4].tolist()) == {count}
 
 
-@pytest.mark.slow
 def test_two_workers_write_the_same_bytes(
     tmp_path: Path, batch: Batch, stage_directory: StageDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +155,7 @@ def test_two_workers_write_the_same_bytes(
     source = stage_directory(tmp_path / "source", shards_of(rows, batch, random.Random(0)))
     files = []
     for workers in (1, 2):
-        monkeypatch.setattr("beam_pipelines.runner.WORTH_STARTING", 1e9 if workers == 1 else -1.0)
+        monkeypatch.setattr("beam_pipelines.runner.WORTH_THREADS", 1e9 if workers == 1 else -1.0)
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
         manifest = near_duplicates.run(
             [source], str(tmp_path / f"{workers}"), NearDuplicatesConfig(**NEAR), BeamOptions()
