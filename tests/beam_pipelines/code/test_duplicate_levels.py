@@ -248,6 +248,9 @@ def test_chunks_of_a_tokenizer_end_between_characters(tmp_path: Path) -> None:
             eos_id=2,
             pad_id=3,
             control_symbols=["<|im_end|>", "<|im_start|>"],
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
             minloglevel=2,
         )
     text = "return 中文😀 = é def"
