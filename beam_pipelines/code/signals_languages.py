@@ -31,7 +31,7 @@ _NAMES_AND_LITERALS = frozenset(
         *("char_literal", "character_literal", "rune_literal", "regex"),
     ]
 )
-_DIRECTIVE = re.compile(r"#|(?:using|struct)\b")
+_DIRECTIVE = re.compile(r"\n[^\S\n]*+(?:#|(?:using|struct)\b)")
 _MODIFIER = re.compile(rb"\b(?:public|protected|private)\b")
 
 
@@ -74,9 +74,9 @@ def cate_bitsstdc(view: View) -> float:
 
 def frac_lines_preprocessor_directives(view: View) -> float | None:
     """Lines that begin with a directive, `using` or `struct`, by code lines; null for headers, which are made so."""
-    if view.path.lower().endswith(HEADERS) or not view.code_lines:
+    if view.path.lower().endswith(HEADERS) or not view.num_code_lines:
         return None
-    return sum(1 for line in view.code_lines if _DIRECTIVE.match(line)) / len(view.code_lines)
+    return len(_DIRECTIVE.findall("\n" + view.code)) / view.num_code_lines
 
 
 def cate_testfile(view: View) -> float:
@@ -132,7 +132,7 @@ def _visible(view: View) -> int:
 
 def by_code_lines(view: View, count: int) -> float | None:
     """What was counted in the part that was parsed, by that part's code lines."""
-    return count / view.syntax.share / len(view.code_lines) if view.code_lines else None
+    return count / view.syntax.share / view.num_code_lines if view.num_code_lines else None
 
 
 def _is_plain_variable(node: Node) -> bool:

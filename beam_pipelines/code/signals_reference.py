@@ -26,6 +26,7 @@ from beam_pipelines.code import signals_text as text
 from beam_pipelines.code.comments import Span, line_markers, scan
 from beam_pipelines.code.signals_general import Signal
 from beam_pipelines.code.view import View
+from beam_pipelines.code.words import BLANKS, Words, measure_words
 
 _CONTROLS = dict.fromkeys((*range(8), *range(14, 27), *range(28, 32), 0x202C), "") | {0x2009: " ", 0x200B: " "}
 _HALF_WIDTH = {
@@ -91,10 +92,11 @@ class ReferenceView(View):
     """A document as the release sees it."""
 
     @cached_property
-    def words(self) -> list[str]:
+    def words(self) -> Words:
         """Runs of letters and digits and runs of other signs that aren't ASCII, lower-cased and NFKC-normalised."""
         normalised = unicodedata.normalize("NFKC", self.text.translate(_NORMALISED).lower())
-        return (_HAN_TOKEN if self.natural_language == "zh" else _TOKEN).findall(normalised)
+        words = (_HAN_TOKEN if self.natural_language == "zh" else _TOKEN).findall(normalised)
+        return measure_words(" ".join(words).encode("utf-8", "replace"), BLANKS)
 
     @cached_property
     def raw_words(self) -> list[str]:

@@ -51,9 +51,9 @@ def num_chars_sentence_length_mean(view: View) -> float:
 
 def entropy_unigram(view: View) -> float | None:
     """Entropy of the words in nats."""
-    if not view.words:
+    if not view.words.number:
         return None
-    shares = np.fromiter(view.word_counts.values(), np.float64, len(view.word_counts)) / len(view.words)
+    shares = view.words.counts / view.words.number
     return float(-(shares * np.log(shares)).sum())
 
 
@@ -72,7 +72,7 @@ def frac_words_redpajama_stop(view: View) -> float | None:
 def frac_words_full_bracket(view: View) -> float | None:
     """Full-width square brackets, by words and these brackets."""
     brackets = sum(map(view.text.count, _FULL_BRACKETS))
-    total = len(view.words) + brackets
+    total = view.words.number + brackets
     return brackets / total if total else None
 
 

@@ -103,11 +103,18 @@ def parse(text: str, language: str) -> Syntax:
     def exhausted(place: int, _: bool) -> bool:
         return next(steps) > _STEPS + place // _BYTES_A_STEP
 
+    piece = len(source)
+
+    def read(start: int, _: object) -> bytes:
+        return source[start : start + piece]
+
     try:  # a parser of its own: workers are threads
-        tree = Parser(grammar).parse(lambda start, _: source[start : start + 65536], progress_callback=exhausted)
+        tree = Parser(grammar).parse(read, progress_callback=exhausted)
     except ValueError:
         raise ValueError("parsing takes too many steps: not parsed") from None
-    return Syntax(source, tree.root_node, QueryCursor(query).captures(tree.root_node), len(source) / max(1, len(whole)))
+    piece = 64  # a query reads every name that it compares, and would copy the source for each
+    found = QueryCursor(query).captures(tree.root_node)
+    return Syntax(source, tree.root_node, found, len(source) / max(1, len(whole)))
 
 
 @cache

@@ -10,18 +10,21 @@ import ast
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
 
 from beam_pipelines.code.comments import Span, scan
 from beam_pipelines.code.syntax import Syntax, parse
+from beam_pipelines.code.words import LETTERS_AND_DIGITS, Words, count_bytes, measure_words
 
-# For ASCII text: lower case, and a blank for whatever is neither letter nor digit.
-_ASCII_WORDS = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _TRIPLE = ('"""', "'''")
-_WORD = re.compile(r"[^\W_]+")
+_BETWEEN_WORDS = re.compile(r"[\W_]++")
+# Characters that aren't ASCII, with the one before, which they may combine with; those near each other in one piece.
+_NOT_ASCII = re.compile(r"[\x00-\x7f]?[^\x00-\x7f](?:[\x00-\x7f]{0,32}[^\x00-\x7f])*+")
+_NOT_ASCII_RUN = re.compile(r"[^\x00-\x7f]++")
+_RARE_BLANKS = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+_BLANKS = b" \t\r\v\f\x1c\x1d\x1e\x1f"  # of ASCII, but for the line break
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 _HAN_WORD = re.compile(rf"[{_HAN}]{{1,2}}|[^\W_{_HAN}]+")
 _KANA = re.compile("[\u3040-\u30ff]")
@@ -89,15 +92,35 @@ class View:
         return _lines(self.text)
 
     @cached_property
+    def utf8(self) -> bytes:
+        return self.text.encode("utf-8", "replace")
+
+    @cached_property
+    def _bytes(self) -> tuple[np.ndarray, int, int]:
+        return count_bytes(np.frombuffer(self.utf8, np.uint8))
+
+    @property
+    def longest_line(self) -> int:
+        """Characters of the longest line, with its line break."""
+        return self._bytes[1]
+
+    @property
+    def longest_run(self) -> int:
+        """Bytes of the longest run of letters, digits, + and /."""
+        return self._bytes[2]
+
+    @cached_property
+    def num_lines(self) -> int:
+        """How many `lines` there are."""
+        return self.text.count("\n") + (self.text[-1:] not in ("", "\n"))
+
+    @cached_property
     def histogram(self) -> dict[str, int]:
         """How often each character occurs."""
-        if self.text.isascii():
-            codes = np.frombuffer(self.text.encode(), np.uint8)
-        else:
-            codes = np.frombuffer(self.text.encode("utf-32-le"), np.uint32)
-        counts = np.bincount(codes)
+        counts = self._bytes[0][:128]
         present = np.flatnonzero(counts)
-        return dict(zip(map(chr, present.tolist()), counts[present].tolist(), strict=True))
+        found = dict(zip(map(chr, present.tolist()), counts[present].tolist(), strict=True))
+        return found if self.text.isascii() else found | Counter("".join(_NOT_ASCII_RUN.findall(self.text)))
 
     @cached_property
     def visible(self) -> int:
@@ -119,34 +142,26 @@ class View:
         return sum(count for character, count in self.histogram.items() if characters.match(character))
 
     @cached_property
-    def words(self) -> list[str]:
+    def words(self) -> Words:
         """Runs of letters and digits, lower-cased and NFKC-normalised.
 
         Chinese isn't segmented by a dictionary: its characters are taken in pairs, anew in each run of them, which is
         near to the length of its words, so that thresholds on words and their lengths keep their meaning.
         """
         if self.text.isascii():
-            return self.text.translate(_ASCII_WORDS).split()
-        word = _HAN_WORD if self.natural_language == "zh" else _WORD
-        return word.findall(unicodedata.normalize("NFKC", self.text).lower())
+            return measure_words(self.utf8, LETTERS_AND_DIGITS)
+        if self.natural_language == "zh":
+            text = " ".join(_HAN_WORD.findall(unicodedata.normalize("NFKC", self.text).lower()))
+        elif "Σ" in self.text:  # what its lower case is depends on where its word ends
+            text = _folded(self.text)
+        else:
+            text = _NOT_ASCII.sub(lambda piece: _folded(piece[0]), self.text)
+        return measure_words(text.encode("utf-8", "replace"), LETTERS_AND_DIGITS)
 
     @cached_property
     def raw_words(self) -> list[str]:
         """The words as written, in whatever case, with the signs on them: what white space separates."""
         return self.text.split()
-
-    @cached_property
-    def word_lengths(self) -> np.ndarray:
-        """Characters of each word, int64 [words]."""
-        return np.fromiter(map(len, self.words), np.int64, len(self.words))
-
-    @cached_property
-    def word_counts(self) -> dict[str, int]:
-        return Counter(self.words)
-
-    @cached_property
-    def grams(self) -> "Grams":
-        return Grams(self.words, self.word_lengths, self.word_counts)
 
     @property
     def lexed(self) -> str:
@@ -171,6 +186,24 @@ class View:
                 pieces.append(self.lexed[last : span.start])
                 last = span.stop
         return "".join([*pieces, self.lexed[last:]])
+
+    @cached_property
+    def bare_code(self) -> bytes:
+        """The code without white space but for the line breaks, in UTF-8."""
+        code = self.code if self.code.isascii() else _RARE_BLANKS.sub("", self.code)
+        return code.encode("utf-8", "replace").translate(None, _BLANKS)
+
+    @cached_property
+    def bare_lines(self) -> dict[bytes, int]:
+        """The lines of `bare_code` that hold something, and how often each occurs."""
+        lines = Counter(self.bare_code.split(b"\n"))
+        del lines[b""]
+        return lines
+
+    @cached_property
+    def num_code_lines(self) -> int:
+        """How many `code_lines` there are."""
+        return sum(self.bare_lines.values())
 
     @cached_property
     def code_lines(self) -> list[str]:
@@ -206,74 +239,9 @@ class View:
         return [node for node in nodes if isinstance(node, ast.stmt)]
 
 
-class Grams:
-    """Repeated word n-grams: the most frequent for n from 2 to 4, all that repeat for n from 2 to 10.
-
-    An n-gram can only occur twice if its first n - 1 words do, so each length looks at the survivors of the one before:
-    most of a document drops out at n = 2 or 3. Sequences are compared as 64-bit hashes.
-    """
-
-    LENGTHS = range(2, 11)
-    TOP = (2, 3, 4)
-
-    def __init__(self, words: list[str], lengths: np.ndarray, vocabulary: Iterable[str]) -> None:
-        ids = {word: number for number, word in enumerate(vocabulary)}
-        numbers = np.fromiter(map(ids.__getitem__, words), np.uint64, len(words))
-        self._ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        self.chars = int(self._ends[-1])
-        self._top = dict.fromkeys(self.TOP, 0.0)
-        self._duplicate = dict.fromkeys(self.LENGTHS, 0.0)
-        first, hashes = np.arange(len(words)), _mix(numbers)
-        single = hashes
-        for length in self.LENGTHS:
-            inside = first + length <= len(words)
-            first, hashes = first[inside], hashes[inside]
-            if not len(first):
-                break
-            hashes = _mix(np.uint64(3) * hashes + single[first + length - 1])  # the order of words matters
-            order = np.argsort(hashes)
-            changes = np.flatnonzero(np.diff(hashes[order])) + 1
-            starts = np.concatenate([np.zeros(1, np.int64), changes])
-            counts = np.diff(starts, append=len(order))
-            if length in self.TOP:
-                self._top[length] = self._share_of_top(first[order], starts, counts, length)
-            repeated = np.sort(order[np.repeat(counts > 1, counts)])
-            first, hashes = first[repeated], hashes[repeated]
-            self._duplicate[length] = self._share_of_covered(first, length)
-
-    def top(self, length: int) -> float:
-        """Characters in all copies of the most frequent n-gram, by all words' characters; 0 if it occurs once.
-
-        Of several most frequent ones the first in the text counts.
-        """
-        return self._top[length]
-
-    def duplicate(self, length: int) -> float:
-        """Characters of words in any n-gram that occurs twice or more (overlaps once), by all words' characters."""
-        return self._duplicate[length]
-
-    def _share_of_top(self, first: np.ndarray, starts: np.ndarray, counts: np.ndarray, length: int) -> float:
-        most = int(counts.max())
-        if most < 2:
-            return 0.0
-        start = int(np.minimum.reduceat(first, starts)[counts == most].min())
-        return float(self._ends[start + length] - self._ends[start]) * most / self.chars
-
-    def _share_of_covered(self, first: np.ndarray, length: int) -> float:
-        if not len(first):
-            return 0.0
-        # The part of each n-gram that the one before it (they're in order) doesn't cover already.
-        stops = first + length
-        starts = np.maximum(first, np.concatenate([np.zeros(1, np.int64), stops[:-1]]))
-        return float((self._ends[stops] - self._ends[starts]).sum()) / self.chars
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64: spreads neighbouring numbers over 64 bits."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+def _folded(text: str) -> str:
+    """Normalised, in lower case, with a blank for all that is neither letter nor digit."""
+    return _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFKC", text).lower())
 
 
 def _lines(text: str) -> list[str]:
