@@ -22,18 +22,16 @@ _ASSERT = re.compile(rb"assert(?<![a-z]......)[^\n]*+")  # and the rest of its l
 _HEX_WORD = re.compile(r"0[xX](?<!\w..)[0-9a-fA-F]++\b")
 _ASSIGNED_STRING = re.compile(r"=\s*+[\"']")
 _PLUS_STRING = re.compile(r"[\"']\s*+\+\s*+[\"']")
-_JOINTS = (b'"+"', b"'+'", b"\"+'", b"'+\"")
 _TOKEN = re.compile(r"\w++|[^\w\s]++")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}+={0,2}")
 _HEX_PAIRS = re.compile(r"[0-9a-fA-F]{2}(?<!\w..)(?!\w)[ ,]++(?:[0-9a-fA-F]{2}(?!\w)[ ,]*+){7,}+")
 # With f for any hexadecimal digit, a blank for a comma: what _HEX_PAIRS matches holds this, which is found far faster.
 _HEX_DIGITS = bytes(ord(" " if b in b" ," else "f" if b in b"0123456789abcdefABCDEF" else ".") for b in range(256))
 _PAIRS = re.compile(rb" ff +ff +ff ")
-# Others, by what they begin with.
+# Others, by a sign that they hold at least 8 times.
 _ENCODED = {
-    "0x": re.compile(r"0x[0-9a-fA-F]{2}(?!\w)[,\s]*+(?:0x[0-9a-fA-F]{2}(?!\w)[,\s]*+){7,}+"),
-    "\\x": re.compile(r"\\x[0-9a-fA-F]{2}(?:\\x[0-9a-fA-F]{2}){7,}+"),
-    "\\u": re.compile(r"\\u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4}){7,}+"),
+    "x": re.compile(r"0x[0-9a-fA-F]{2}(?!\w)[,\s]*+(?:0x[0-9a-fA-F]{2}(?!\w)[,\s]*+){7,}+"),
+    "\\": re.compile(r"\\x[0-9a-fA-F]{2}(?:\\x[0-9a-fA-F]{2}){7,}+|\\u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4}){7,}+"),
 }
 
 
@@ -161,7 +159,7 @@ def frac_lines_string_concat(view: View) -> float | None:
     """Code lines that assign a sum of string literals, by code lines. No rule reads it."""
     if not view.num_code_lines:
         return None
-    if not any(joint in view.bare_code for joint in _JOINTS):
+    if b'"+' not in view.bare_code and b"'+" not in view.bare_code:
         return 0.0
     return sum(map(_joins_strings, view.code_lines)) / view.num_code_lines
 
@@ -216,7 +214,7 @@ def cate_encoded_data(view: View) -> float:
         words = (word for word in view.text.split() if len(word) >= 64)
         runs += [len(run) for word in words for run in _BASE64.findall(word) if _is_mixed(run)]
     digits = view.utf8.translate(_HEX_DIGITS)
-    patterns = [pattern for start, pattern in _ENCODED.items() if start in view.text]
+    patterns = [pattern for sign, pattern in _ENCODED.items() if view.histogram.get(sign, 0) >= 8]
     patterns += [_HEX_PAIRS] if b" ff " in digits and _PAIRS.search(digits) else []
     runs += [len(match[0]) for pattern in patterns for match in pattern.finditer(view.text)]
     return float(max(runs, default=0) > 1024 or sum(runs) > len(view.text) / 2)

@@ -10,7 +10,7 @@ import itertools
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tree_sitter import Language, Node, Parser, Query, QueryCursor
@@ -92,12 +92,11 @@ def parse(text: str, language: str) -> Syntax:
     Raises:
         ValueError: it's nested too deeply, or takes several times the steps of any program.
     """
-    grammar, query = _tools(language)
     whole = text.encode("utf-8", "replace")
     source = whole[:MAX_BYTES]
-    depth = np.cumsum(_DEPTH[np.frombuffer(source, np.uint8)], dtype=np.int64)
-    if len(depth) and (depth - np.minimum.accumulate(depth)).max() > MAX_DEPTH:
+    if sum(map(source.count, (b"(", b"[", b"{"))) > MAX_DEPTH and _depth(source) > MAX_DEPTH:
         raise ValueError(f"brackets are nested over {MAX_DEPTH} deep: not parsed")
+    grammar, query = _tools(language, any(word in source for word in _print_words(language)))
     steps = itertools.count()
 
     def exhausted(place: int, _: bool) -> bool:
@@ -117,12 +116,23 @@ def parse(text: str, language: str) -> Syntax:
     return Syntax(source, tree.root_node, found, len(source) / max(1, len(whole)))
 
 
+def _depth(source: bytes) -> int:
+    """The most brackets that are open at once."""
+    depth = np.cumsum(_DEPTH[np.frombuffer(source, np.uint8)], dtype=np.int64)
+    return int((depth - np.minimum.accumulate(depth)).max())
+
+
 @cache
-def _queries() -> dict[str, str]:
+def _queries() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("queries.toml").read_text(encoding="utf-8"))
 
 
 @cache
-def _tools(language: str) -> tuple[Language, Query]:
+def _print_words(language: str) -> list[bytes]:
+    return [word.encode() for word in _queries()["print"].get(language, {"words": []})["words"]]
+
+
+@cache
+def _tools(language: str, prints: bool) -> tuple[Language, Query]:
     grammar = Language(importlib.import_module(GRAMMARS[language]).language())
-    return grammar, Query(grammar, _queries()[language])
+    return grammar, Query(grammar, _queries()[language] + (_queries()["print"][language]["query"] if prints else ""))
