@@ -112,7 +112,7 @@ class View:
     @cached_property
     def num_lines(self) -> int:
         """How many `lines` there are."""
-        return self.text.count("\n") + (self.text[-1:] not in ("", "\n"))
+        return int(self._bytes[0][ord("\n")]) + (self.text[-1:] not in ("", "\n"))
 
     @cached_property
     def histogram(self) -> dict[str, int]:

@@ -1,13 +1,15 @@
 """Signals against values counted by hand and against slow, plain implementations of their definitions."""
 
 import math
+import re
+import unicodedata
 from collections import Counter
 from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from beam_pipelines.code import signals as stage
@@ -154,6 +156,29 @@ def test_grams_agree_with_the_definition(words: list[str]) -> None:
     for length in range(5, 11):
         measured = measure(f"qsc_code_frac_chars_dupe_{length}grams", text)
         assert measured == pytest.approx(naive_duplicate(words, length))
+
+
+@given(
+    st.text(st.sampled_from("aZ0_ .\n\u0301\u00c9\u00df\u00a0\u00bd\u2122\u03a3\u03c3\u0391\uff21中字\U0001f600ﬁ"))
+    | st.text()
+)
+def test_words_agree_with_the_definition(text: str) -> None:
+    normalised = unicodedata.normalize("NFKC", text)
+    assume("Σ" in text or "Σ" not in normalised)  # a sigma made by normalisation is lower-cased by its piece alone
+    words = re.findall(r"[^\W_]+", normalised.lower())
+    measured = View(text, "C", "code", 0).words
+    assert (measured.number, measured.chars) == (len(words), sum(map(len, words)))
+    assert measured.counts.tolist() == list(Counter(words).values())
+
+
+@given(st.text(st.sampled_from("ab\n\r \u00e9\u2003+/")))
+def test_lines_and_runs_agree_with_the_definition(text: str) -> None:
+    view = View(text, "C", "code", 0)
+    assert view.num_lines == len(view.lines)
+    assert view.longest_line == max(map(len, view.lines), default=0)
+    assert view.longest_run == max(map(len, re.findall("[ab+/]+", text)), default=0)
+    assert view.bare_lines == Counter("".join(line.split()).encode() for line in view.code_lines)
+    assert view.num_code_lines == len(view.code_lines)
 
 
 @given(st.text(), st.sampled_from(["Python", "C", "HTML", "Text"]), st.sampled_from(["code", "data", "text"]))

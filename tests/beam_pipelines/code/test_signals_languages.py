@@ -1,5 +1,6 @@
 """Signals of C, C++, C#, Go, Java, JavaScript and HTML: counted by hand, in both sets of definitions."""
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from beam_pipelines.code.rules import LANGUAGE_TABLES, load_profile
 from beam_pipelines.code.signals import DEFINITIONS, SIGNALS
-from beam_pipelines.code.syntax import GRAMMARS, MAX_BYTES, parse
+from beam_pipelines.code.syntax import GRAMMARS, MAX_BYTES, MAX_BYTES_SLOW, SLOW, parse
 
 PREFIXES = {
     "C": "qsc_codec_",
@@ -361,11 +362,12 @@ def test_hostile_text_is_measured(definitions: str, language: str, text: str) ->
     known = DEFINITIONS[definitions]
     view = known.view(text, language, "code", len(text), "file")
     for signal in known.languages[language].values():
-        signal(view)
+        with contextlib.suppress(ValueError):  # no program: refused, so that the document is set aside
+            signal(view)
 
 
 @pytest.mark.parametrize("language", GRAMMARS)
 def test_a_tree_is_made_of_the_beginning_of_a_large_file(language: str) -> None:
     syntax = parse("é" * MAX_BYTES, language)
-    assert len(syntax.source) == MAX_BYTES
+    assert len(syntax.source) == (MAX_BYTES_SLOW if language in SLOW else MAX_BYTES)
     assert 0 <= syntax.broken <= 1
