@@ -13,7 +13,6 @@ Reads: directories of documents, and last the tokenizer's directory. Writes: tok
 (opencoder_jax/data/token_records.py).
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +31,7 @@ from beam_pipelines.runner import BeamOptions
 from beam_pipelines.stage import Drop, Stage, drop_table, gather_reports, keep_rows, main, report_shard, run_shards
 from beam_pipelines.storage import Directory
 from opencoder_jax.data import chat
-from opencoder_jax.data.token_records import TOKENIZER, ShardWriter, index_bytes, metadata_files, shard_names
+from opencoder_jax.data.token_records import TOKENIZER, ShardWriter, metadata_files, shard_names, summarise
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
 
@@ -102,11 +101,12 @@ def run(inputs: Sequence[str], output: str, config: TokenRecordsConfig, options:
         size = encoded.total("out", "bytes")
         run_shards(f"{name}: write", directory, step, config.shards, options, size, _WRITE_MEGABYTES_PER_SECOND)
         _, files = gather_reports(directory, config.shards)
-        indices = [
-            np.load(io.BytesIO(directory.read_bytes(shard_names(shard, config.shards)[1])))
-            for shard in range(config.shards)
-        ]
-        rest = metadata_files(indices, Directory(tokenizer).read_bytes(TOKENIZER))
+        summaries = []
+        for shard in range(config.shards):
+            names = shard_names(shard, config.shards)
+            with directory.read(names.places) as index:
+                summaries.append(summarise(index, directory.read_bytes(names.checksums)))
+        rest = metadata_files(summaries, Directory(tokenizer).read_bytes(TOKENIZER))
         rest |= {drops: parts.read_bytes(drops) for drops in encoded.shards("drops")}
         for file, content in rest.items():
             directory.write_bytes(file, content)
@@ -171,8 +171,8 @@ class WriteShard(beam.DoFn):
         order = np.argsort(table.column("key").to_numpy(), kind="stable")
         tokens, masks = table.column("tokens"), table.column("loss_mask")
         directory = Directory(self.output)
-        name, index_name = shard_names(shard, self.shards)
-        with directory.atomic(name) as stream:
+        names = shard_names(shard, self.shards)
+        with directory.atomic(names.tokens) as stream:
             writer = ShardWriter(stream)
             for row in order.tolist():
                 mask = masks[row].as_buffer()
@@ -180,8 +180,10 @@ class WriteShard(beam.DoFn):
                     np.frombuffer(tokens[row].as_buffer(), "<i4"),
                     None if mask is None else np.frombuffer(mask, np.uint8),
                 )
-        directory.write_bytes(index_name, index_bytes(writer.index()))
-        report_shard(directory, shard, {}, [name, index_name])
+        index, checksums = writer.finish()
+        directory.write_bytes(names.places, index)
+        directory.write_bytes(names.checksums, checksums)
+        report_shard(directory, shard, {}, names)
         yield shard
 
 

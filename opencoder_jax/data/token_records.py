@@ -1,27 +1,40 @@
 """Token records: tokenised documents on disk, readable at random by numpy and in order by TFDS and SeqIO.
 
-A directory holds TFRecord shards `records-train.tfrecord-00000-of-00004` of tf.train.Example messages with two
-features, `tokens` (int32) and `loss_mask` (uint8, 1 where a token is trained on), both as raw little-endian bytes; the
-two files that TFDS wants (`features.json`, `dataset_info.json`); the `tokenizer.model` that made the tokens; and beside
-each shard an index, `records-train.index-00000-of-00004.npy`: int64 [records, 3], the byte offset of the tokens in the
-shard, their number, and the record's CRC. `metadata.json` closes the directory: it holds the digests of the indices and
-of the tokenizer, so that a directory that was mixed from two is refused.
+A directory holds, for each shard:
 
-A token costs 5 bytes, a record about 70 more. Messages are framed by hand, for their layout follows from the number of
-tokens alone: neither TensorFlow nor protobuf is needed to write or to read, and reading is one slice of a memory map.
-Every record that is read is checked against its CRC.
+    records-train.tfrecord-00000-of-00004    tf.train.Example messages with two features, `tokens` (int32) and
+                                             `loss_mask` (uint8, 1 where a token is trained on), both as raw
+                                             little-endian bytes
+    records-train.index-00000-of-00004.npy   int64 [2, records + 1]: where each record begins, and the last ends, in
+                                             bytes of the shard and in tokens of the shard
+    records-train.crc32c-00000-of-00004      uint32, little-endian: CRC-32C of each 16 KiB of the index, then of the
+                                             shard
+
+and the two files that TFDS wants (`features.json`, `dataset_info.json`), the `tokenizer.model` that made the tokens,
+and `metadata.json`, which closes the directory: every shard's sizes and the digest of its checksums.
+
+Nothing of a corpus's size is held in memory or read when a directory is opened. The index is mapped; a token is found
+by a binary search in it. What is read is checked against the checksums, they against metadata.json: a chain that shows
+a damaged block as well as a file of another data set, at the cost of reading whole blocks. (A record's own CRC, which
+TensorFlow checks, would cost reading all of a long document for each row that is cut from it.)
+
+A token costs 5 bytes, a record about 90 more. Messages are framed by hand, for their layout follows from the number of
+tokens alone: neither TensorFlow nor protobuf is needed to write or to read.
 """
 
 import hashlib
 import io
 import json
 import mmap
+import os
 import struct
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
-from tokenize import TokenError
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -30,6 +43,9 @@ from opencoder_jax.recipe import UserError
 
 METADATA = "metadata.json"
 TOKENIZER = "tokenizer.model"
+
+# Bytes under one checksum: about what a row of 4096 tokens takes.
+BLOCK = 1 << 14
 
 _FEATURES = {
     "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
@@ -48,25 +64,49 @@ _FEATURES = {
 _HEADER = 12
 _FOOTER = 4
 
-# Processes may hold about a thousand open files, and data sets may have more shards.
+# What numpy writes before the numbers of an index, however many there are.
+_INDEX_HEADER = 128
+
+# Processes may hold about a thousand open files, and data sets may have more shards; a shard takes two.
 _OPEN_SHARDS = 256
 
 
-def shard_names(shard: int, shards: int) -> tuple[str, str]:
-    """The file names of a shard and of its index."""
-    return f"records-train.tfrecord-{shard:05d}-of-{shards:05d}", f"records-train.index-{shard:05d}-of-{shards:05d}.npy"
+class ShardNames(NamedTuple):
+    """The names of a shard's files."""
+
+    tokens: str
+    places: str
+    checksums: str
+
+
+def shard_names(shard: int, shards: int) -> ShardNames:
+    """The file names of a shard."""
+    which = f"{shard:05d}-of-{shards:05d}"
+    return ShardNames(
+        f"records-train.tfrecord-{which}", f"records-train.index-{which}.npy", f"records-train.crc32c-{which}"
+    )
+
+
+class ShardSummary(NamedTuple):
+    """What metadata.json says of a shard."""
+
+    records: int
+    tokens: int
+    bytes: int
+    checksums: str  # digest of the file of checksums, in hexadecimal
 
 
 class ShardWriter:
-    """Writes the records of one shard to a binary stream; its index is known at the end.
+    """Writes the records of one shard to a binary stream; its side files are known at the end.
 
-    The bytes are a function of the records alone. Giving the file its name once it's whole is the caller's part.
+    The bytes are a function of the records alone. Giving the files their names once they're whole is the caller's part.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self._end = 0
-        self._rows: list[tuple[int, int, int]] = []
+        self._bytes = array("q", [0])
+        self._tokens = array("q", [0])
+        self._checksums = _Checksums()
 
     def write(self, tokens: np.ndarray, loss_mask: np.ndarray | None = None) -> None:
         """Appends a record.
@@ -88,27 +128,35 @@ class ShardWriter:
             raise ValueError("tokens must lie in 0 .. 2**31 - 1 and the loss mask be 0 or 1")
         before, between = _frame(len(values))
         message = before + values.astype("<i4").tobytes() + between + mask.astype(np.uint8).tobytes()
-        crc = _masked_crc(message)
-        self._stream.write(_header(len(message)) + message + struct.pack("<I", crc))
-        self._rows.append((self._end + _HEADER + len(before), len(values), crc))
-        self._end += _HEADER + len(message) + _FOOTER
+        record = _header(len(message)) + message + struct.pack("<I", _masked_crc(message))
+        self._stream.write(record)
+        self._checksums.extend(record)
+        self._bytes.append(self._bytes[-1] + len(record))
+        self._tokens.append(self._tokens[-1] + len(values))
 
-    def index(self) -> np.ndarray:
-        """int64 [records, 3] of what was written so far: offset of the tokens, their number, the CRC."""
-        return np.array(self._rows, np.int64).reshape(-1, 3)
+    def finish(self) -> tuple[bytes, bytes]:
+        """The content of the index and of the file of checksums of what was written."""
+        stream = io.BytesIO()
+        np.save(stream, np.array([self._bytes, self._tokens], "<i8"))
+        index = stream.getvalue()
+        of_index = _Checksums()
+        of_index.extend(index)
+        return index, of_index.content() + self._checksums.content()
 
 
-def index_bytes(index: np.ndarray) -> bytes:
-    """An index as the content of its .npy file."""
-    stream = io.BytesIO()
-    np.save(stream, index.astype("<i8"))
-    return stream.getvalue()
+def summarise(index: BinaryIO, checksums: bytes) -> ShardSummary:
+    """The summary of a shard, from the ends of its index and its checksums."""
+    records = (index.seek(0, os.SEEK_END) - _INDEX_HEADER) // 16 - 1
+    ends = []
+    for place in (records, 2 * records + 1):
+        index.seek(_INDEX_HEADER + 8 * place)
+        ends.append(int.from_bytes(index.read(8), "little"))
+    return ShardSummary(records, ends[1], ends[0], _digest(checksums))
 
 
-def metadata_files(indices: Sequence[np.ndarray], tokenizer_model: bytes) -> dict[str, bytes]:
-    """The files that complete a directory, by name; `indices` are those of all its shards, in order."""
-    records = [len(index) for index in indices]
-    message_bytes = sum(_shard_bytes(index) - len(index) * (_HEADER + _FOOTER) for index in indices)
+def metadata_files(shards: Sequence[ShardSummary], tokenizer_model: bytes) -> dict[str, bytes]:
+    """The files that complete a directory, by name, from the summaries of all its shards in order."""
+    message_bytes = sum(shard.bytes - shard.records * (_HEADER + _FOOTER) for shard in shards)
     info = {
         "name": "records",
         "version": "1.0.0",
@@ -118,14 +166,15 @@ def metadata_files(indices: Sequence[np.ndarray], tokenizer_model: bytes) -> dic
                 "name": "train",
                 "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
                 "numBytes": str(message_bytes),
-                "shardLengths": [str(count) for count in records],
+                "shardLengths": [str(shard.records) for shard in shards],
             }
         ],
     }
     metadata = {
-        "records": records,
-        "tokens": sum(int(index[:, 1].sum()) for index in indices),
-        "fingerprint": _fingerprint(indices),
+        "shards": [list(shard) for shard in shards],
+        "records": sum(shard.records for shard in shards),
+        "tokens": sum(shard.tokens for shard in shards),
+        "fingerprint": _fingerprint(shards),
         "tokenizer": hashlib.sha256(tokenizer_model).hexdigest(),
     }
     return {
@@ -142,62 +191,63 @@ def write_records(
     """Writes a whole local directory from each shard's (tokens, loss mask) pairs: for tokens made elsewhere."""
     root = Path(directory)
     root.mkdir(parents=True, exist_ok=True)
-    indices = []
+    summaries = []
     for shard, records in enumerate(shards):
-        name, index_name = shard_names(shard, len(shards))
-        with open(root / name, "wb") as stream:
+        names = shard_names(shard, len(shards))
+        with open(root / names.tokens, "wb") as stream:
             writer = ShardWriter(stream)
             for tokens, loss_mask in records:
                 writer.write(tokens, loss_mask)
-        indices.append(writer.index())
-        (root / index_name).write_bytes(index_bytes(indices[-1]))
-    for name, content in metadata_files(indices, tokenizer_model).items():
+        index, checksums = writer.finish()
+        (root / names.places).write_bytes(index)
+        (root / names.checksums).write_bytes(checksums)
+        summaries.append(summarise(io.BytesIO(index), checksums))
+    for name, content in metadata_files(summaries, tokenizer_model).items():
         (root / name).write_bytes(content)
 
 
 class TokenRecords:
     """A directory of token records, read at random.
 
-    Records are numbered through the shards in order. Only their lengths are held in memory, 24 bytes a record.
+    Records and tokens are numbered through the shards in order. Memory is O(shards), and at most 256 shards are open.
 
     Attributes:
         directory: where they lie.
-        shards: number of files.
-        lengths: int64 [records], the number of tokens of each.
-        tokens: their sum.
-        fingerprint: hexadecimal digest of all records' places, lengths and CRCs.
+        shards: number of shards.
+        first_records: the number of the first record of each shard, and the number of all records.
+        tokens: number of tokens.
+        fingerprint: hexadecimal digest that stands for all bytes of the records.
         tokenizer_fingerprint: SHA-256, in hexadecimal, of the tokenizer model that made them.
     """
 
-    def __init__(
-        self, directory: Path, indices: list[np.ndarray], tokenizer_fingerprint: str, fingerprint: str
-    ) -> None:
+    def __init__(self, directory: Path, shards: Sequence[ShardSummary], tokenizer_fingerprint: str) -> None:
         """Use `TokenRecords.open`."""
         self.directory = directory
-        self.shards = len(indices)
+        self.shards = len(shards)
         self.tokenizer_fingerprint = tokenizer_fingerprint
-        self.fingerprint = fingerprint
-        index = np.concatenate(indices)
-        self._offsets, self.lengths, self._crcs = (np.ascontiguousarray(column) for column in index.T)
-        self.tokens = int(self.lengths.sum())
-        self._first_records = np.cumsum([0, *map(len, indices)])
-        self._paths = [directory / shard_names(shard, self.shards)[0] for shard in range(self.shards)]
-        self._maps = lru_cache(_OPEN_SHARDS)(_map)
-        # Consecutive rows often cut the same long document.
-        self._recent = lru_cache(4)(self._read)
+        self.fingerprint = _fingerprint(shards)
+        self.first_records = [0, *accumulate(shard.records for shard in shards)]
+        self._first_token = [0, *accumulate(shard.tokens for shard in shards)]
+        self.tokens = self._first_token[-1]
+
+        def open_shard(number: int) -> _Shard:
+            return _Shard(directory, shard_names(number, len(shards)), shards[number])
+
+        self._shard = lru_cache(_OPEN_SHARDS)(open_shard)
 
     @classmethod
     def open(cls, directory: str | Path) -> "TokenRecords":
-        """Opens a directory and checks that it's whole.
+        """Opens a directory and checks that all files are there, in their sizes.
 
         Raises:
-            UserError: the directory, a shard or an index is missing, truncated or of another data set, or the tokenizer
-                beside the records isn't the one that made them.
+            UserError: the directory or a file is missing, truncated or of another data set, or the tokenizer beside the
+                records isn't the one that made them.
         """
         root = Path(directory)
         try:
             metadata = json.loads((root / METADATA).read_bytes())
-            shards, fingerprint = len(metadata["records"]), str(metadata["fingerprint"])
+            shards = [ShardSummary(*shard) for shard in metadata["shards"]]
+            sound = _fingerprint(shards) == metadata["fingerprint"]
             expected = str(metadata["tokenizer"])
             tokenizer = hashlib.sha256((root / TOKENIZER).read_bytes()).hexdigest()
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -206,86 +256,233 @@ class TokenRecords:
                 "make it with python -m beam_pipelines.tokens.records"
             ) from None
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{root / METADATA}: damaged; make the token records again") from None
+            sound = False
+        if not sound:
+            raise UserError(f"{root / METADATA}: damaged, or of another version; make the token records again")
         if tokenizer != expected:
             raise UserError(
                 f"{root / TOKENIZER}: not the tokenizer that made these records "
                 f"(SHA-256 {tokenizer[:12]}…, expected {expected[:12]}…); put the right one back"
             )
-        indices = [_load_index(root / shard_names(shard, shards)[1]) for shard in range(shards)]
-        if [len(index) for index in indices] != metadata["records"] or _fingerprint(indices) != fingerprint:
-            raise UserError(f"{root}: its indices don't belong to its {METADATA}; make the token records again")
-        for shard, index in enumerate(indices):
-            _check_size(root / shard_names(shard, shards)[0], _shard_bytes(index))
-        if sum(map(len, indices)) == 0:
+        for number, shard in enumerate(shards):
+            for name, size in zip(shard_names(number, len(shards)), _sizes(shard), strict=True):
+                _check_size(root / name, size)
+        if sum(shard.records for shard in shards) == 0:
             raise UserError(f"{root}: holds no records")
-        return cls(root, indices, tokenizer, fingerprint)
+        return cls(root, shards, tokenizer)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.first_records[-1]
 
-    def read(self, record: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens int32 [n] and loss mask uint8 [n] of a record; both read-only.
+    def start(self, record: int) -> int:
+        """How many tokens come before a record. `start(len(records))` is their number."""
+        if record == len(self):
+            return self.tokens
+        number, row = self._find(self.first_records, record)
+        return self._first_token[number] + int(self._shard(number).entries(row, row + 1)[1, 0])
+
+    def lengths(self, first: int, stop: int) -> np.ndarray:
+        """int64 [stop - first]: the number of tokens of each record in a range."""
+        lengths = [np.zeros(0, np.int64)]
+        while first < stop:
+            number, row = self._find(self.first_records, first)
+            end = min(stop, self.first_records[number + 1])
+            lengths.append(np.diff(self._shard(number).entries(row, row + end - first + 1)[1]))
+            first = end
+        return np.concatenate(lengths)
+
+    def record_at(self, position: int) -> int:
+        """The record that holds the token of this number."""
+        number, offset = self._find(self._first_token, position)
+        return self.first_records[number] + self._shard(number).row_at(offset)
+
+    def read(self, record: int, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens int32 [n] and loss mask uint8 [n] of a record, or of its tokens `start` to `stop`; both read-only.
 
         Raises:
             IndexError: there is no such record.
             UserError: the shard's bytes aren't those that were written; the message names the file and the offset.
         """
-        if not 0 <= record < len(self.lengths):
-            raise IndexError(f"{self.directory}: record {record} of {len(self.lengths)}")
-        return self._recent(int(record))
+        number, row = self._find(self.first_records, record)
+        return self._shard(number).read(row, start, stop)
 
-    def _read(self, record: int) -> tuple[np.ndarray, np.ndarray]:
-        count = int(self.lengths[record])
-        before, between = _frame(count)
-        path = self._paths[int(np.searchsorted(self._first_records, record, side="right")) - 1]
-        start = int(self._offsets[record]) - len(before) - _HEADER
-        length = _message_bytes(count)
-        raw = self._maps(path)[start : start + _HEADER + length + _FOOTER]
-        message = raw[_HEADER:-_FOOTER]
-        sound = (
-            raw[:_HEADER] == _header(length)
-            and raw[-_FOOTER:] == struct.pack("<I", int(self._crcs[record]))
-            and _masked_crc(message) == int(self._crcs[record])
-        )
-        if not sound:
+    def read_from(self, position: int, tokens: np.ndarray, loss_mask: np.ndarray) -> list[int]:
+        """Reads on through as many records as it takes, without reading a whole record where a part will do.
+
+        Args:
+            position: number of the first token.
+            tokens: int32 [n], n <= the number of tokens from `position` on; is filled.
+            loss_mask: uint8 [n]; is filled.
+
+        Returns:
+            Where in `tokens` records begin.
+
+        Raises:
+            UserError: see `read`.
+        """
+        begins: list[int] = []
+        filled = 0
+        while filled < len(tokens):
+            number, offset = self._find(self._first_token, position + filled)
+            stop = min(len(tokens), filled + self._first_token[number + 1] - position - filled)
+            found = self._shard(number).read_from(offset, tokens[filled:stop], loss_mask[filled:stop])
+            begins += [filled + begin for begin in found]
+            filled = stop
+        return begins
+
+    def _find(self, firsts: list[int], place: int) -> tuple[int, int]:
+        """The shard of a record or a token, and its number there."""
+        if not 0 <= place < firsts[-1]:
+            kind = "record" if firsts is self.first_records else "token"
+            raise IndexError(f"{self.directory}: {kind} {place} of {firsts[-1]}")
+        number = bisect_right(firsts, place) - 1
+        return number, place - firsts[number]
+
+
+class _Shard:
+    """An open shard. Its index is mapped and its records are read: a mapped file that goes away kills the process."""
+
+    def __init__(self, directory: Path, names: ShardNames, summary: ShardSummary) -> None:
+        self._path, self._index_path = directory / names.tokens, directory / names.places
+        for name, size in zip(names, _sizes(summary), strict=True):
+            _check_size(directory / name, size)
+        checksums = (directory / names.checksums).read_bytes()
+        if _digest(checksums) != summary.checksums:
             raise UserError(
-                f"{path}: damaged record {record} at byte {start} (its CRC is wrong); write the shard again"
+                f"{directory / names.checksums}: damaged, or of another data set; make the token records again"
             )
-        tokens = np.frombuffer(message, "<i4", count, len(before))
-        return tokens, np.frombuffer(message, np.uint8, count, len(before) + 4 * count + len(between))
+        index_blocks = _blocks(_INDEX_HEADER + 16 * (summary.records + 1))
+        self._index_checksums, self._checksums = np.split(np.frombuffer(checksums, "<u4"), [index_blocks])
+        self._file = open(self._path, "rb", buffering=0)
+        with open(self._index_path, "rb") as index:
+            self._index = np.frombuffer(mmap.mmap(index.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        self._entries = self._index[_INDEX_HEADER:].view("<i8").reshape(2, -1)
+        self._size = summary.bytes
+
+    def entries(self, first: int, stop: int) -> np.ndarray:
+        """int64 [2, stop - first]: where these records begin, in bytes and in tokens."""
+        width = self._entries.shape[1]
+        for row in (0, 1):
+            begin, end = (_INDEX_HEADER + 8 * (row * width + place) for place in (first, stop))
+            for block in range(begin // BLOCK, (end - 1) // BLOCK + 1):
+                content = self._index[block * BLOCK : (block + 1) * BLOCK]
+                if google_crc32c.value(content) != self._index_checksums[block]:
+                    raise _damaged(self._index_path, block)
+        return self._entries[:, first:stop]
+
+    def row_at(self, offset: int) -> int:
+        """The record that holds a token of the shard; not checked yet."""
+        return int(np.searchsorted(self._entries[1], offset, side="right")) - 1
+
+    def read(self, row: int, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        entries = self.entries(row, row + 2)
+        count = int(entries[1, 1] - entries[1, 0])
+        start, stop, _ = slice(start, stop).indices(count)
+        if start >= stop:
+            return np.zeros(0, np.int32), np.zeros(0, np.uint8)
+        tokens, mask = _parts(int(entries[0, 0]), count)
+        if tokens + 4 * stop + 2 * BLOCK < mask + start:  # far apart
+            wanted = self._read(tokens + 4 * start, tokens + 4 * stop), self._read(mask + start, mask + stop)
+        else:
+            both = self._read(tokens + 4 * start, mask + stop)
+            wanted = both[: 4 * (stop - start)], both[start - stop :]
+        return wanted[0].view("<i4"), wanted[1]
+
+    def read_from(self, offset: int, tokens: np.ndarray, loss_mask: np.ndarray) -> list[int]:
+        """As `TokenRecords.read_from`, within the shard."""
+        end = offset + len(tokens)
+        first = self.row_at(offset)
+        last = int(np.searchsorted(self._entries[1, first:], end, side="left")) + first - 1
+        begins, token_begins = (row.tolist() for row in self.entries(first, last + 2))
+        if not token_begins[0] <= offset < token_begins[1] or not token_begins[-2] < end <= token_begins[-1]:
+            raise UserError(f"{self._index_path}: damaged: its numbers don't rise; make the token records again")
+        counts = [after - before for before, after in pairwise(token_begins)]
+        parts = [_parts(begin, count) for begin, count in zip(begins, counts, strict=False)]
+        # Everything lies in one stretch but the mask of the last record, whose rest of tokens may be long.
+        skip, keep = offset - token_begins[0], end - token_begins[-2]
+        base = parts[0][0] + 4 * skip
+        stretch = self._read(base, parts[-1][0] + 4 * keep)
+        filled = 0
+        for count, (token_part, mask_part) in zip(counts[:-1], parts[:-1], strict=True):
+            stop = filled + count - skip
+            token_part += 4 * skip - base
+            tokens[filled:stop] = stretch[token_part : token_part + 4 * (count - skip)].view("<i4")
+            mask_part -= base
+            loss_mask[filled:stop] = stretch[mask_part + skip : mask_part + count]
+            filled, skip = stop, 0
+        tokens[filled:] = stretch[parts[-1][0] + 4 * skip - base :].view("<i4")
+        loss_mask[filled:] = self._read(parts[-1][1] + skip, parts[-1][1] + keep)
+        return [begin - offset for begin in token_begins[:-1] if begin >= offset]
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        """uint8 [stop - start]: bytes of the shard, checked."""
+        first, last = start // BLOCK, (stop - 1) // BLOCK
+        base, end = first * BLOCK, min((last + 1) * BLOCK, self._size)
+        content = np.frombuffer(os.pread(self._file.fileno(), end - base, base), np.uint8)
+        if len(content) != end - base:
+            raise UserError(f"{self._path}: ends at byte {base + len(content)}, in the middle; put the whole file back")
+        for block in range(first, last + 1):
+            begin = block * BLOCK - base
+            if google_crc32c.value(content[begin : begin + BLOCK]) != self._checksums[block]:
+                raise _damaged(self._path, block)
+        return content[start - base : stop - base]
 
 
-def _load_index(path: Path) -> np.ndarray:
-    try:
-        index = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; make the token records again") from None
-    except (ValueError, EOFError, SyntaxError, TokenError):  # what NumPy's reader of headers raises
-        raise UserError(f"{path}: damaged; make the token records again") from None
-    if index.dtype != np.int64 or index.ndim != 2 or index.shape[1] != 3:
-        raise UserError(f"{path}: not an index of token records")
-    return index
+class _Checksums:
+    """CRC-32C of each block of a stream."""
+
+    def __init__(self) -> None:
+        self._done = array("I")
+        self._crc = 0
+        self._filled = 0  # bytes of the block that is still open
+
+    def extend(self, data: bytes) -> None:
+        while data:
+            piece, data = data[: BLOCK - self._filled], data[BLOCK - self._filled :]
+            self._crc = google_crc32c.extend(self._crc, piece)
+            self._filled += len(piece)
+            if self._filled == BLOCK:
+                self._done.append(self._crc)
+                self._crc = self._filled = 0
+
+    def content(self) -> bytes:
+        """The checksums as they stand in the file, of the open block too."""
+        return np.array([*self._done, *([self._crc] if self._filled else [])], "<u4").tobytes()
+
+
+def _damaged(path: Path, block: int) -> UserError:
+    return UserError(
+        f"{path}: damaged between byte {block * BLOCK} and {(block + 1) * BLOCK} (the CRC is wrong); "
+        "put the right file back, or make the token records again"
+    )
 
 
 def _check_size(path: Path, size: int) -> None:
-    if not path.exists():
-        raise UserError(f"{path}: missing; make the token records again")
-    if path.stat().st_size != size:
-        raise UserError(f"{path}: not {size} bytes as its index says: truncated or replaced; make the records again")
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; make the token records again") from None
+    if found != size:
+        raise UserError(
+            f"{path}: has {found} bytes and not {size}: truncated or replaced; make the token records again"
+        )
 
 
-def _shard_bytes(index: np.ndarray) -> int:
-    """The length of a shard's file: where its last record ends."""
-    if len(index) == 0:
-        return 0
-    offset, count = int(index[-1, 0]), int(index[-1, 1])
-    return offset - len(_frame(count)[0]) + _message_bytes(count) + _FOOTER
+def _sizes(shard: ShardSummary) -> tuple[int, int, int]:
+    """The bytes of a shard's files: records, index, checksums."""
+    index = _INDEX_HEADER + 16 * (shard.records + 1)
+    return shard.bytes, index, 4 * (_blocks(index) + _blocks(shard.bytes))
 
 
-def _map(path: Path) -> mmap.mmap:
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def _blocks(size: int) -> int:
+    return -(-size // BLOCK)
+
+
+def _parts(begin: int, count: int) -> tuple[int, int]:
+    """Where in the shard the tokens and the loss mask lie of a record that begins there."""
+    before, between = _frame(count)
+    tokens = begin + _HEADER + len(before)
+    return tokens, tokens + 4 * count + len(between)
 
 
 @lru_cache(1 << 16)
@@ -303,11 +500,6 @@ def _entry(name: bytes, size: int) -> bytes:
     feature = b"\x12" + _varint(len(bytes_list) + size) + bytes_list
     key = b"\x0a" + _varint(len(name)) + name
     return b"\x0a" + _varint(len(key) + len(feature) + size) + key + feature
-
-
-def _message_bytes(count: int) -> int:
-    before, between = _frame(count)
-    return len(before) + 4 * count + len(between) + count
 
 
 def _varint(value: int) -> bytes:
@@ -330,11 +522,12 @@ def _masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _fingerprint(indices: Sequence[np.ndarray]) -> str:
-    hasher = hashlib.sha256()
-    for index in indices:
-        hasher.update(struct.pack("<Q", len(index)) + index.astype("<i8").tobytes())
-    return hasher.hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _fingerprint(shards: Sequence[ShardSummary]) -> str:
+    return hashlib.sha256(json.dumps([list(shard) for shard in shards]).encode()).hexdigest()
 
 
 def _json(value: object) -> bytes:

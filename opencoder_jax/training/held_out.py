@@ -46,7 +46,7 @@ class HeldOut:
         self._bytes: dict[str, float] = {}
         of_token = np.array([len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)], np.int64)
         for source in recipe.train.held_out:
-            config = dataclasses.replace(recipe.data, mixture={source: 1.0})
+            config = dataclasses.replace(recipe.data, mixture={source: 1.0}, fim_rate=0.0)
             batches = Batches(config, data, tokenizer.pad, tokenizer.end_of_document)
             if batches.sources[source].tokenizer_fingerprint != tokenizer.fingerprint:
                 raise UserError(f"{data / source}: made by another tokenizer than the mixture; tokenise both with one")

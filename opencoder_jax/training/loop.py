@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from opencoder_jax.data.batches import Batches
+from opencoder_jax.data.fim import fim_tokens
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.checkpoint import checkpoint_steps
 from opencoder_jax.recipe import TryAgain, UserError
@@ -56,7 +57,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
             f"{tokenizer_model} has {tokenizer.vocab_size} tokens, the model {recipe.model.vocab_size};"
             " change ModelConfig.vocab_size or the tokenizer"
         )
-    batches = Batches(recipe.data, data, tokenizer.pad, tokenizer.end_of_document)
+    batches = Batches(recipe.data, data, tokenizer.pad, tokenizer.end_of_document, fim_tokens(tokenizer.controls))
     mesh, shapes = _lay_out(recipe)
     origin = None if init_from is None else _origin(recipe, init_from, output, tokenizer.fingerprint)
     entropy = unigram_entropy(batches.sources, recipe.data.mixture)

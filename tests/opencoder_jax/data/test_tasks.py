@@ -1,5 +1,6 @@
 """TFDS and SeqIO read our records, and see what our own reader sees. The only tests that load TensorFlow."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from opencoder_jax.data.batches import Batches, DataConfig
-from opencoder_jax.data.tasks import mixture, task
+from opencoder_jax.data.fim import FillInTheMiddle
+from opencoder_jax.data.tasks import batches_task, mixture, task
 from opencoder_jax.data.token_records import TokenRecords, shard_names, write_records
 from opencoder_jax.data.tokenizer import Tokenizer
 
@@ -45,10 +47,10 @@ def test_records_are_those_that_tensorflow_writes(data: Path, tmp_path: Path) ->
         records = TokenRecords.open(data / name)
         written = iter(range(len(records)))
         for shard in range(shards):
-            file = shard_names(shard, shards)[0]
-            index = np.load(data / name / shard_names(shard, shards)[1])
+            file = shard_names(shard, shards).tokens
+            index = np.load(data / name / shard_names(shard, shards).places)
             with tf.io.TFRecordWriter(str(tmp_path / file)) as writer:
-                for _ in index:
+                for _ in index[0, 1:]:
                     tokens, mask = records.read(next(written))
                     writer.write(FEATURES.serialize_example({"tokens": tokens, "loss_mask": mask}))
             assert (data / name / file).stat().st_size == (tmp_path / file).stat().st_size
@@ -94,8 +96,11 @@ def test_an_epoch_of_batches_is_an_epoch_of_the_task(data: Path) -> None:
     examples = task("a", data / "a").get_dataset(None, "train", shuffle=False).as_numpy_iterator()
     seen = sorted(example["targets"].tolist() for example in examples)
     total = sum(map(len, seen))
-    batches = Batches(DataConfig(mixture={"a": 1.0}, phases=((0, total, 1),)), data, pad=3, end_of_document=2)
-    stream = batches(0).tokens[0]
+    batches = Batches(DataConfig(mixture={"a": 1.0}, phases=((0, 1, total),)), data, pad=3, end_of_document=2)
+    # Rows of one token, in the order of their documents: the last of a document tells where the next one begins.
+    records = TokenRecords.open(data / "a")
+    order = batches._rows[0].places(batches._spans[0][0], np.arange(records.tokens))
+    stream = batches(0).tokens[np.argsort(order), 0]
     cut = np.split(stream, np.flatnonzero(stream == 2) + 1)[:-1]
     assert sorted(document.tolist() for document in cut) == seen
 
@@ -137,3 +142,62 @@ def test_vocabulary_is_our_tokenizer(data: Path, tokenizer: Tokenizer) -> None:
     assert ids.numpy().tolist() == tokenizer.encode(text)
     assert vocabulary.decode_tf(ids).numpy().decode() == text
     assert vocabulary == task("b", data / "b").output_features["targets"].vocabulary
+
+
+# The test tokenizer has no tokens of its own for filling in the middle: reserved ids take their place.
+FIM = {"<|fim_prefix|>": 691, "<|fim_suffix|>": 692, "<|fim_middle|>": 693}
+
+
+@pytest.fixture
+def fim_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Tokenizer.__init__
+
+    def with_fim(self: Tokenizer, model: bytes, name: str = "tokenizer model") -> None:
+        original(self, model, name)
+        self.controls = self.controls | FIM
+
+    monkeypatch.setattr(Tokenizer, "__init__", with_fim)
+
+
+@pytest.mark.usefixtures("fim_tokenizer")
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_task_fills_in_the_middle_as_batches_do(data: Path, shuffle: bool) -> None:
+    """The same documents, cut at the same places, also where SeqIO reads the shards in another order."""
+    config = DataConfig(mixture={"a": 1.0}, phases=((0, 400, 1),), packing="pad", fim_rate=0.5, seed=3)
+    source = task("a", data / "a", config)
+    examples = source.get_dataset(None, "train", shuffle=shuffle, seed=1).as_numpy_iterator()
+    transformed = [(example["targets"].tolist(), example["loss_mask"].tolist()) for example in examples]
+    fim = FillInTheMiddle(0.5, 0.5, 3, *FIM.values())
+    records = TokenRecords.open(data / "a")
+    expected = [fim.apply(record, *records.read(record)) for record in range(len(records))]
+    assert sorted(transformed) == sorted((tokens.tolist(), mask.tolist()) for tokens, mask in expected)
+    assert sum(691 in tokens for tokens, _ in transformed) == 25
+    batches = Batches(config, data, pad=3, end_of_document=2, fim_tokens=tuple(FIM.values()))
+    rows = [batches(step) for step in range(50 - batches.dropped)]
+    read = [[*batch.tokens[0].tolist(), int(batch.targets[0, -1])] for batch in rows]
+    padded = [tokens + [3] * (401 - len(tokens)) for tokens, _ in transformed if len(tokens) >= 2]
+    assert sorted(read) == sorted(padded)
+
+
+@pytest.mark.usefixtures("fim_tokenizer")
+@pytest.mark.parametrize("fim_rate", [0.0, 0.5])
+def test_batches_task_gives_the_very_batches(data: Path, fim_rate: float) -> None:
+    config = DataConfig(
+        mixture={"a": 3.0, "b": 1.0},
+        phases=((0, 32, 4), (3, 64, 2)),
+        attend_across_documents=False,
+        fim_rate=fim_rate,
+    )
+    batches = Batches(config, data, pad=3, end_of_document=2, fim_tokens=tuple(FIM.values()))
+    source = batches_task("rows", config, data, 1, 6)
+    examples = list(source.get_dataset(None, "train", shuffle=False).as_numpy_iterator())
+    assert len(examples) == source.num_input_examples("train") == 2 * 4 + 3 * 2
+    wanted = [row for step in range(1, 6) for row in zip(*batches(step), strict=True)]
+    for example, row in zip(examples, wanted, strict=True):
+        for name, array in zip(("tokens", "targets", "positions", "loss_mask"), row, strict=True):
+            assert np.array_equal(example[name], array), name
+    other = batches_task("rows", replace(config, seed=1), data, 1, 6).get_dataset(None, "train", shuffle=False)
+    assert any(
+        not np.array_equal(example["tokens"], theirs["tokens"])
+        for example, theirs in zip(examples, other.as_numpy_iterator(), strict=True)
+    )

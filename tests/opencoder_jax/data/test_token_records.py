@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.data.token_records import ShardWriter, TokenRecords, shard_names, write_records
+from opencoder_jax.data import token_records as module
+from opencoder_jax.data.token_records import BLOCK, ShardWriter, TokenRecords, shard_names, write_records
 from opencoder_jax.recipe import UserError
 
 Pairs = list[tuple[np.ndarray, np.ndarray | None]]
@@ -52,8 +53,68 @@ def test_records_come_back(tmp_path_factory: pytest.TempPathFactory, shards: lis
     write_records(directory, pairs, b"tokenizer")
     assert read_all(directory) == expected(pairs)
     records = TokenRecords.open(directory)
-    assert records.lengths.tolist() == [len(tokens) for tokens, _ in expected(pairs)]
-    assert records.tokens == sum(records.lengths)
+    sizes = [len(tokens) for tokens, _ in expected(pairs)]
+    assert records.lengths(0, len(records)).tolist() == sizes
+    assert records.tokens == sum(sizes)
+    assert [records.start(record) for record in range(len(records) + 1)] == np.cumsum([0, *sizes]).tolist()
+
+
+@settings(max_examples=60)
+@given(data=st.data(), shards=st.lists(lengths, min_size=1, max_size=4))
+def test_any_part_is_read_alone(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, shards: list[list[int]]
+) -> None:
+    """A stretch through records and shards, or a part of a record, is what all records one after the other hold."""
+    pairs = [random_pairs(shard, 3) for shard in [*shards, [5]]]
+    directory = tmp_path_factory.mktemp("parts")
+    write_records(directory, pairs, b"tokenizer")
+    records = TokenRecords.open(directory)
+    whole = expected(pairs)
+    tokens, mask = (np.concatenate([pair[part] for pair in whole]) for part in (0, 1))
+    starts = np.cumsum([0, *(len(tokens) for tokens, _ in whole)])
+    for _ in range(3):
+        first = data.draw(st.integers(0, records.tokens - 1))
+        count = data.draw(st.integers(1, records.tokens - first))
+        found, found_mask = np.zeros(count, np.int32), np.zeros(count, np.uint8)
+        begins = records.read_from(first, found, found_mask)
+        assert np.array_equal(found, tokens[first : first + count])
+        assert np.array_equal(found_mask, mask[first : first + count])
+        assert begins == [start - first for start in starts if first <= start < first + count]
+        record = records.record_at(first)
+        assert starts[record] <= first < starts[record + 1]
+        start, stop = sorted(data.draw(st.tuples(st.integers(0, 20000), st.integers(0, 20000))))
+        part, part_mask = records.read(record, start, stop)
+        assert part.tolist() == whole[record][0][start:stop]
+        assert part_mask.tolist() == whole[record][1][start:stop]
+        low, high = sorted(data.draw(st.tuples(st.integers(0, len(records)), st.integers(0, len(records)))))
+        assert records.lengths(low, high).tolist() == np.diff(starts)[low:high].tolist()
+
+
+def test_only_blocks_that_are_needed_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a document of a million tokens (5 MB), a row of 4096 costs a few blocks."""
+    write_records(tmp_path, [[(np.arange(1_000_000), None), (np.arange(10), None)]], b"tokenizer")
+    records = TokenRecords.open(tmp_path)
+    sizes: list[int] = []
+    pread = module.os.pread
+
+    def counted(file: int, size: int, offset: int) -> bytes:
+        sizes.append(size)
+        return pread(file, size, offset)
+
+    monkeypatch.setattr(module.os, "pread", counted)
+    for position in (0, 123_456, 1_000_000 - 4096):
+        sizes.clear()
+        tokens = np.zeros(4096, np.int32)
+        records.read_from(position, tokens, np.zeros(4096, np.uint8))
+        assert tokens.tolist() == list(range(position, position + 4096))
+        assert sum(sizes) <= 2 * BLOCK + 2 * BLOCK
+
+
+def test_more_shards_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_OPEN_SHARDS", 2)
+    pairs = [random_pairs([3, 9], shard) for shard in range(7)]
+    write_records(tmp_path, pairs, b"tokenizer")
+    assert read_all(tmp_path) == expected(pairs)
 
 
 @pytest.fixture(scope="module")
@@ -95,38 +156,67 @@ def test_one_flipped_bit_never_gives_wrong_tokens(
         read = read_all(directory)
     except UserError:
         return
-    # TFDS's files say nothing that we read, and JSON and NumPy's header have white space.
-    assert file.suffix in (".json", ".npy")
+    # TFDS's files say nothing that we read, JSON has white space, and of a shard without records nothing is read.
+    assert file.suffix == ".json" or file.name in shard_names(1, 3)
     assert read == read_all(written)
 
 
 @pytest.mark.parametrize("shard", [0, 2])
-def test_damaged_record_names_file_and_offset(written: Path, tmp_path: Path, shard: int) -> None:
+def test_damage_names_file_and_offset(tmp_path: Path, shard: int) -> None:
+    write_records(tmp_path, [random_pairs([30000, 40], 1), [], random_pairs([1, 30000], 2)], b"tokenizer")
+    file = tmp_path / shard_names(shard, 3).tokens
+    content = bytearray(file.read_bytes())
+    content[4 * BLOCK + 5] ^= 0x40
+    file.write_bytes(content)
+    records = TokenRecords.open(tmp_path)
+    sound, broken = (1, 0) if shard == 0 else (2, 3)
+    records.read(sound)
+    # A part of the record that lies in other blocks is sound, and read.
+    assert len(records.read(broken, 0, 100)[0]) == 100
+    with pytest.raises(UserError, match=f"{file}: damaged between byte {4 * BLOCK} and {5 * BLOCK} "):
+        records.read(broken)
+    position = records.start(broken)
+    with pytest.raises(UserError, match=f"{file}: damaged between byte {4 * BLOCK} and {5 * BLOCK} "):
+        records.read_from(position, np.zeros(30000, np.int32), np.zeros(30000, np.uint8))
+
+
+def test_damaged_index_is_named(written: Path, tmp_path: Path) -> None:
+    """In whichever number of it: the search in it is led astray, but not to wrong tokens."""
     directory = tmp_path / "records"
     shutil.copytree(written, directory)
-    file = directory / shard_names(shard, 3)[0]
-    content = bytearray(file.read_bytes())
-    content[-10] ^= 0x40
-    file.write_bytes(content)
-    records = TokenRecords.open(directory)
-    last = 2 if shard == 0 else 4
-    records.read(last - 1)
-    index = np.load(directory / shard_names(shard, 3)[1])
-    with pytest.raises(UserError, match=rf"{file}: damaged record {last} at byte (\d+)") as error:
-        records.read(last)
-    start = int(str(error.value).split("at byte ")[1].split()[0])
-    assert index[-2, 0] + 5 * index[-2, 1] < start < index[-1, 0]
+    file = directory / shard_names(0, 3).places
+    content = file.read_bytes()
+    for place in range(128, len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0x41]) + content[place + 1 :])
+        records = TokenRecords.open(directory)
+        with pytest.raises(UserError, match=f"{file}: damaged between byte 0 and {BLOCK}"):
+            records.read_from(7, np.zeros(60, np.int32), np.zeros(60, np.uint8))
+        with pytest.raises(UserError, match=f"{file}: damaged"):
+            records.read(1)
 
 
 def test_truncated_shard_is_refused(written: Path, tmp_path: Path) -> None:
     directory = tmp_path / "records"
     shutil.copytree(written, directory)
-    file = directory / shard_names(0, 3)[0]
-    content = file.read_bytes()
-    for length in random.Random(0).sample(range(len(content)), 20):
-        file.write_bytes(content[:length])
-        with pytest.raises(UserError, match=f"{file}: not {len(content)} bytes as its index says: truncated"):
-            TokenRecords.open(directory)
+    for name in shard_names(0, 3):
+        file = directory / name
+        content = file.read_bytes()
+        for length in {0, *random.Random(0).sample(range(len(content)), min(12, len(content)))}:
+            file.write_bytes(content[:length])
+            with pytest.raises(UserError, match=f"{file}: has {length} bytes and not {len(content)}: truncated"):
+                TokenRecords.open(directory)
+        file.write_bytes(content)
+
+
+def test_shard_that_is_truncated_while_it_is_read_is_named(tmp_path: Path) -> None:
+    write_records(tmp_path, [random_pairs([9000, 40], 1)], b"tokenizer")
+    records = TokenRecords.open(tmp_path)
+    records.read(0)
+    file = tmp_path / shard_names(0, 1).tokens
+    with open(file, "r+b") as stream:
+        stream.truncate(20_000)
+    with pytest.raises(UserError, match=f"{file}: ends at byte 20000, in the middle"):
+        records.read(0)
 
 
 def test_missing_file_is_named(written: Path, tmp_path: Path) -> None:
@@ -145,17 +235,17 @@ def test_missing_file_is_named(written: Path, tmp_path: Path) -> None:
 
 
 def test_shard_of_another_data_set_is_refused(written: Path, tmp_path: Path) -> None:
-    """Equally long records of other tokens: every size fits, only the CRCs don't."""
+    """Equally long records of other tokens: every size fits, and with its checksums beside it the shard is sound."""
     directory, other = tmp_path / "records", tmp_path / "other"
     shutil.copytree(written, directory)
     write_records(other, [random_pairs([3, 40, 200], 7), [], random_pairs([1, 30], 8)], b"tokenizer")
-    name, index_name = shard_names(0, 3)
-    shutil.copy(other / name, directory / name)
-    with pytest.raises(UserError, match="damaged"):
+    names = shard_names(0, 3)
+    shutil.copy(other / names.tokens, directory / names.tokens)
+    with pytest.raises(UserError, match=f"{directory / names.tokens}: damaged"):
         TokenRecords.open(directory).read(0)
-    shutil.copy(other / index_name, directory / index_name)
-    with pytest.raises(UserError, match="indices don't belong"):
-        TokenRecords.open(directory)
+    shutil.copy(other / names.checksums, directory / names.checksums)
+    with pytest.raises(UserError, match=f"{directory / names.checksums}: damaged, or of another data set"):
+        TokenRecords.open(directory).read(0)
 
 
 def test_foreign_tokenizer_is_refused(written: Path, tmp_path: Path) -> None:
@@ -205,8 +295,9 @@ def test_writer_refuses_what_is_no_record(tmp_path: Path, tokens: list[int], mas
 
 def test_metadata_says_what_there_is(written: Path) -> None:
     metadata = json.loads((written / "metadata.json").read_text())
-    assert metadata["records"] == [3, 0, 2]
+    assert [shard[0] for shard in metadata["shards"]] == [3, 0, 2]
+    assert metadata["records"] == 5
     assert metadata["tokens"] == 274
     info = json.loads((written / "dataset_info.json").read_text())
-    sizes = [(written / shard_names(shard, 3)[0]).stat().st_size for shard in range(3)]
+    sizes = [(written / shard_names(shard, 3).tokens).stat().st_size for shard in range(3)]
     assert int(info["splits"][0]["numBytes"]) == sum(sizes) - 5 * 16
