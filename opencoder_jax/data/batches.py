@@ -41,7 +41,8 @@ class DataConfig:
         phases: (first step, sequence length in tokens, rows of a global batch). OpenCoder 8B: (0, 4096, 2048) and
             (130000, 8192, 1024); 1.5B: (0, 4096, 1024).
         packing: "cut" concatenates documents and cuts them at the sequence length (OpenCoder's pretraining); "pack"
-            lays whole examples into rows, as many as fit; "pad" lays one example into a row (OpenCoder's tuning).
+            lays whole examples into rows, as many as fit, and drops what is longer than a row; "fragment" first cuts
+            that into rows and a rest; "pad" lays one example into a row (OpenCoder's tuning).
         attend_across_documents: positions count through the row, as OpenCoder's do; False restarts them at every
             document, which also hides the documents of a row from each other and takes the first token of each out of
             the loss.
@@ -61,8 +62,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.mixture or any(not weight > 0 or math.isinf(weight) for weight in self.mixture.values()):
             raise ValueError(f"mixture must name at least one source, each with a weight above 0; got {self.mixture}")
-        if self.packing not in ("cut", "pack", "pad"):
-            raise ValueError(f'packing must be "cut", "pack" or "pad"; got {self.packing!r}')
+        if self.packing not in ("cut", "pack", "fragment", "pad"):
+            raise ValueError(f'packing must be "cut", "pack", "fragment" or "pad"; got {self.packing!r}')
         if {len(phase) for phase in self.phases} != {3} or any(min(phase[1:]) < 1 for phase in self.phases):
             raise ValueError(f"phases must hold (first step, sequence length, rows), both >= 1; got {self.phases}")
         for name in ("fim_rate", "fim_spm_rate"):
@@ -94,7 +95,7 @@ class Batches:
     Attributes:
         sources: the token records of each source of the mixture.
         dropped: examples that fit no row, in all sources: longer than a row or without anything to predict. Always 0
-            for packing "cut".
+            for packing "cut"; for "fragment" those of one token.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class Batches:
             if config.packing == "cut":
                 self._rows.append(CutRows(trained, key))
             else:
-                self._rows.append(ExampleRows(trained, key, config.phases[0][1], config.packing == "pack"))
+                self._rows.append(ExampleRows(trained, key, config.phases[0][1], config.packing))
         self.dropped = sum(rows.dropped for rows in self._rows)
         self._deal = Deal(list(config.mixture.values()))
         self._phase_rows = [0]  # the number of the first row of each phase

@@ -5,8 +5,8 @@ what it reads in rows of one length. The rows of a span that begin in one round 
 random order of their own: a batch is drawn from the whole corpus, with neighbours out of one document only by chance,
 and still every token of the string is read exactly once. The next span goes on at the token where the last one ends.
 
-"pack" and "pad": examples are laid into rows, 512 neighbours at a time, and each epoch is a random order of these rows.
-Only the number of rows of each 512 examples is kept.
+"pack", "fragment" and "pad": examples are laid into rows, 512 neighbours at a time, and each epoch is a random order of
+these rows. Only the number of rows of each 512 examples is kept.
 """
 
 from bisect import bisect_left, insort
@@ -32,6 +32,14 @@ class Span(NamedTuple):
     length: int
     position: int  # where in the source it begins: tokens ("cut") or rows read before
     rows: int | None  # None: it doesn't end
+
+
+class Piece(NamedTuple):
+    """A part of a record, mostly all of it."""
+
+    record: int
+    start: int
+    stop: int
 
 
 class CutRows:
@@ -78,33 +86,33 @@ class CutRows:
 
 
 class ExampleRows:
-    """A source as rows of whole examples: as many to a row as fit ("pack"), or one ("pad").
+    """A source as rows of whole examples: as many to a row as fit ("pack", "fragment"), or one ("pad").
 
     Attributes:
-        dropped: examples that fit no row: longer than a row and its last target, or without anything to predict.
+        dropped: examples that fit no row: longer than a row and its last target, or without anything to predict. What
+            is too long, "fragment" cuts into rows and a rest (best-fit packing, Ding et al. 2024, arXiv 2404.10830).
     """
 
-    def __init__(self, records: Records, key: str, length: int, together: bool) -> None:
+    def __init__(self, records: Records, key: str, length: int, packing: str) -> None:
         """Packs everything once, to count the rows.
 
         Args:
             key: decides the order.
             length: of the rows, in tokens.
-            together: whether examples share a row.
 
         Raises:
             UserError: no example fits into a row.
         """
         self._records = records
         self._key = key
-        self._capacity = length + 1  # the last token of a row is only a target
-        self._together = together
+        self._length = length
+        self._packing = packing
         self._group = lru_cache(256)(self._pack_group)
         rows, packed = [0], 0
         for group in range(-(-len(records) // GROUP)):
             of_group = self._pack_group(group)
             rows.append(rows[-1] + len(of_group))
-            packed += sum(map(len, of_group))
+            packed += sum(piece.start == 0 for row in of_group for piece in row)
         self.dropped = len(records) - packed
         self._first_row = np.array(rows)
         if rows[-1] == 0:
@@ -127,8 +135,8 @@ class ExampleRows:
         """Writes the examples of a row one after the other, and notes where each begins."""
         group = int(np.searchsorted(self._first_row, place, side="right")) - 1
         filled = 0
-        for record in self._group(group)[place - int(self._first_row[group])]:
-            record_tokens, record_mask = self._records.read(record)
+        for piece in self._group(group)[place - int(self._first_row[group])]:
+            record_tokens, record_mask = self._records.read(*piece)
             stop = filled + len(record_tokens)
             tokens[filled:stop], mask[filled:stop] = record_tokens, record_mask
             starts[filled] = filled
@@ -138,20 +146,29 @@ class ExampleRows:
         """As of CutRows."""
         return position / int(self._first_row[-1])
 
-    def _pack_group(self, group: int) -> list[list[int]]:
-        """The records of each row of a group."""
+    def _pack_group(self, group: int) -> list[list[Piece]]:
+        """What each row of a group holds."""
         first = group * GROUP
         sizes = self._records.lengths(first, min(first + GROUP, len(self._records))).tolist()
-        usable = [index for index, size in enumerate(sizes) if 2 <= size <= self._capacity]
-        rows = best_fit(sizes, usable, self._capacity) if self._together else [[index] for index in usable]
-        return [[first + index for index in row] for row in rows]
+        # The last token of a row is only a target, and where a document is cut it's the first of what follows.
+        longest = max(sizes) if self._packing == "fragment" else self._length + 1
+        pieces = [
+            Piece(first + index, start, min(size, start + self._length + 1))
+            for index, size in enumerate(sizes)
+            if size <= longest
+            for start in range(0, size - 1, self._length)
+        ]
+        if self._packing == "pad":
+            return [[piece] for piece in pieces]
+        rows = best_fit([piece.stop - piece.start for piece in pieces], self._length + 1)
+        return [[pieces[index] for index in row] for row in rows]
 
 
-def best_fit(sizes: list[int], indices: list[int], capacity: int) -> list[list[int]]:
+def best_fit(sizes: list[int], capacity: int) -> list[list[int]]:
     """Lays things into rows of a capacity: the largest first, each into the fullest row that still has room."""
     rows: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # sorted: what is free in a row, and the row
-    for index in sorted(indices, key=lambda index: -sizes[index]):
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
         place = bisect_left(rooms, (sizes[index], 0))
         if place == len(rooms):
             room, row = capacity, len(rows)

@@ -67,8 +67,8 @@ _FOOTER = 4
 # What numpy writes before the numbers of an index, however many there are.
 _INDEX_HEADER = 128
 
-# Processes may hold about a thousand open files, and data sets may have more shards; a shard takes two.
-_OPEN_SHARDS = 256
+# Processes may hold about a thousand open files, and data sets may have more shards; a shard takes three.
+_OPEN_SHARDS = 128
 
 
 class ShardNames(NamedTuple):
@@ -209,7 +209,7 @@ def write_records(
 class TokenRecords:
     """A directory of token records, read at random.
 
-    Records and tokens are numbered through the shards in order. Memory is O(shards), and at most 256 shards are open.
+    Records and tokens are numbered through the shards in order. Memory is O(shards), and at most 128 shards are open.
 
     Attributes:
         directory: where they lie.
@@ -230,8 +230,14 @@ class TokenRecords:
         self._first_token = [0, *accumulate(shard.tokens for shard in shards)]
         self.tokens = self._first_token[-1]
 
+        verified: set[int] = set()
+
         def open_shard(number: int) -> _Shard:
-            return _Shard(directory, shard_names(number, len(shards)), shards[number])
+            shard = _Shard(directory, shard_names(number, len(shards)), shards[number])
+            if number not in verified:
+                shard.verify(shards[number].checksums)
+                verified.add(number)
+            return shard
 
         self._shard = lru_cache(_OPEN_SHARDS)(open_shard)
 
@@ -340,24 +346,23 @@ class TokenRecords:
 
 
 class _Shard:
-    """An open shard. Its index is mapped and its records are read: a mapped file that goes away kills the process."""
+    """An open shard. Side files are mapped, records are read: a mapped file that ends early kills the process."""
 
     def __init__(self, directory: Path, names: ShardNames, summary: ShardSummary) -> None:
         self._path, self._index_path = directory / names.tokens, directory / names.places
         for name, size in zip(names, _sizes(summary), strict=True):
             _check_size(directory / name, size)
-        checksums = (directory / names.checksums).read_bytes()
-        if _digest(checksums) != summary.checksums:
-            raise UserError(
-                f"{directory / names.checksums}: damaged, or of another data set; make the token records again"
-            )
-        index_blocks = _blocks(_INDEX_HEADER + 16 * (summary.records + 1))
-        self._index_checksums, self._checksums = np.split(np.frombuffer(checksums, "<u4"), [index_blocks])
+        self._checksums_path = directory / names.checksums
         self._file = open(self._path, "rb", buffering=0)
-        with open(self._index_path, "rb") as index:
-            self._index = np.frombuffer(mmap.mmap(index.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        self._index, self._of_all = _map(self._index_path), _map(self._checksums_path)
         self._entries = self._index[_INDEX_HEADER:].view("<i8").reshape(2, -1)
+        self._of_index, self._of_records = np.split(self._of_all.view("<u4"), [_blocks(len(self._index))])
         self._size = summary.bytes
+
+    def verify(self, digest: str) -> None:
+        """Raises UserError unless the checksums, on which everything else rests, are those of this data set."""
+        if _digest(self._of_all.tobytes()) != digest:
+            raise UserError(f"{self._checksums_path}: damaged, or of another data set; make the token records again")
 
     def entries(self, first: int, stop: int) -> np.ndarray:
         """int64 [2, stop - first]: where these records begin, in bytes and in tokens."""
@@ -366,7 +371,7 @@ class _Shard:
             begin, end = (_INDEX_HEADER + 8 * (row * width + place) for place in (first, stop))
             for block in range(begin // BLOCK, (end - 1) // BLOCK + 1):
                 content = self._index[block * BLOCK : (block + 1) * BLOCK]
-                if google_crc32c.value(content) != self._index_checksums[block]:
+                if google_crc32c.value(content) != self._of_index[block]:
                     raise _damaged(self._index_path, block)
         return self._entries[:, first:stop]
 
@@ -423,9 +428,15 @@ class _Shard:
             raise UserError(f"{self._path}: ends at byte {base + len(content)}, in the middle; put the whole file back")
         for block in range(first, last + 1):
             begin = block * BLOCK - base
-            if google_crc32c.value(content[begin : begin + BLOCK]) != self._checksums[block]:
+            if google_crc32c.value(content[begin : begin + BLOCK]) != self._of_records[block]:
                 raise _damaged(self._path, block)
         return content[start - base : stop - base]
+
+
+def _map(path: Path) -> np.ndarray:
+    """uint8 [bytes of the file], mapped."""
+    with open(path, "rb") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
 class _Checksums:

@@ -79,6 +79,15 @@ def test_same_bytes_in_another_folder(documents: str, tokenizer: str, tmp_path: 
     assert contents[0] == contents[1]
 
 
+def test_same_bytes_with_workers_of_their_own(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    """Two worker processes, of which either may take any shard, write what one process writes."""
+    config = TokenRecordsConfig(shards=5)
+    for name, options in (("one", BeamOptions()), ("two", BeamOptions(("--direct_num_workers=2",)))):
+        run([documents, tokenizer], str(tmp_path / name), config, options)
+    contents = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert contents[0] == contents[1]
+
+
 def test_several_inputs_are_one_corpus(
     documents: str, tokenizer: str, tmp_path: Path, write_documents: WriteDocuments
 ) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from opencoder_jax.data import batches as module
 from opencoder_jax.data.batches import Batch, Batches, DataConfig
 from opencoder_jax.data.order import PERIOD
+from opencoder_jax.data.rows import best_fit
 from opencoder_jax.data.token_records import TokenRecords, write_records
 from opencoder_jax.recipe import UserError
 
@@ -214,7 +215,7 @@ def test_the_rows_of_a_batch_may_change_unplanned(
 @settings(max_examples=40)
 @given(
     phases=phases,
-    packing=st.sampled_from(["cut", "pack", "pad"]),
+    packing=st.sampled_from(["cut", "pack", "fragment", "pad"]),
     cuts=st.lists(st.integers(0, 5), max_size=4),
     steps=st.lists(st.integers(0, 10**6), min_size=1, max_size=3),
 )
@@ -243,7 +244,7 @@ def test_rows_do_not_depend_on_hosts_or_history(
 
 
 @settings(max_examples=15)
-@given(phases=phases, packing=st.sampled_from(["cut", "pack", "pad"]), fim=st.booleans(), data=st.data())
+@given(phases=phases, packing=st.sampled_from(["cut", "pack", "fragment", "pad"]), fim=st.booleans(), data=st.data())
 def test_resuming_is_never_having_stopped(
     tmp_path_factory: pytest.TempPathFactory, phases: Phases, packing: str, fim: bool, data: st.DataObject
 ) -> None:
@@ -372,6 +373,38 @@ def test_whole_examples_once_an_epoch(
             step += 1
         assert step == rows
         assert sorted(found) == fitting
+
+
+@settings(max_examples=60)
+@given(lengths=lengths, length=st.integers(2, 12), across=st.booleans())
+def test_fragments_keep_every_token(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], length: int, across: bool
+) -> None:
+    """Every token of a document is an input once and a target once an epoch, but the last and the first of it."""
+    root = tmp_path_factory.mktemp("fragments")
+    examples = number_records(root / "a", [*lengths, 2])
+    batches = make(root, ((0, length, 1),), packing="fragment", attend_across_documents=across)
+    assert batches.dropped == sum(len(example) == 1 for example in examples)
+    rows = round(1 / batches.epochs_before(1)["a"])
+    pairs: Counter[tuple[int, int]] = Counter()
+    for step in range(rows):
+        tokens, targets, positions, mask = (array[0] for array in batches(step))
+        learnt = np.flatnonzero(mask) if not across else np.flatnonzero(tokens != PAD)
+        pairs.update(zip(tokens[learnt].tolist(), targets[learnt].tolist(), strict=True))
+    wanted = Counter(pair for example in examples for pair in pairwise(example))
+    if not across:
+        assert pairs == wanted
+    assert wanted <= pairs
+
+
+@settings(max_examples=100)
+@given(sizes=st.lists(st.integers(1, 20), max_size=60))
+def test_best_fit_leaves_no_two_rows_that_fit_into_one(sizes: list[int]) -> None:
+    rows = best_fit(sizes, 20)
+    assert sorted(index for row in rows for index in row) == list(range(len(sizes)))
+    loads = sorted(sum(sizes[index] for index in row) for row in rows)
+    assert all(load <= 20 for load in loads)
+    assert len(loads) < 2 or loads[0] + loads[1] > 20
 
 
 def test_only_what_the_assistant_says_is_trained_on(tmp_path: Path) -> None:
