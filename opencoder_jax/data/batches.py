@@ -251,7 +251,7 @@ def fill_in_the_middle(config: DataConfig, tokens: tuple[int, int, int] | None) 
     if tokens is None:
         raise UserError(
             f"DataConfig.fim_rate is {config.fim_rate}, but the tokenizer has no tokens for fill-in-the-middle; "
-            "set it to 0, or train a tokenizer that has them"
+            "set it to 0, or train a tokenizer with TokenizerConfig.fill_in_the_middle"
         )
     return FillInTheMiddle(config.fim_rate, config.fim_spm_rate, config.seed, *tokens)
 

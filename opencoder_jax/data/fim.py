@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from opencoder_jax.data.token_records import TokenRecords
+from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 _ONE = 1 << 32  # a share of 1, in whole numbers
 
@@ -86,7 +87,7 @@ class FillInTheMiddle:
 def fim_tokens(controls: Mapping[str, int]) -> tuple[int, int, int] | None:
     """The ids that stand before prefix, suffix and middle, among a tokenizer's control tokens; None: it has none."""
     try:
-        return controls["<|fim_prefix|>"], controls["<|fim_suffix|>"], controls["<|fim_middle|>"]
+        return controls[FIM_PREFIX], controls[FIM_SUFFIX], controls[FIM_MIDDLE]
     except KeyError:
         return None
 

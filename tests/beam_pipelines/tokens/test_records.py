@@ -147,7 +147,7 @@ records.run(inputs, output, records.TokenRecordsConfig(shards=3), BeamOptions())
 def test_a_killed_stage_goes_on_where_it_stopped(documents: str, tokenizer: str, tmp_path: Path) -> None:
     """Killed once while it encodes three shards, and once while it writes three."""
     output = tmp_path / "out"
-    encoded_first, first = output / "parts/encoded-00000-of-00003.parquet", output / shard_names(0, 3).tokens
+    encoded_first, first = output / "parts/encoded-00000-of-00003.arrow", output / shard_names(0, 3).tokens
 
     def run_and_die(reports: int) -> None:
         arguments = [documents, tokenizer, str(output), str(reports)]

@@ -1,5 +1,6 @@
 """TFDS and SeqIO read our records, and see what our own reader sees. The only tests that load TensorFlow."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.data.batches import Batches, DataConfig
-from opencoder_jax.data.fim import FillInTheMiddle
+from opencoder_jax.data.fim import FillInTheMiddle, fim_tokens
 from opencoder_jax.data.tasks import batches_task, mixture, task
 from opencoder_jax.data.token_records import TokenRecords, shard_names, write_records
 from opencoder_jax.data.tokenizer import Tokenizer
@@ -27,9 +29,17 @@ def documents(number: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, 300, number)
     return [
-        (np.append(rng.integers(4, 600, length - 1), 2).astype(np.int32), rng.integers(0, 2, length, np.uint8))
+        (np.append(rng.integers(4, 260, length - 1), 2).astype(np.int32), rng.integers(0, 2, length, np.uint8))
         for length in lengths
     ]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """One with the tokens for filling in the middle."""
+    words = Counter({"def": 9, " return": 9, "    ": 9})
+    config = TokenizerConfig(vocab_size=280, reserved_ids=12, minimum_count=1, fill_in_the_middle=True)
+    return Tokenizer(train(word_table(words), config))
 
 
 @pytest.fixture(scope="module")
@@ -144,51 +154,35 @@ def test_vocabulary_is_our_tokenizer(data: Path, tokenizer: Tokenizer) -> None:
     assert vocabulary == task("b", data / "b").output_features["targets"].vocabulary
 
 
-# The test tokenizer has no tokens of its own for filling in the middle: reserved ids take their place.
-FIM = {"<|fim_prefix|>": 691, "<|fim_suffix|>": 692, "<|fim_middle|>": 693}
-
-
-@pytest.fixture
-def fim_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Tokenizer.__init__
-
-    def with_fim(self: Tokenizer, model: bytes, name: str = "tokenizer model") -> None:
-        original(self, model, name)
-        self.controls = self.controls | FIM
-
-    monkeypatch.setattr(Tokenizer, "__init__", with_fim)
-
-
-@pytest.mark.usefixtures("fim_tokenizer")
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_task_fills_in_the_middle_as_batches_do(data: Path, shuffle: bool) -> None:
+def test_task_fills_in_the_middle_as_batches_do(data: Path, tokenizer: Tokenizer, shuffle: bool) -> None:
     """The same documents, cut at the same places, also where SeqIO reads the shards in another order."""
     config = DataConfig(mixture={"a": 1.0}, phases=((0, 400, 1),), packing="pad", fim_rate=0.5, seed=3)
     source = task("a", data / "a", config)
     examples = source.get_dataset(None, "train", shuffle=shuffle, seed=1).as_numpy_iterator()
     transformed = [(example["targets"].tolist(), example["loss_mask"].tolist()) for example in examples]
-    fim = FillInTheMiddle(0.5, 0.5, 3, *FIM.values())
+    ids = fim_tokens(tokenizer.controls)
+    fim = FillInTheMiddle(0.5, 0.5, 3, *ids)
     records = TokenRecords.open(data / "a")
     expected = [fim.apply(record, *records.read(record)) for record in range(len(records))]
     assert sorted(transformed) == sorted((tokens.tolist(), mask.tolist()) for tokens, mask in expected)
-    assert sum(691 in tokens for tokens, _ in transformed) == 25
-    batches = Batches(config, data, pad=3, end_of_document=2, fim_tokens=tuple(FIM.values()))
+    assert sum(ids[0] in tokens for tokens, _ in transformed) == 25
+    batches = Batches(config, data, pad=3, end_of_document=2, fim_tokens=ids)
     rows = [batches(step) for step in range(50 - batches.dropped)]
     read = [[*batch.tokens[0].tolist(), int(batch.targets[0, -1])] for batch in rows]
     padded = [tokens + [3] * (401 - len(tokens)) for tokens, _ in transformed if len(tokens) >= 2]
     assert sorted(read) == sorted(padded)
 
 
-@pytest.mark.usefixtures("fim_tokenizer")
 @pytest.mark.parametrize("fim_rate", [0.0, 0.5])
-def test_batches_task_gives_the_very_batches(data: Path, fim_rate: float) -> None:
+def test_batches_task_gives_the_very_batches(data: Path, tokenizer: Tokenizer, fim_rate: float) -> None:
     config = DataConfig(
         mixture={"a": 3.0, "b": 1.0},
         phases=((0, 32, 4), (3, 64, 2)),
         attend_across_documents=False,
         fim_rate=fim_rate,
     )
-    batches = Batches(config, data, pad=3, end_of_document=2, fim_tokens=tuple(FIM.values()))
+    batches = Batches(config, data, pad=3, end_of_document=2, fim_tokens=fim_tokens(tokenizer.controls))
     source = batches_task("rows", config, data, 1, 6)
     examples = list(source.get_dataset(None, "train", shuffle=False).as_numpy_iterator())
     assert len(examples) == source.num_input_examples("train") == 2 * 4 + 3 * 2
