@@ -12,6 +12,7 @@ OpenCoder. Control tokens are never made from text, whatever it says: only code 
 import hashlib
 from array import array
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,8 @@ class _Words(dict[str, bytes]):
             self[word] = array("i", ids if SPACE_SIGN not in word else self._around_signs(word)).tobytes()
 
     def _around_signs(self, word: str) -> list[int]:
-        first, *rest = self._pieces.encode(word.split(SPACE_SIGN))
-        return sum(([*self._sign, *ids] for ids in rest), first)
+        parts = self._pieces.encode(word.split(SPACE_SIGN))
+        return list(chain(parts[0], *([*self._sign, *ids] for ids in parts[1:])))
 
 
 def _piece_bytes(pieces: sentencepiece.SentencePieceProcessor, index: int) -> bytes:

@@ -30,7 +30,7 @@ BATCH = 64
 def sample(sources: list[str], megabytes: float) -> list[str]:
     """Files that are UTF-8, by the hash of their path, up to a size."""
     found = [(file, str(file.relative_to(source))) for source in sources for file in Path(source).rglob("*.*")]
-    found.sort(key=lambda item: xxhash.xxh3_64_intdigest(item[1]))
+    found.sort(key=lambda item: xxhash.xxh3_64_intdigest(item[1].encode(errors="surrogateescape")))
     texts, left = [], megabytes * 1e6
     for file, _ in found:
         if left <= 0:

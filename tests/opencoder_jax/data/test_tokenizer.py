@@ -1,5 +1,7 @@
 """Every text comes back exactly, control tokens can't be smuggled in, and a wrong model is refused."""
 
+import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
+from opencoder_jax.data import pre_split
 from opencoder_jax.data import tokenizer as module
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import Tokenizer
@@ -105,6 +108,23 @@ def test_a_full_table_changes_nothing(tokenizer: Tokenizer, monkeypatch: pytest.
 def test_words_are_those_of_cl100k(text: str, words: str) -> None:
     """Worked out by hand from cl100k's pattern in tiktoken."""
     assert PRE_SPLIT.findall(text) == words.split("|")
+
+
+def test_letters_and_numbers_are_those_of_unicode_14() -> None:
+    """Whatever Python's version knows. A newer one that fails here has letters to add to the rule's exceptions."""
+    characters = "".join(chr(code) for code in range(0x110000))
+    letters = re.findall(pre_split._LETTER, characters)
+    numbers = re.findall(pre_split._NUMBER, characters)
+    assert (len(letters), len(numbers)) == (131_756, 1_791)
+    assert {unicodedata.category(letter)[0] for letter in letters} == {"L"}
+    assert {unicodedata.category(number)[0] for number in numbers} == {"N"}
+
+
+@pytest.mark.parametrize("run", ["x", " ", "\n", "\t ", "1", "=", "é", "→", "a\u0301", "\u2581", "x" * 70 + "é"])
+def test_long_runs_take_linear_time(tokenizer: Tokenizer, run: str) -> None:
+    """Quadratic time would take minutes here."""
+    text = run * (300_000 // len(run))
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_fingerprint_is_that_of_the_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
