@@ -37,7 +37,7 @@ class HeldOut:
 
     def __init__(self, recipe: Recipe, data: Path, tokenizer: Tokenizer, mesh: Mesh):
         """Raises UserError when records are missing or were made with another tokenizer."""
-        self._mesh = mesh
+        self._mesh, self._vocabulary = mesh, recipe.model.vocab_size
         self._steps = range(recipe.train.evaluate_batches)
         self._loss = jax.jit(
             partial(summed_loss, abstract(recipe.model)[0], recipe), out_shardings=(replicated(mesh), replicated(mesh))
@@ -58,7 +58,7 @@ class HeldOut:
         """The score of each source, and of all together under `all` when there are several."""
         losses, targets = {}, {}
         for source, batches in self._batches.items():
-            sums = [self._loss(parameters, place(batches, step, self._mesh)) for step in self._steps]
+            sums = [self._loss(parameters, place(batches, step, self._mesh, self._vocabulary)) for step in self._steps]
             losses[source], targets[source] = np.array(jax.device_get(sums), np.float64).sum(axis=0)
         scores = {source: _score(losses[source], targets[source], self._bytes[source]) for source in losses}
         if len(scores) > 1:

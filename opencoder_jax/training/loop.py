@@ -82,7 +82,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         )
         with (
             Report(recipe, batches, mesh, output, first) as report,
-            Feed(batches, mesh, first, recipe.train.steps) as feed,
+            Feed(batches, mesh, recipe.model.vocab_size, first, recipe.train.steps) as feed,
             Preemption() as preemption,
         ):
             try:

@@ -46,6 +46,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pad_id=3,
         control_symbols=["<|im_end|>", "<|im_start|>"],
         add_dummy_prefix=False,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
         minloglevel=2,
     )
     (run / "tokenizer.model").write_bytes(tokenizer.getvalue())

@@ -32,6 +32,8 @@ def tokenizer() -> Tokenizer:
         pad_id=3,
         control_symbols=["<|im_end|>", "<|im_start|>"],
         add_dummy_prefix=False,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
         minloglevel=2,
     )
     return Tokenizer(model.getvalue())

@@ -36,8 +36,7 @@ def _compile_quickly_and_once(compiled: Path) -> Iterator[None]:
         jax.config.update(name, value)
 
 
-@pytest.fixture(scope="session")
-def tokenizer_model() -> bytes:
+def make_tokenizer_model() -> bytes:
     """A tokenizer of bytes and a few pieces, with the control tokens that the house needs."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -54,6 +53,11 @@ def tokenizer_model() -> bytes:
         minloglevel=2,
     )
     return model.getvalue()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_model() -> bytes:
+    return make_tokenizer_model()
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,6 @@ def first_steps(data: Path, **changes: Any) -> list[list[float]]:
         state = jax.tree.map(lambda x, shape: jax.device_put(x, shape.sharding), state, abstract_state(recipe, mesh))
         update = compiled_train_step(recipe, mesh)
         for step in range(3):
-            state, measured = update(state, place(batches, step, mesh), 1e-2)
+            state, measured = update(state, place(batches, step, mesh, VOCABULARY), 1e-2)
             rows.append([float(measured.loss), float(measured.gradient_norm)])
     return rows

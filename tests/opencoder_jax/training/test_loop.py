@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from small_run import small_recipe
 
 from opencoder_jax import recipe as recipes
+from opencoder_jax.data.token_records import write_records
 from opencoder_jax.model.checkpoint import checkpoint_steps
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.checkpoints import restore
@@ -116,6 +118,42 @@ def test_killed_anywhere_it_ends_bit_for_bit_the_same(whole: Path, data: Path, t
     train(small_recipe(), data, output)
     assert losses(output) == losses(whole)
     assert same_bits(saved(output, 6), saved(whole, 6))
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments_it_ends_bit_for_bit_the_same(data: Path, tmp_path: Path) -> None:
+    """Every other kill falls into the writing of a checkpoint, the others anywhere between two rows."""
+    recipe = small_recipe(TrainConfig_steps=2000, TrainConfig_keep=2, TrainConfig_checkpoint_every=20)
+    (tmp_path / "recipe.gin").write_text(recipes.operative(*recipe))
+
+    def start(name: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "opencoder_jax", "train", f"--gin_file={tmp_path / 'recipe.gin'}"]
+        command += [f"--data={data}", f"--output={tmp_path / name}"]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    assert start("whole").wait() == 0
+    random, during_a_save, kills = np.random.default_rng(0), 0, 0
+    while kills < 20:
+        process = start("killed")
+        before = len(losses(tmp_path / "killed"))
+        rows = before + int(random.integers(1, 60))
+        while process.poll() is None and len(losses(tmp_path / "killed")) < rows:
+            time.sleep(0.001)
+        half_written = lambda: list((tmp_path / "killed" / "checkpoints").glob("*tmp*"))  # noqa: E731
+        while process.poll() is None and kills % 2 and not half_written():
+            pass
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it had ended before it could be killed: make the run longer"
+        during_a_save += bool(half_written())
+        kills += 1
+    assert during_a_save >= 5
+    ended = start("killed")
+    assert ended.wait() == 0, ended.stderr
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    sums = [tmp_path / name / "checkpoints" / "2000" / "sums" / "metadata" for name in ("killed", "whole")]
+    assert sums[0].read_bytes() == sums[1].read_bytes()
+    assert same_bits(saved(tmp_path / "killed", 2000), saved(tmp_path / "whole", 2000))
+    assert not list((tmp_path / "killed" / "checkpoints").glob("*tmp*"))
 
 
 def test_interrupted_before_its_first_checkpoint_it_begins_anew(
@@ -257,4 +295,18 @@ def test_the_next_stage_starts_from_the_last(whole: Path, data: Path, tmp_path: 
 def test_data_and_model_must_share_a_vocabulary(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has 300 tokens, the model 512"):
         train(small_recipe(ModelConfig_vocab_size=512), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_token_outside_the_vocabulary_is_named(data: Path, tokenizer_model: bytes, tmp_path: Path) -> None:
+    documents = [(np.append(np.arange(4, 30), 2), None) for _ in range(20)]
+    documents[7][0][3] = 300
+    write_records(tmp_path / "refinecode", [documents], tokenizer_model)
+    with pytest.raises(UserError, match=r"has the token 300 at \d+, outside the vocabulary of 300; tokenise again"):
+        train(small_recipe(), tmp_path, tmp_path / "run")
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"8 rows can't be divided .* micro_batch=3; change DataConfig\.phases"):
+        train(small_recipe(TrainConfig_micro_batch=3), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
