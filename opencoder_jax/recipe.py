@@ -25,6 +25,7 @@ CONFIGURABLES = (
     "ArchivesConfig",
     "CollectConfig",
     "CompressionConfig",
+    "ConversationsConfig",
     "CookbookConfig",
     "DataConfig",
     "DecontaminateConfig",

@@ -55,7 +55,7 @@ def rows_of(
         required: those of our names whose columns must be there; another that is missing is None in every row.
 
     Raises:
-        UserError: the file is damaged, or lacks a required column.
+        UserError: the file is damaged, one JSON array, or lacks a required column.
     """
     try:
         if file.name.endswith(".parquet"):
@@ -88,6 +88,9 @@ def _json_rows(
     for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
+        if number == 1 and line.lstrip()[:1] == b"[":
+            place = f"{file.directory}/{file.name}"
+            raise UserError(f"{place}: one JSON array, not a line a row; make lines of it: jq -c '.[]' {file.name}")
         try:
             row = json.loads(line)
         except ValueError as error:

@@ -55,12 +55,17 @@ class TokenRecordsConfig:
         seed: of the order.
         heldout: share of the documents that are held out, the same ones whatever the seed.
         part: "train" writes the documents that aren't held out, "heldout" those that are.
+        chat_tokens: conversations of more tokens are dropped, counted as "too_long" (OpenCoder's tuning script cuts
+            them, at 1216 and 1500, and loses their ends); None keeps all.
+        chat_newline: adds a newline to every answer, as OpenCoder's tuning script does (chat.py).
     """
 
     shards: int = 256
     seed: int = 0
     heldout: float = 0.0
     part: str = "train"
+    chat_tokens: int | None = None
+    chat_newline: bool = False
 
     def __post_init__(self) -> None:
         if self.shards < 1:
@@ -69,6 +74,8 @@ class TokenRecordsConfig:
             raise ValueError(f"seed must be at least 0; got {self.seed}")
         if not 0 <= self.heldout < 1:
             raise ValueError(f"heldout must be a share in 0 .. 1, 1 excluded; got {self.heldout}")
+        if self.chat_tokens is not None and self.chat_tokens < 1:
+            raise ValueError(f"chat_tokens must be at least 1, or None for no limit; got {self.chat_tokens}")
         if self.part not in ("train", "heldout"):
             raise ValueError(f'part must be "train" or "heldout"; got {self.part!r}')
         if self.part == "heldout" and self.heldout == 0:
@@ -208,9 +215,12 @@ def encode_documents(
         loss_mask = None
         if kind == "chat":
             try:
-                ids, spoken = chat.encode(tokenizer, chat.parse(text))
+                ids, spoken = chat.encode(tokenizer, chat.parse(text), config.chat_newline)
             except ValueError as error:
                 drops.append(Drop(row, "not_a_conversation", str(error)))
+                continue
+            if config.chat_tokens is not None and len(ids) > config.chat_tokens:
+                drops.append(Drop(row, "too_long", f"{len(ids)} tokens"))
                 continue
             loss_mask = spoken.tobytes()
         else:

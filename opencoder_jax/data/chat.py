@@ -1,12 +1,16 @@
-r"""ChatML, the chat format of OpenCoder-Instruct.
+r"""ChatML, the chat format of OpenCoder-Instruct: one template for training, serving and evaluation.
 
 A message is `<|im_start|>{role}\n{content}<|im_end|>\n`; a conversation without a system message begins with the
-default one; a prompt ends with `<|im_start|>assistant\n` (its chat_template.jinja). The two control tokens are inserted
-as ids and never parsed from text: a message that spells them out is just text, and can't close its turn.
+default one; a prompt ends with `<|im_start|>assistant\n` (its chat_template.jinja).
 
-The loss is on the assistant's content and on the `<|im_end|>` behind it. The released tuning script differs in one
-place: its targets have a newline before `<|im_end|>`, which no history in the template's format has; we train on what
-the template will show.
+Control tokens are inserted as ids and never read out of text: a message that spells `<|im_end|>` is just text, so
+nobody can close a turn or open another's from within one. Everything between two control tokens is tokenised as one
+text, role and content together, as any tokenizer does with the rendered conversation. (Hugging Face's, given the
+rendered string, also takes for control tokens what a message only spells: give it ids where messages aren't trusted.)
+
+The loss is on the assistant's content and on the `<|im_end|>` behind it, by where each token lies in the text. The
+released tuning script differs in one place: its targets have a newline before `<|im_end|>`, which no history in the
+template's format has. We train on what the template will show; `newline_before_end` is for those who want the script's.
 """
 
 import json
@@ -50,28 +54,49 @@ def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> 
     return "".join(turns) + (f"{IM_START}assistant\n" if add_generation_prompt else "")
 
 
-def encode(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[np.ndarray, np.ndarray]:
+def encode(
+    tokenizer: Tokenizer, messages: Sequence[Message], newline_before_end: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Tokens int32 [n] of a conversation and their loss mask uint8 [n], 1 where the assistant speaks.
 
+    Args:
+        newline_before_end: adds a newline to every answer, as the released script does to its targets.
+
     Raises:
-        ValueError: there's no message, a role is unknown, or a system message isn't the first.
+        ValueError: there's no message, a role is unknown, a system message isn't the first, or an answer begins with an
+            empty line: then no token ends where the answer begins, and a model that is asked can't give it.
     """
-    tokens: list[int] = []
-    loss_mask: list[int] = []
-    for turn in _with_system(messages):
-        head = [tokenizer.im_start, *tokenizer.encode(f"{turn['role']}\n")]
-        body = [*tokenizer.encode(turn["content"]), tokenizer.im_end]
-        tail = tokenizer.encode("\n")
-        tokens += head + body + tail
-        spoken = int(turn["role"] == "assistant")
-        loss_mask += [0] * len(head) + [spoken] * len(body) + [0] * len(tail)
-    return np.array(tokens, np.int32), np.array(loss_mask, np.uint8)
+    ending = "\n" if newline_before_end else ""
+    turns = [_encode_turn(tokenizer, turn, ending) for turn in _with_system(messages)]
+    for number, (_, _, begins) in enumerate(turns):
+        if not begins:
+            raise ValueError(f"turn {number} of the conversation is an answer that begins with an empty line")
+    return np.concatenate([tokens for tokens, _, _ in turns]), np.concatenate([mask for _, mask, _ in turns])
 
 
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """The ids of a conversation up to where the assistant's next answer begins. Raises ValueError as `encode` does."""
-    tokens = encode(tokenizer, messages)[0].tolist()
-    return [*tokens, tokenizer.im_start, *tokenizer.encode("assistant\n")]
+    """The ids of a conversation up to where the assistant's next answer begins.
+
+    Raises:
+        ValueError: as `encode` does, but for answers given before, which may begin as they like.
+    """
+    turns = [_encode_turn(tokenizer, turn, "")[0] for turn in _with_system(messages)]
+    return [*np.concatenate(turns).tolist(), tokenizer.im_start, *tokenizer.encode("assistant\n")]
+
+
+def _encode_turn(tokenizer: Tokenizer, turn: Message, ending: str) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Tokens, loss mask, and whether a token begins where an answer does."""
+    spoken = turn["role"] == "assistant"
+    head = f"{turn['role']}\n"
+    said = tokenizer.encode_array(f"{head}{turn['content']}{ending if spoken else ''}")
+    lengths = tokenizer.byte_lengths[said]
+    starts = np.cumsum(lengths) - lengths
+    counts = spoken & (starts >= len(head))  # roles are ASCII
+    after = tokenizer.encode_array("\n")
+    tokens = np.concatenate([[tokenizer.im_start], said, [tokenizer.im_end], after]).astype(np.int32)
+    mask = np.concatenate([[False], counts, [spoken], np.zeros(len(after), bool)]).astype(np.uint8)
+    begins = not spoken or len(head) in starts or int(lengths.sum()) == len(head)
+    return tokens, mask, begins
 
 
 def _with_system(messages: Sequence[Message]) -> list[Message]:

@@ -50,6 +50,8 @@ class Tokenizer:
         pad: id of `<pad>`.
         im_start: id of `<|im_start|>`, which opens a chat message.
         im_end: id of `<|im_end|>`, which closes it.
+        byte_lengths: int32 [vocab_size], how many bytes of text each id stands for: their running sum says where in the
+            text a token lies.
     """
 
     def __init__(self, model: bytes, name: str = "tokenizer model") -> None:
@@ -85,6 +87,7 @@ class Tokenizer:
         self.im_start = self.controls[IM_START]
         self.im_end = self.controls[IM_END]
         self._bytes = [_piece_bytes(pieces, index) for index in range(self.vocab_size)]
+        self.byte_lengths = np.array([len(piece) for piece in self._bytes], np.int32)
         self._words = _Words(pieces)
         for probe in _PROBES:
             if self.decode_bytes(pieces.encode(probe)) != probe.encode():

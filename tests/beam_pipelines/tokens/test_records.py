@@ -123,6 +123,33 @@ def test_what_is_no_conversation_is_dropped_with_its_reason(
     assert manifest.shards("drops")
 
 
+def test_conversations_that_are_too_long_are_dropped_with_their_reason(
+    tokenizer: str, tmp_path: Path, write_documents: WriteDocuments
+) -> None:
+    talks = [[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes. " * n}] for n in (1, 50)]
+    lengths = [len(chat.encode(Tokenizer.load(Path(tokenizer, "tokenizer.model")), talk)[0]) for talk in talks]
+    # What isn't a conversation may be of any length.
+    chats = write_documents(tmp_path / "chats", [json.dumps(talk) for talk in talks], kind="chat")
+    code = write_documents(tmp_path / "code", ["x = 1\n" * 500])
+    records = write([chats, code, tokenizer], tmp_path / "out", shards=1, chat_tokens=lengths[1] - 1)
+    assert len(records) == 2
+    assert lengths[0] in [len(tokens) for tokens, _ in records]
+    assert Manifest.read(str(tmp_path / "out")).table("drop", "documents") == {"too_long": 1}
+    assert len(write([chats, tokenizer], tmp_path / "all", shards=1, chat_tokens=lengths[1])) == 2
+    with pytest.raises(ValueError, match="chat_tokens must be at least 1, or None"):
+        TokenRecordsConfig(chat_tokens=0)
+
+
+def test_the_newline_of_the_released_script(tokenizer: str, tmp_path: Path, write_documents: WriteDocuments) -> None:
+    talk = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes"}]
+    chats = write_documents(tmp_path / "chats", [json.dumps(talk)], kind="chat")
+    ours = Tokenizer.load(Path(tokenizer, "tokenizer.model"))
+    for newline in (False, True):
+        ((tokens, mask),) = write([chats, tokenizer], tmp_path / f"{newline}", shards=1, chat_newline=newline)
+        said = [token for token, counts in zip(tokens, mask, strict=True) if counts]
+        assert said == [*ours.encode("Yes\n" if newline else "Yes"), ours.im_end]
+
+
 # Runs the stage and dies, without a chance to clean up, when the given number of shards is finished.
 KILLED = """
 import os, signal, sys
