@@ -5,6 +5,8 @@ A verb's module is imported only when the verb is called: `--help` needs no JAX,
 
 import difflib
 import importlib
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 from opencoder_jax.recipe import UserError, run_command
@@ -34,6 +36,11 @@ VERBS = {
         "trains on a Cloud TPU VM or pod: creates, starts, watches, restarts, deletes",
         "--name=NAME --zone=ZONE --accelerator=v6e-256 run -- train --gin_file=… --data=DIR --output=DIR",
     ),
+    "compile": Verb(
+        "opencoder_jax.training.compile",
+        "what a recipe takes on a TPU that needn't be there: memory, traffic, time",
+        "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4",
+    ),
     "generate": Verb(
         "opencoder_jax.inference.command",
         "completes a prompt",
@@ -62,11 +69,23 @@ def main(argv: list[str]) -> None:
     if name in ("-h", "--help"):
         print(usage())
     elif name in VERBS:
+        keep_libtpu_quiet()
         importlib.import_module(VERBS[name].module).main(rest)
     else:
         near = difflib.get_close_matches(name, VERBS, 1, 0.5)
         advice = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
         raise UserError(f"unknown verb {name}; {advice}")
+
+
+def keep_libtpu_quiet() -> None:
+    """Where libtpu is installed to compile with and there is no TPU, it would complain of that on standard error.
+
+    It asks the machine who it is and where its neighbours are, unless the environment says so.
+    """
+    if not (any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))):
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
 def usage() -> str:

@@ -17,10 +17,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from kernels.attention.attention import attention
 from opencoder_jax.model.config import ModelConfig
+
+_policies = jax.checkpoint_policies
+_mixed = _policies.save_only_these_names("attention_mixed", "attention_log_sums")  # names that the kernels give
+_products = _policies.dots_with_no_batch_dims_saveable
+_to_host = _policies.offload_dot_with_no_batch_dims("device", "pinned_host")
+
+# What the backward pass finds of a layer; the rest is computed again, from the layer's input.
+REMAT = {
+    # Everything, without asking.
+    "none": None,
+    # The products with the weights, and what attention made of them. Norms, rotary embedding and SwiGLU are computed
+    # again: to store them takes longer.
+    "dots": _policies.save_from_both_policies(_products, _mixed),
+    # As "dots", but in the host's memory.
+    "offload": lambda *arguments, **of: _mixed(*arguments, **of) or _to_host(*arguments, **of),
+    # What attention made of the layer's input: one more array of the input's size saves a second attention.
+    "attention": _mixed,
+    # Nothing.
+    "full": _policies.nothing_saveable,
+}
 
 
 class Cache(NamedTuple):
@@ -57,8 +77,10 @@ class Layer(nnx.Module):
         self.down = normal(rngs, std, layers=layers, ffn=config.ffn_width, width=width)
 
     def __call__(self, x: Float[Array, "B S W"], positions: Int[Array, "B S"]) -> Float[Array, "B S W"]:
-        q, k, v = self.heads(x, positions)
-        return self.after_attention(x, attention(q, k, v, positions))
+        with jax.named_scope("attention"):
+            q, k, v = self.heads(x, positions)
+            mixed = attention(q, k, v, positions)
+        return self.after_attention(x, mixed)
 
     def heads(
         self, x: Float[Array, "B S W"], positions: Int[Array, "B S"]
@@ -70,10 +92,12 @@ class Layer(nnx.Module):
 
     def after_attention(self, x: Float[Array, "B S W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "B S W"]:
         """Adds to the stream what attention mixed, then what the feed-forward makes of it."""
-        x = x + project(mixed, self.output[...])
-        h = rms_norm(x, self.ffn_norm[...], self.config.norm_eps)
-        h = jax.nn.silu(project(h, self.gate[...])) * project(h, self.up[...])
-        return x + project(h, self.down[...])
+        with jax.named_scope("attention"):
+            x = x + project(mixed, self.output[...])
+        with jax.named_scope("ffn"):
+            h = settled(rms_norm(x, self.ffn_norm[...], self.config.norm_eps))
+            gate, up = settled((project(h, self.gate[...]), project(h, self.up[...])))
+            return x + project(settled(jax.nn.silu(gate) * up), self.down[...])
 
 
 class Decoder(nnx.Module):
@@ -87,24 +111,23 @@ class Decoder(nnx.Module):
         self.head = normal(rngs, config.init_std, width=config.width, vocabulary=config.vocab_size)
 
     def __call__(
-        self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], remat: bool = False
+        self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], remat: str = "dots"
     ) -> Float[Array, "B S W"]:
         """The final-normed hidden state of each token.
 
         Args:
             tokens: ids, B rows of S.
             positions: of each token in its own document, from 0; a token sees its own document only.
-            remat: keeps only each layer's input for the backward pass and computes the layer again; otherwise the
-                products with the weights are kept too, and what lies between them (norms, attention) is computed again:
-                storing it costs more time than computing it.
+            remat: what is kept for the backward pass, a name in REMAT.
         """
 
         def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
             return layer(x, positions), None
 
-        x = self.embedding[...][tokens].astype(self.config.dtype)
-        keep = None if remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        x, _ = jax.lax.scan(jax.checkpoint(one_layer, prevent_cse=False, policy=keep), x, self.layers)
+        with jax.named_scope("embed"):
+            x = self.embedding[...][tokens].astype(self.config.dtype)
+        step = one_layer if remat == "none" else jax.checkpoint(one_layer, prevent_cse=False, policy=REMAT[remat])
+        x, _ = jax.lax.scan(step, x, self.layers)
         return rms_norm(x, self.final_norm[...], self.config.norm_eps)
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
@@ -149,6 +172,15 @@ def project(x: Float[Array, "B S *inner"], weight: Float[Array, "*inner_and_oute
     outer = weight.shape[len(inner) :]
     product = x.reshape(-1, prod(inner)) @ weight.astype(x.dtype).reshape(prod(inner), prod(outer))
     return product.reshape(*x.shape[:2], *outer)
+
+
+def settled(x: PyTree) -> PyTree:
+    """The same arrays, computed once and stored.
+
+    XLA on TPUs would fuse what makes them into each product that reads them, and compute it there again for every tile
+    of the weights: a layer's feed-forward then takes up to a tenth longer (tests/benchmarks/LOG.md, 2026-11-25).
+    """
+    return jax.lax.optimization_barrier(x)
 
 
 def rms_norm(x: Float[Array, "B S W"], scale: Float[Array, " W"], eps: float) -> Float[Array, "B S W"]:

@@ -9,6 +9,8 @@ memory, and what lies above the diagonal or in another document, isn't counted.
 """
 
 from collections.abc import Mapping
+from math import prod
+from typing import Any
 
 from opencoder_jax.model.config import ModelConfig
 
@@ -54,3 +56,32 @@ def mfu(tokens_per_second: float, flops: float, chips: int, device_kind: str) ->
     """
     peak = PEAK_FLOPS.get(device_kind)
     return None if peak is None else tokens_per_second * flops / (chips * peak)
+
+
+def executed_flops(jaxpr: Any) -> float:
+    """What a traced program multiplies and adds in its matrix products, on all devices: loops times their length.
+
+    Kernels count what they say of themselves (`cost_estimate`), and nothing where they say nothing.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        times = 1.0
+        if equation.primitive.name == "dot_general":
+            (inner, _), _ = equation.params["dimension_numbers"]
+            left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+            total += 2.0 * prod(result) * prod(left[axis] for axis in inner)
+        elif equation.primitive.name == "pallas_call":
+            cost = equation.params.get("cost_estimate")
+            total += float(cost.flops) if cost else 0.0
+            continue
+        elif equation.primitive.name == "scan":
+            times = equation.params["length"]
+        elif equation.primitive.name == "shard_map":  # its body has the shapes of one device
+            mesh = equation.params["mesh"]
+            times = prod(mesh.shape[axis] for axis in equation.params.get("manual_axes", mesh.axis_names))
+        for parameter in equation.params.values():
+            for inside in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
+                inside = getattr(inside, "jaxpr", inside)
+                if hasattr(inside, "eqns"):
+                    total += times * executed_flops(inside)
+    return total

@@ -15,7 +15,8 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -26,6 +27,8 @@ from opencoder_jax.recipe import UserError, configurable
 from opencoder_jax.training.mesh import MeshConfig
 from opencoder_jax.training.optimizer import OptimizerConfig
 
+REMATS = ("none", "dots", "offload", "attention", "full")  # opencoder_jax/model/decoder.py says what each keeps
+
 
 @configurable
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class TrainConfig:
     steps: int = 484_865  # the last released pretraining checkpoint of the 1.5B
     seed: int = 0  # of the initial weights
     micro_batch: int | None = None  # rows of a data-parallel device in memory at once; None: all of them
-    remat: bool = False  # computes layers again in the backward pass: less memory for more time
+    # What the backward pass finds stored of each layer: "none" (all of it), "dots" (the products), "offload" (these, in
+    # the host's memory), "attention" (its result), "full" (the layer's input only): less memory for more time.
+    remat: str = "dots"
     loss_chunk: int = 1024  # positions of a row whose logits are in memory at once; divides the row length
     log_every: int = 10
     checkpoint_every: int = 1000  # the last step is always kept too
@@ -48,11 +53,14 @@ class TrainConfig:
     tensorboard: bool = False  # writes the metrics for TensorBoard, too
     wandb_project: str | None = None  # sends the metrics to this project of Weights & Biases, too
     profile: tuple[int, int] | None = None  # traces the steps from the first to before the second
+    tpu_options: Mapping[str, str] = field(default_factory=dict)  # of the compiler, where it compiles for TPUs
 
     def __post_init__(self) -> None:
         for name in ("steps", "loss_chunk", "log_every", "checkpoint_every", "evaluate_every", "evaluate_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 1 or more")
+        if self.remat not in REMATS:
+            raise ValueError(f"remat={self.remat!r}: choose one of {', '.join(REMATS)}")
         if isinstance(self.held_out, str):
             raise ValueError(f"held_out={self.held_out!r}: give the names in a tuple, ({self.held_out!r},)")
         if self.profile is not None and not 0 <= self.profile[0] < self.profile[1]:
@@ -125,6 +133,8 @@ MAY_CHANGE = (
     "recipe.TrainConfig.tensorboard",
     "recipe.TrainConfig.wandb_project",
     "recipe.TrainConfig.profile",
+    "recipe.TrainConfig.remat",
+    "recipe.TrainConfig.tpu_options",
     "model.",
     "parameters",
     "unigram_entropy",

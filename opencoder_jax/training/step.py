@@ -110,9 +110,11 @@ def train_step(
 
     loss, gradient = _over_passes(recipe, batch, partial(jax.value_and_grad(mean_loss), state.parameters))
 
-    norm = optax.tree.norm(gradient)
-    updates, optimizer = optimizer_of(recipe).update(gradient, state.optimizer, state.parameters, loss=loss, norm=norm)
-    parameters = jax.tree.map(lambda weight, update: weight - learning_rate * update, state.parameters, updates)
+    with jax.named_scope("optimizer"):
+        norm = optax.tree.norm(gradient)
+        transformation = optimizer_of(recipe)
+        updates, optimizer = transformation.update(gradient, state.optimizer, state.parameters, loss=loss, norm=norm)
+        parameters = jax.tree.map(lambda weight, update: weight - learning_rate * update, state.parameters, updates)
     guard = optimizer if isinstance(optimizer, SpikeState) else None
     none = jnp.zeros((), jnp.int32)
     metrics = StepMetrics(loss, norm, guard.skipped if guard else none, guard.in_a_row if guard else none)
@@ -131,6 +133,7 @@ def compiled_train_step(
         partial(train_step, decoder.abstract(recipe.model)[0], recipe),
         donate_argnums=0,
         out_shardings=(shardings, meshes.replicated(mesh)),
+        compiler_options=dict(recipe.train.tpu_options) if mesh.devices.flat[0].platform == "tpu" else None,
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import cache, partial
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 from flax import nnx
 
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.model.decoder import Decoder, abstract
+from opencoder_jax.model.decoder import REMAT, Decoder, abstract
 from opencoder_jax.recipe import bind, build
 
 # The two shapes of OpenCoder, small: every head with its own keys and size 160, and grouped heads.
@@ -91,6 +92,12 @@ def test_logits_equal_the_second_decoder(config: ModelConfig, lengths: tuple[int
     np.testing.assert_allclose(logits[0], expected, atol=1e-5)
 
 
+def leaf(tree: dict[str, Any], name: str) -> np.ndarray:
+    for part in name.split("."):
+        tree = tree[part]
+    return np.asarray(tree)
+
+
 @CONFIGS
 def test_gradients_equal_finite_differences(config: ModelConfig) -> None:
     decoder, weights = made(config)
@@ -100,18 +107,17 @@ def test_gradients_equal_finite_differences(config: ModelConfig) -> None:
 
     @partial(jax.jit, static_argnames="remat")
     @jax.grad
-    def gradient_of(state: nnx.State, remat: bool) -> jax.Array:
+    def gradient_of(state: nnx.State, remat: str) -> jax.Array:
         decoder = nnx.merge(graphdef, state)
         return jnp.sum(decoder(tokens, positions, remat=remat)[0] @ decoder.head[...] * mix)
 
-    gradients = nnx.to_pure_dict(gradient_of(state, remat=False))
-    again = nnx.to_pure_dict(gradient_of(state, remat=True))
+    gradients = nnx.to_pure_dict(gradient_of(state, remat="none"))
+    others = {remat: nnx.to_pure_dict(gradient_of(state, remat=remat)) for remat in REMAT if remat != "none"}
     random = np.random.default_rng(3)
     for name, weight in weights.items():
-        gradient, recomputed = gradients, again
-        for part in name.split("."):
-            gradient, recomputed = gradient[part], recomputed[part]
-        np.testing.assert_allclose(gradient, recomputed, atol=1e-4, err_msg=name)
+        gradient = leaf(gradients, name)
+        for remat, other in others.items():
+            np.testing.assert_allclose(gradient, leaf(other, name), atol=1e-4, err_msg=f"{remat} {name}")
         place = tuple(random.integers(0, weight.shape))
         if name == "embedding":
             place = (tokens[0, 2], place[1])

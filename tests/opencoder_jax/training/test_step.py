@@ -56,7 +56,8 @@ def test_saving_memory_changes_no_gradient() -> None:
     batch = random_batch()
     batch = batch._replace(loss_mask=(batch.tokens % 3 > 0).astype(np.float32))  # rows of unlike weight
     state, metrics = step_once(batch)
-    other, other_metrics = step_once(batch, TrainConfig_micro_batch=2, TrainConfig_loss_chunk=4, TrainConfig_remat=True)
+    changes = {"TrainConfig_micro_batch": 2, "TrainConfig_loss_chunk": 4, "TrainConfig_remat": "full"}
+    other, other_metrics = step_once(batch, **changes)
     np.testing.assert_allclose(other_metrics, metrics, rtol=1e-5)
     for one, two in zip(jax.tree.leaves(state.optimizer[1].mu), jax.tree.leaves(other.optimizer[1].mu), strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-3, atol=1e-6)

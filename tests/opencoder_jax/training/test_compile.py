@@ -1,0 +1,180 @@
+"""Compiling for TPUs that aren't here: the program is read right, the clock adds up, and recipes fit or say why not."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from opencoder_jax.recipe import UserError
+from opencoder_jax.training.chips import CHIPS, Topology
+from opencoder_jax.training.estimate import estimate, part_of
+from opencoder_jax.training.flops import executed_flops
+from opencoder_jax.training.hlo import Program, shape_bytes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+# A loop of 12 turns, two at a time, around 1.5 million cycles, beside which an all-gather runs; then an all-reduce that
+# nothing runs beside, of the size of the gathered array.
+TEXT = """HloModule step, is_scheduled=true
+
+%body (p: (s32[], bf16[256,1024])) -> (s32[], bf16[256,1024]) {
+  %p = (s32[]{:T(128)}, bf16[256,1024]{1,0:T(8,128)(2,1)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  %x = bf16[256,1024]{1,0} get-tuple-element(%p), index=1
+  %two = s32[]{:T(128)} constant(2)
+  %next = s32[]{:T(128)} add(%i, %two)
+  %begin = (bf16[256,1024]{1,0}, bf16[4096,1024]{1,0}, u32[]{:S(2)}) all-gather-start(%x), replica_groups=[1,16]<=[16]
+  %work = bf16[256,1024]{1,0:T(8,128)S(1)} fusion(%x), calls=%inner, op_name="jvp(ffn)", "estimated_cycles":"1500000"
+  %end = bf16[4096,1024]{1,0} all-gather-done(%begin)
+  ROOT %out = (s32[]{:T(128)}, bf16[256,1024]{1,0}) tuple(%next, %work)
+}
+
+%condition (q: (s32[], bf16[256,1024])) -> pred[] {
+  %q = (s32[]{:T(128)}, bf16[256,1024]{1,0}) parameter(0)
+  %limit = s32[]{:T(128)} constant(24)
+  %j = s32[]{:T(128)} get-tuple-element(%q), index=0
+  ROOT %less = pred[]{:T(512)} compare(%j, %limit), direction=LT
+}
+
+%inner (a: bf16[256,1024]) -> bf16[256,1024] {
+  ROOT %a = bf16[256,1024]{1,0} parameter(0)
+}
+
+ENTRY %main (x0: bf16[256,1024]) -> bf16[256,1024] {
+  %zero = s32[]{:T(128)} constant(0)
+  %x0 = bf16[256,1024]{1,0} parameter(0)
+  %start = (s32[]{:T(128)}, bf16[256,1024]{1,0}) tuple(%zero, %x0)
+  %loop = (s32[]{:T(128)}, bf16[256,1024]{1,0}) while(%start), condition=%condition, body=%body
+  %y = bf16[256,1024]{1,0} get-tuple-element(%loop), index=1
+  %kernel.3 = bf16[256,1024]{1,0} custom-call(%y), custom_call_target="tpu_custom_call"
+  ROOT %sum = bf16[256,1024]{1,0} all-reduce(%kernel.3), replica_groups={{0,1,2,3},{4,5,6,7},{8,9,10,11},{12,13,14,15}}
+}
+"""
+PLACES = [(0, x, y) for x in range(4) for y in range(4)]
+
+
+def test_the_clock_adds_up() -> None:
+    """By hand: 1.5 GHz; 15/16 of 8 MiB over the two links of a corner at 45 GB/s take 87 us, beside 1 ms of work."""
+    program = Program(TEXT)
+    body, entry = program.computations["body"], program.entry
+    assert program.trips(entry.by_name["loop"], entry) == 12
+    assert body.by_name["begin"].groups == (tuple(range(16)),)
+    assert entry.by_name["sum"].groups[1] == (4, 5, 6, 7)
+    assert shape_bytes(body.by_name["begin"].shape) == [2**19, 2**23, 4]
+
+    result = estimate(program, Topology.parse("v5e:4x4"), PLACES, {"kernel": 3e6})
+    gathered, reduced = result.traffic["all-gather"], result.traffic["all-reduce"]
+    assert (gathered.count, gathered.bytes, gathered.waited) == (12, 12 * 2**23 * 15 / 16, 0)
+    assert gathered.seconds == pytest.approx(12 * 2**23 * 15 / 16 / 9e10)
+    # A row of 4 without a ring: the chip at its end has one link.
+    assert reduced.seconds == pytest.approx(2 * 2**19 * 3 / 4 / 4.5e10)
+    assert reduced.waited == pytest.approx(reduced.seconds)
+    assert result.parts["ffn"] == pytest.approx(12 * 1e-3)
+    assert result.kernels == {"kernel": (1, pytest.approx(2e-3))}
+    assert result.seconds == pytest.approx(12e-3 + 2e-3 + reduced.seconds)
+    assert not result.unknown
+
+
+def test_a_collective_that_outlasts_its_work_is_waited_for() -> None:
+    slow = Program(TEXT.replace("1500000", "15000"))  # 10 us of work
+    result = estimate(slow, Topology.parse("v5e:4x4"), PLACES, {})
+    gathered = result.traffic["all-gather"]
+    assert gathered.waited == pytest.approx(gathered.seconds - 12e-5)
+    assert result.parts["ffn"] == pytest.approx(12e-5)
+    assert any("kernel" in what for what in result.unknown)
+
+
+def test_a_loop_that_cannot_be_counted_is_said() -> None:
+    program = Program(TEXT.replace("%zero = s32[]{:T(128)} constant(0)", "%zero = s32[]{:T(128)} parameter(1)"))
+    assert any("loop" in what for what in estimate(program, Topology.parse("v5e:4x4"), PLACES, {}).unknown)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "groups"),
+    [
+        ("replica_groups=[2,4]<=[2,2,2]T(2,1,0)", ((0, 4, 2, 6), (1, 5, 3, 7))),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}", ((0, 4), (1, 5), (2, 6), (3, 7))),
+        ("source_target_pairs={{0,1},{1,0}}", ((0, 1), (1, 0))),
+    ],
+)
+def test_groups_of_collectives(attribute: str, groups: tuple[tuple[int, ...], ...]) -> None:
+    text = TEXT.replace("replica_groups=[1,16]<=[16]", attribute)
+    assert Program(text).computations["body"].by_name["begin"].groups == groups
+
+
+def test_links_of_a_group() -> None:
+    ring, line = Topology.parse("v5p:4x4x4"), Topology.parse("v5e:4x4")
+    axis, plane = [(0, x, 0, 0) for x in range(4)], [(0, x, y, 0) for x in range(4) for y in range(4)]
+    assert ring.bandwidth(axis) == 2 * 9e10
+    assert ring.bandwidth(plane) == 4 * 9e10
+    assert ring.bandwidth(axis[:2]) == 9e10
+    assert line.bandwidth([(0, x, 0) for x in range(4)]) == 4.5e10
+    assert Topology.parse("2*v5e:4x4").bandwidth([(0, 0, 0), (1, 0, 0)]) == CHIPS["v5e"].network
+
+
+@pytest.mark.parametrize("text", ["v9:2x2", "v5e", "v5e:4", "v5e:4x0", "v5p:4x4", "x*v5e:2x2", "v5e:4xa"])
+def test_topologies_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match="--topology="):
+        Topology.parse(text)
+
+
+def test_parts_are_found_by_the_innermost_scope() -> None:
+    assert part_of("jit(train_step)/while/body/transpose(jvp(attention))/dot_general") == "attention"
+    assert part_of("jit(train_step)/optimizer/mul") == "optimizer"
+    assert part_of("jit(train_step)/loss/while/body/dot_general") == "head and loss"
+    assert part_of("jit(train_step)/while/body/attention_like/add") == "other"
+
+
+def test_flops_of_loops_count_as_often_as_they_run() -> None:
+    @jax.checkpoint
+    def layer(x: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.tanh(x @ w), None
+
+    def loss(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.lax.scan(layer, x, w)[0].sum()
+
+    x, w = jnp.zeros((3, 8)), jnp.zeros((5, 8, 8))
+    product = 2 * 3 * 8 * 8
+    assert executed_flops(jax.make_jaxpr(loss)(x, w).jaxpr) == 5 * product
+    # Forward, forward again, and two backward.
+    assert executed_flops(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, w).jaxpr) == 4 * 5 * product
+
+
+def compile_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "opencoder_jax", "compile", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
+
+
+@libtpu
+def test_a_small_recipe_is_compiled_for_a_tpu(tmp_path: Path) -> None:
+    output = tmp_path / "figures.json"
+    done = compile_command("--gin_file=gin_configs/pretrain/cookbook.gin", "--topology=v5e:2x2", f"--output={output}")
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in ("memory of a chip", "all-gather", "head and loss", "MFU, estimated"):
+        assert words in done.stdout
+    figures = json.loads(output.read_text())
+    assert figures["mesh"]["fsdp"] == 4
+    weights = 1_500_000 * 4 / 4  # about: float32, a quarter of them
+    assert figures["memory_bytes"]["parameters"] == pytest.approx(weights, rel=0.5)
+    assert figures["memory_bytes"]["optimizer"] == pytest.approx(2 * figures["memory_bytes"]["parameters"], rel=0.01)
+    assert figures["executed_flops"] >= figures["model_flops"] * 0.95
+    assert 0 < figures["estimated_mfu"] < 1
+    assert figures["estimated_seconds"]["attention"] > 0
+    assert figures["estimated_seconds"]["ffn"] > 0
+
+
+@libtpu
+def test_a_recipe_that_does_not_fit_says_by_how_much_and_what_to_do() -> None:
+    done = compile_command("--gin_file=gin_configs/pretrain/opencoder_8b.gin", "--topology=v5e:2x2")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "doesn't fit v5e:2x2: a chip has 15.75 GiB and would need" in done.stderr
+    assert "take more chips" in done.stderr
