@@ -12,12 +12,13 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flink_cluster import flink_cluster, free_port
 
 from beam_pipelines.refinecode import SOURCES, STEPS, chain
 from opencoder_jax.recipe import ROOT
@@ -183,12 +184,6 @@ def test_killed_at_twenty_moments_it_ends_the_same(sources: list[Path], finished
     assert content(output) == content(finished)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def reachable(port: int, process: "subprocess.Popen[bytes]") -> bool:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -197,35 +192,24 @@ def reachable(port: int, process: "subprocess.Popen[bytes]") -> bool:
     return False
 
 
-def job_server(kind: str, port: int) -> list[str]:
-    """The command of a portable runner's job server, where there is one on this machine."""
-    if kind == "prism":
-        prism = shutil.which("prism")
-        if prism is None:
-            pytest.skip("needs Beam's prism: go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0")
-        return [prism, f"--job_port={port}", "--serve_http=false"]
-    jar = os.environ.get("BEAM_FLINK_JOB_SERVER_JAR")
-    if jar is None:
-        pytest.skip("needs BEAM_FLINK_JOB_SERVER_JAR, the path of Beam's beam-runners-flink-*-job-server jar")
-    ports = [f"--job-port={port}", "--artifact-port=0", "--expansion-port=0"]
-    return ["java", "-jar", jar, "--flink-master=[local]", *ports]
-
-
-@pytest.fixture
-def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str]]:
-    """A job server, and a pool that starts worker processes when the runner asks for them: the flags to use them."""
+@contextlib.contextmanager
+def prism_cluster(folder: Path) -> Iterator[list[str]]:
+    """Beam's Prism, and a pool that starts worker processes when it asks for them: the flags to use them."""
+    prism = shutil.which("prism")
+    if prism is None:
+        pytest.skip("needs Beam's prism: go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0")
     job_port, pool_port = free_port(), free_port()
-    server = job_server(request.param, job_port)
+    server = [prism, f"--job_port={job_port}", "--serve_http=false"]
     # The pool starts `python`.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     pool = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool_port}"]
     started = []
-    with open(tmp_path / "cluster.log", "wb") as log:
+    with open(folder / "cluster.log", "wb") as log:
         try:
             for name, port in ((server, job_port), (pool, pool_port)):
                 started.append(subprocess.Popen(name, stdout=log, stderr=log, env=environment, start_new_session=True))
-                assert reachable(port, started[-1]), (tmp_path / "cluster.log").read_text()[-2000:]
+                assert reachable(port, started[-1]), (folder / "cluster.log").read_text()[-2000:]
             yield [
                 "--runner=PortableRunner",
                 f"--job_endpoint=localhost:{job_port}",
@@ -241,9 +225,14 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cluster", ["prism", "flink"], indirect=True)
+@pytest.mark.parametrize("cluster", [prism_cluster, flink_cluster])
 def test_a_portable_runner_gives_the_same_bytes(
-    cluster: list[str], sources: list[Path], finished: Path, tmp_path: Path
+    cluster: Callable[[Path], contextlib.AbstractContextManager[list[str]]],
+    sources: list[Path],
+    finished: Path,
+    tmp_path: Path,
 ) -> None:
-    run(sources, tmp_path / "run", *cluster)
+    (tmp_path / "cluster").mkdir()
+    with cluster(tmp_path / "cluster") as flags:
+        run(sources, tmp_path / "run", *flags)
     assert content(tmp_path / "run") == content(finished)
