@@ -111,7 +111,8 @@ def _page(
 
 
 def _problem(problem: Problem, count: int, examples: Sequence[Removal]) -> Html:
-    own = [*problem.texts[:1], *(solution.code for solution in problem.solutions[:1])]
+    solutions = [solution.code for solution in problem.solutions[:1]]
+    own = [*(text for text in problem.texts[:1] if not any(text in code for code in solutions)), *solutions]
     shown = [
         fold(
             f"{removal['repository']}/{removal['path']}:{removal['line']} – {RULES[removal['reason']]}",

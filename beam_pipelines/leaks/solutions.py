@@ -36,9 +36,11 @@ LEXER = re.compile(
     re.DOTALL,
 )
 
-# A token's value is negative for a name, 0 for what doesn't count, 1 between documents.
+# A token's value is negative for a name, 0 for what doesn't count, 2 between documents; of others, odd for what goes on
+# with an expression.
 _NAME = -(1 << 63)
-_SKIP, _BORDER = 0, 1
+_SKIP, _BORDER = 0, 2
+_GOES_ON = frozenset(b"+-*/%&|^<>=!.?")
 _KEPT_TOKENS, _LONGEST_KEPT = 1_000_000, 64
 
 _BASE = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -72,7 +74,7 @@ def _value(token: bytes) -> int:
 
 
 def _hash(token: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(token) >> 1 | 2
+    return (xxhash.xxh3_64_intdigest(token) >> 2 | 2) << 1 | (token[0] in _GOES_ON)
 
 
 _VALUES = _Values()
@@ -169,7 +171,7 @@ class SolutionIndex:
                     continue
                 first, stop = int(offsets[document]), int(offsets[document + 1]) - GRAM
                 start = place - anchor
-                if _holds(grams[first:stop], solution, start - first):
+                if _holds(grams[first:stop], tokens[document], solution, start - first):
                     seen.add((document, solution.problem))
                     begin = max(0, start - first)
                     end = min(begin + len(solution.grams) + GRAM - 1, len(tokens[document]))
@@ -186,11 +188,14 @@ def _anchors(solution: Fingerprint, spread: Counter[int]) -> Iterator[int]:
         yield min(range(first, max(stop, first + 1)), key=lambda place: spread[grams[place]])
 
 
-def _holds(grams: np.ndarray, solution: Fingerprint, start: int) -> bool:
-    """Whether a document's grams hold a solution that would begin at `start`."""
+def _holds(grams: np.ndarray, tokens: np.ndarray, solution: Fingerprint, start: int) -> bool:
+    """Whether a document's grams and tokens hold a solution that would begin at `start`."""
     length = len(solution.grams)
     if solution.edits == 0:
-        return start >= 0 and np.array_equal(grams[start : start + length], solution.grams)
+        if start < 0 or not np.array_equal(grams[start : start + length], solution.grams):
+            return False
+        after = tokens[start + length + GRAM - 1 :][:1]  # `return x + y - 1` isn't `return x + y`
+        return not (len(after) and after[0] > 0 and after[0] & 1)
     slack = length // 2
     near = grams[max(0, start - slack) : start + length + slack]
     found = int(np.isin(solution.distinct, near).sum())

@@ -12,7 +12,7 @@ OpenCoder. Control tokens are never made from text, whatever it says: only code 
 import hashlib
 from array import array
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, filterfalse
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +146,8 @@ class _Words(dict[str, bytes]):
         if self._size > _TABLE_BYTES:
             self.clear()
             self._size = 0
-        new = list(words.difference(self))
+        # Not words.difference(self): of what isn't exactly a dict it goes through every key.
+        new = list(filterfalse(self.__contains__, words))
         try:
             self._size += len("".join(new).encode()) + _WORD_BYTES * len(new)
         except UnicodeEncodeError as error:

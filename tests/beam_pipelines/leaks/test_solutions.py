@@ -84,6 +84,9 @@ def test_what_is_not_the_solution() -> None:
         LONG[: len(LONG) // 2],
     ]
     assert found(*others) == []
+    # One that goes on isn't the same; one that is followed by another statement is.
+    assert found(f"{SHORT.rstrip()} - 1\n", f"{SHORT.rstrip()}.real\n", f"{SHORT.rstrip()} if x else y\n") == [(2, 1)]
+    assert found(f"{SHORT}@f\ndef g(): pass\n", f"{SHORT}x = 1\n", SHORT * 2) == [(0, 1), (1, 1), (2, 1)]
     # Two halves in two documents are no whole, and borders between documents are none within.
     assert found(LONG[:200], LONG[200:], *[SHORT[:40], SHORT[40:]]) == []
 
