@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import xxhash
 
@@ -103,11 +104,14 @@ def tally_drops(drops: pa.RecordBatch) -> Tally:
 def _tally_by(batch: pa.RecordBatch, column: str) -> Tally:
     if batch.num_rows == 0:
         return {}
-    groups = pa.table([batch.column(column), batch.column("bytes")], ["key", "bytes"]).group_by("key")
-    sums = groups.aggregate([("bytes", "count"), ("bytes", "sum")]).to_pydict()
+    keys = batch.column(column).dictionary_encode()
+    names, places = keys.dictionary.to_pylist(), keys.indices.to_numpy()
+    sums = np.zeros(len(names), np.int64)
+    np.add.at(sums, places, batch.column("bytes").to_numpy())
+    counts = np.bincount(places, minlength=len(names))
     return {
-        "documents": dict(zip(sums["key"], sums["bytes_count"], strict=True)),
-        "bytes": dict(zip(sums["key"], sums["bytes_sum"], strict=True)),
+        "documents": dict(zip(names, counts.tolist(), strict=True)),
+        "bytes": dict(zip(names, sums.tolist(), strict=True)),
     }
 
 

@@ -153,17 +153,21 @@ def _grams(data, words, offsets, size, is_word):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _sign(hashes, offsets, factors, summands, row_factors, row_summands, table):  # type: ignore[no-untyped-def]
     documents, bands, rows = table.shape
-    bins = np.empty(bands * _ROWS_OF_A_SKETCH, np.uint32)
+    bits = 0
+    while 1 << bits < bands * _ROWS_OF_A_SKETCH:
+        bits += 1
+    shift = np.uint32(32 - bits)
+    bins = np.empty(1 << bits, np.uint32)  # those above bands * rows aren't used
     for document in range(documents):
         members = (hashes[offsets[document] : offsets[document + 1]] >> _U(32)).astype(np.uint32)
         for sketch in range(len(factors)):
             first = sketch * _ROWS_OF_A_SKETCH
             width = min(_ROWS_OF_A_SKETCH, rows - first)
             bins[:] = _EMPTY
-            factor, summand, count = factors[sketch], summands[sketch], _U(bands * width)
+            factor, summand = factors[sketch], summands[sketch]
             for member in members:
                 value = np.uint32(member * factor + summand)
-                place = np.int64(_U(value) * count >> _U(32))
+                place = value >> shift
                 bins[place] = min(bins[place], value)  # no branch: the processor couldn't foresee it
             for band in range(bands):
                 for row in range(first, first + width):

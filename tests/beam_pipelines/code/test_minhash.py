@@ -92,13 +92,14 @@ def signature_by_the_book(members: list[int], bands: int, rows: int) -> list[int
 
     ordinary = functions(1, bands * rows)
     sketches = functions(0, -(-rows // 4))
+    shift = 32 - (4 * bands - 1).bit_length()
     found = []
     for band in range(bands):
         for row in range(rows):
             factor, summand = sketches[row // 4]
             width = min(4, rows - row // 4 * 4)
             values = [(member * factor + summand) % 2**32 for member in members]
-            thrown = [value for value in values if value * bands * width >> 32 == band * width + row % 4]
+            thrown = [value for value in values if value >> shift == band * width + row % 4]
             factor, summand = ordinary[band * rows + row]
             others = [2**32 - 1, *((member * factor + summand) % 2**32 for member in members)]
             found.append(min(thrown) >> 1 if thrown else 2**31 | min(others) >> 1)
