@@ -141,6 +141,13 @@ def test_bytes_do_not_depend_on_place_or_shards(
     assert (tmp_path / "again/tokenizer.model").read_bytes() == Path(trained, "tokenizer.model").read_bytes()
 
 
+@pytest.mark.slow
+def test_bytes_do_not_depend_on_workers(trained: str, tmp_path: Path, write_documents: Callable[..., str]) -> None:
+    documents = write_documents(tmp_path / "documents", TEXTS, 4)
+    run([documents], str(tmp_path / "two"), SMALL, BeamOptions(("--direct_num_workers=2",)))
+    assert (tmp_path / "two/tokenizer.model").read_bytes() == Path(trained, "tokenizer.model").read_bytes()
+
+
 def test_model_holds_no_path(trained: str) -> None:
     proto = sentencepiece_model_pb2.ModelProto.FromString(Path(trained, "tokenizer.model").read_bytes())
     assert list(proto.trainer_spec.input) == []
