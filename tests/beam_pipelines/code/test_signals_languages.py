@@ -347,6 +347,8 @@ HOSTILE = {
     "blanks": "a" + " " * 500_000 + "b",
     "stars": "a *" * 200_000,
     "tags": "<p" * 200_000,
+    "few tags": "<p" * 5_000,  # what ends early costs most: see syntax.py
+    "arrows": "=>from " * 4_000,
     "includes": "#include <a\n" * 50_000,
     "zeros": "\0" * 300_000,
     "line": "x" * 3_000_000,
