@@ -4,7 +4,7 @@ Only what differs stands here: the view of a document (`ReferenceView`), and the
 the release does by pygments is done by `comments.scan`, with the release's habits: a comment in C takes its line break
 along, the comments of a file stand side by side, and a bare `return` swallows the next line.
 
-What still differs: regular expressions in JavaScript and strings of a shell that run over lines are no strings here;
+What still differs: strings of a shell that run over lines are no strings here;
 Chinese is cut in pairs of characters, not by jieba, and not simplified first; a language that pygments doesn't know is
 split by our table of comments, not by a scanner that takes the rest of a file for a comment; nothing times out; values
 aren't rounded to 8 decimals; stop words are a list of ours.

@@ -40,7 +40,7 @@ MAX_DEPTH = 2_000
 # take more than this, all minified JavaScript; most text that has many readings does. At the end of such text a single
 # step takes time and memory quadratic in its length: C of 12 kB 1.2 s and 0.9 GB, of 28 kB 7 s and almost 5 GB.
 _STEPS = 60
-_BYTES_A_STEP = {"C": 80, "C++": 60, "C#": 50, "Go": 70, "HTML": 100, "Java": 80, "JavaScript": 50}
+_BYTES_A_STEP = {"C": 80, "C++": 60, "C#": 50, "Go": 70, "HTML": 20, "Java": 80, "JavaScript": 50}
 
 _DEPTH = np.zeros(256, np.int8)
 _DEPTH[list(b"([{")] = 1

@@ -31,6 +31,9 @@ def found(text: str, language: str) -> list[tuple[str, str]]:
         ),
         ("C", "/* never closed", [("/* never closed", "comment")]),
         ("JavaScript", "`a\n// b` // c", [("`a\n// b`", "string"), ("// c", "comment")]),
+        ("JavaScript", "f(/[\"/]'\\//g) // c", [("// c", "comment")]),
+        ("JavaScript", "x = a / b; y = '/'; // c", [("'/'", "string"), ("// c", "comment")]),
+        ("JavaScript", "return /'/.test(a) /* c */", [("/* c */", "comment")]),
         ("Rust", "fn f<'a>(x: &'a str) {} // c", [("// c", "comment")]),
         ("Shell", 'echo $# "#" # c', [('"#"', "string"), ("# c", "comment")]),
         ("Ruby", "=begin\nx\n=end\ny # c", [("=begin\nx\n=end", "comment"), ("# c", "comment")]),
@@ -69,7 +72,7 @@ def test_spans_are_in_order_and_apart(text: str, language: str) -> None:
         end = span.stop
 
 
-@pytest.mark.parametrize("unit", ['"\\"', "'", '"""', "/*", "/**", "#", "\\", '"\\\n', "--[", "`"])
+@pytest.mark.parametrize("unit", ['"\\"', "'", '"""', "/*", "/**", "#", "\\", '"\\\n', "--[", "`", "(/[", "(/x\\"])
 def test_the_scan_is_linear(unit: str) -> None:
     """A pattern that tried every start again would need minutes for these."""
     for language in ("Python", "C", "JavaScript", "Lua"):
