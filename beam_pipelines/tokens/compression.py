@@ -13,8 +13,10 @@ Reads: directories of documents, and last the tokenizer's directory. Writes: `in
 
 import argparse
 import hashlib
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from beam_pipelines.manifest import Manifest, Tally, digest, merge_tallies
 from beam_pipelines.page import Content, Html, figure, note, page, section, table
 from beam_pipelines.stage import Stage, input_shards
 from beam_pipelines.storage import Directory
-from beam_pipelines.svg import SERIES, STYLE, WIDTH, svg
+from beam_pipelines.svg import RED, SERIES, STYLE, WIDTH, svg
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, build, configurable, parse_flags, refuse_unknown, run_command
@@ -203,9 +205,10 @@ def _picture(measured: dict[str, Any], peers: dict[str, Peer]) -> Html:
     with style.context(["default", STYLE]):
         drawing = Figure(figsize=(WIDTH, 1.2 + 0.3 * len(rows)))
         axes = drawing.subplots()
-        for number, name in enumerate(peers):
+        looks = cycle((colour, marker) for marker in "os^v" for colour in SERIES)
+        for name in peers:
             values = [row[2][name] for row in rows]
-            colour, marker = SERIES[number % len(SERIES)], "D" if name == OURS else "o"
+            colour, marker = (RED, "D") if name == OURS else next(looks)
             axes.scatter(values, range(len(rows)), s=32, marker=marker, color=colour, label=name, zorder=3)
         axes.set_yticks(range(len(rows)), [row[0] for row in rows])
         axes.grid(axis="both")
@@ -240,4 +243,5 @@ def _named(argument: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    # By its name: gin binds the module's configuration, not that of its copy `__main__`.
+    run_command(importlib.import_module("beam_pipelines.tokens.compression").main)

@@ -1,6 +1,8 @@
 """The report counts what every tokenizer makes of the same documents, and names a file that is none."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -108,20 +110,16 @@ def test_wrong_files_and_flags_are_named(documents: str, tokenizer: str, tmp_pat
         main([f"--input={documents}", f"--input={documents}", out])
 
 
-def test_the_command_prints_the_table(
-    documents: str, tokenizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(
-        [
-            *(f"--input={documents}", f"--input={tokenizer}", f"--output={tmp_path}/out"),
-            "--gin.CompressionConfig.megabytes=0.02",
-            f"--against=bytes={_bytes_only(tmp_path)}",
-        ]
-    )
-    printed = capsys.readouterr().out.splitlines()
+def test_the_command_prints_the_table(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    flags = [f"--input={documents}", f"--input={tokenizer}", f"--output={tmp_path}/out"]
+    flags += ["--gin.CompressionConfig.megabytes=0.01", f"--against=bytes={_bytes_only(tmp_path)}"]
+    command = [sys.executable, "-m", "beam_pipelines.tokens.compression", *flags]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert printed[0].split() == ["bytes", "a", "token", "MB", "ours", "bytes"]
     assert printed[1].split()[0] == "Python"
     assert printed[1].split()[-1] == "1.000"
+    read = json.loads((tmp_path / "out/compression.json").read_text())["Python"]["documents"]
+    assert 0 < read < len(TEXTS)
 
 
 @pytest.mark.parametrize("fields", [{"megabytes": 0.0}, {"languages": 0}])
