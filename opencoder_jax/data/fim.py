@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -140,15 +141,20 @@ class FimRecords:
         return np.concatenate(tokens), np.concatenate(masks)
 
     def read_from(self, position: int, tokens: np.ndarray, loss_mask: np.ndarray) -> list[int]:
-        """As TokenRecords.read_from."""
-        record = self.record_at(position)
-        skip = position - self.start(record)
-        begins: list[int] = []
-        filled = 0
-        while filled < len(tokens):
-            part, mask = self.read(record, skip, skip + len(tokens) - filled)
-            if skip == 0:
-                begins.append(filled)
-            tokens[filled : filled + len(part)], loss_mask[filled : filled + len(part)] = part, mask
-            filled, record, skip = filled + len(part), record + 1, 0
-        return begins
+        """As TokenRecords.read_from. Whole documents are read in one stretch, and transformed one by one."""
+        first, last = self.record_at(position), self.record_at(position + len(tokens) - 1)
+        skip = position - self.start(first)
+        parts = [self.read(first, skip, skip + len(tokens))]
+        if last > first:
+            base, end = self._records.start(first + 1), self._records.start(last)
+            between, mask = np.empty(end - base, np.int32), np.empty(end - base, np.uint8)
+            self._records.read_from(base, between, mask)
+            at = 0
+            for record, count in enumerate(self._records.lengths(first + 1, last).tolist(), first + 1):
+                parts.append(self._fim.apply(record, between[at : at + count], mask[at : at + count]))
+                at += count
+            parts.append(self.read(last, 0, position + len(tokens) - self.start(last)))
+        ends = [*accumulate(len(part) for part, _ in parts)]
+        np.concatenate([part for part, _ in parts], out=tokens)
+        np.concatenate([mask for _, mask in parts], out=loss_mask)
+        return [0] * (skip == 0) + ends[:-1]
