@@ -361,7 +361,7 @@ class _Shard:
 
     def verify(self, digest: str) -> None:
         """Raises UserError unless the checksums, on which everything else rests, are those of this data set."""
-        if _digest(self._of_all.tobytes()) != digest:
+        if _digest(self._of_all.data) != digest:
             raise UserError(f"{self._checksums_path}: damaged, or of another data set; make the token records again")
 
     def entries(self, first: int, stop: int) -> np.ndarray:
@@ -533,7 +533,7 @@ def _masked_crc(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _digest(content: bytes) -> str:
+def _digest(content: bytes | memoryview) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 

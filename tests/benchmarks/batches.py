@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import google_crc32c
@@ -183,16 +184,18 @@ print(count / (time.process_time() - began))
 def seek(directory: str, rows: str) -> None:
     """In a process of its own: opens the corpus, reads the first rows of a far step, and prints what that took."""
     before = memory()
-    began = time.perf_counter()
+    moments = [(time.perf_counter(), time.process_time())]
     batches = Batches(DataConfig({Path(directory).name: 1.0}), Path(directory).parent, 3, 0)
-    opened = time.perf_counter()
-    batches(STEP, 0, int(rows))
-    first = time.perf_counter()
-    batches(STEP + 1, 0, int(rows))
-    second = time.perf_counter()
+    moments.append((time.perf_counter(), time.process_time()))
+    for step in (STEP, STEP + 1):
+        batches(step, 0, int(rows))
+        moments.append((time.perf_counter(), time.process_time()))
     after = memory()
-    times = {"open": opened - began, "first": first - opened, "next": second - first}
-    print(json.dumps(times | {name: after[name] - before[name] for name in after}))
+    took = {
+        what: [1e3 * (late - early) for early, late in zip(one, other, strict=True)]
+        for what, (one, other) in zip(("open", "first", "next"), pairwise(moments), strict=True)
+    }
+    print(json.dumps(took | {name: after[name] - before[name] for name in after}))
 
 
 def memory() -> dict[str, float]:
@@ -210,7 +213,10 @@ def forget(directory: Path) -> None:
 
 
 def report_seeking(root: Path, documents: int) -> None:
-    print(f"seeking to step {STEP:,} of 1024 rows of 4096, in a new process; milliseconds, and MB more than before")
+    print(
+        f"seeking to step {STEP:,} of 1024 rows of 4096, in a new process; milliseconds (of them processor time),"
+        " and MB more than before"
+    )
     for count in (documents // 100, documents):
         directory = root / f"sparse_{count}"
         write_sparse(directory, count)
@@ -223,10 +229,10 @@ def report_seeking(root: Path, documents: int) -> None:
                     forget(directory)
                 command = [sys.executable, "-m", "tests.benchmarks.batches", "--seek", str(directory), str(rows)]
                 took = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+                times = [f"{what} {took[what][0]:.1f} ({took[what][1]:.1f})" for what in ("open", "first", "next")]
                 print(
-                    f"  {rows:4} rows, files {'    cached' if cached else 'not cached'}:"
-                    f" open {1e3 * took['open']:.1f}, first batch {1e3 * took['first']:.1f},"
-                    f" next {1e3 * took['next']:.1f}; holds {took['RssAnon']:.1f} MB, mapped {took['RssFile']:.1f} MB"
+                    f"  {rows:4} rows, files {'    cached' if cached else 'not cached'}: {', '.join(times)};"
+                    f" holds {took['RssAnon']:.1f} MB, mapped {took['RssFile']:.1f} MB"
                 )
         shutil.rmtree(directory)
 
