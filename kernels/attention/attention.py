@@ -1,11 +1,25 @@
 """The one attention of the project: causal, grouped heads, documents packed in a row, a cache of keys to go on from.
 
 Training, prefilling a prompt and decoding a token are the same call, so that they cannot come to disagree.
+
+Which program computes it is chosen while tracing, by the device that the mesh (`jax.set_mesh`) or else the default
+backend names: Pallas kernels on TPUs (tpu.py, decode.py), the formula as XLA compiles it elsewhere (reference.py).
+Under a mesh the kernels run in a `jax.shard_map` over rows, queries and heads; each part sees all keys of its rows.
 """
 
+import functools
+import sys
+from collections.abc import Callable
+
+import jax
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from kernels.attention import reference
+from kernels.attention import decode, reference, tpu
+
+IMPLEMENTATIONS = ("reference", "tpu")
+# The axes of a mesh that divide rows, queries and heads (opencoder_jax/training/mesh.py says what they are).
+ROWS, QUERIES, HEADS = ("replica", "fsdp"), "context", "tensor"
 
 
 def attention(
@@ -14,6 +28,7 @@ def attention(
     v: Float[Array, "B T K D"],
     positions: Int[Array, "B S"],
     slot: int | Int[Array, ""] = 0,
+    implementation: str | None = None,
 ) -> Float[Array, "B S H D"]:
     """Causal attention within documents; heads h * H/K to (h + 1) * H/K - 1 of `q` share head h of `k` and `v`.
 
@@ -24,12 +39,14 @@ def attention(
         positions: of each query in its own document, counted from 0.
         slot: the slot of the first query: query i stands at slot + i, and sees the slots
             from slot + i - positions[i], where its document starts, to its own.
+        implementation: "reference" or "tpu"; None: the kernels on a TPU that they have block sizes for, else the
+            reference. Where a TPU gets the reference after all, standard error says so once.
 
     Returns:
         The mix of values for each query, in the dtype of `v`. The softmax is float32.
 
     Raises:
-        ValueError: shapes don't fit together.
+        ValueError: shapes don't fit together, or the implementation that was asked for can't do this.
     """
     batch, length, heads, head_size = q.shape
     if k.shape != v.shape or k.shape[0] != batch or k.shape[3] != head_size or k.shape[1] < length:
@@ -38,4 +55,86 @@ def attention(
         raise ValueError(f"attention: {heads} query heads cannot share {k.shape[2]} key heads evenly")
     if positions.shape != (batch, length):
         raise ValueError(f"attention: positions {positions.shape} must have the shape {(batch, length)}")
-    return reference.attention(q, k, v, positions, slot)
+    if implementation not in (None, *IMPLEMENTATIONS):
+        raise ValueError(f"attention: implementation {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
+
+    platform, chip = _device()
+    if implementation == "tpu" and platform != "tpu":
+        raise ValueError(f"attention: the kernels of implementation 'tpu' don't run on {chip}")
+    if implementation == "reference" or platform != "tpu":
+        return reference.attention(q, k, v, positions, slot)
+    if (why := _why_not_tpu(q, k, v)) is not None:
+        if implementation == "tpu":
+            raise ValueError(f"attention: {why}")
+        _say_once(f"attention: the reference runs on {chip}, not the kernel: {why}")
+        return reference.attention(q, k, v, positions, slot)
+    if length == 1:
+        return _over_mesh(decode.attention, q, k, v, positions, slot)
+    blocks = tpu.blocks_for(chip, head_size, heads // k.shape[2])
+    return _over_mesh(functools.partial(tpu.attention, blocks=blocks), q, k, v, positions, slot)
+
+
+def _device() -> tuple[str, str]:
+    """Platform and kind of the devices that the program is traced for."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is not None:
+        return device.platform, device.device_kind
+    return jax.default_backend(), jax.devices()[0].device_kind
+
+
+def _why_not_tpu(q: Array, k: Array, v: Array) -> str | None:
+    """What the kernels can't do, in words."""
+    dtypes = {str(x.dtype) for x in (q, k, v)}
+    if len(dtypes) > 1 or not dtypes <= {"bfloat16", "float32"}:
+        return f"its operands are all bfloat16 or all float32, not {', '.join(sorted(dtypes))}"
+    if q.shape[3] > 256 or q.shape[3] % 8:
+        return f"its head sizes are multiples of 8 up to 256, not {q.shape[3]}"
+    return None
+
+
+@functools.cache
+def _say_once(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def _over_mesh(
+    kernel: Callable[..., Array], q: Array, k: Array, v: Array, positions: Array, slot: int | Array
+) -> Array:
+    """Runs a kernel on each device's part of the rows, queries and heads.
+
+    An axis of the mesh that doesn't divide its axis of the arrays divides nothing: its devices all compute the same.
+    (A part of the queries computes from its own slot; all parts take equally many queries, so the last has most to do.)
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = {
+        name: size
+        for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+        if kind != AxisType.Manual
+    }
+    if all(size == 1 for size in free.values()):
+        return kernel(q, k, v, positions, slot)
+
+    def dividing(axes: tuple[str, ...], *sizes: int) -> tuple[str, ...] | None:
+        axes = tuple(axis for axis in axes if axis in free)
+        parts = 1
+        for axis in axes:
+            parts *= free[axis]
+        return axes if axes and all(size % parts == 0 for size in sizes) else None
+
+    rows = dividing(ROWS, q.shape[0])
+    queries = dividing((QUERIES,), q.shape[1])
+    heads = dividing((HEADS,), q.shape[2], k.shape[2])
+
+    def part(q: Array, k: Array, v: Array, positions: Array, slot: Array) -> Array:
+        if queries is not None:
+            slot = slot + jax.lax.axis_index(QUERIES) * q.shape[1]
+        return kernel(q, k, v, positions, slot)
+
+    of_queries, of_keys = PartitionSpec(rows, queries, heads), PartitionSpec(rows, None, heads)
+    return jax.shard_map(
+        part,
+        in_specs=(of_queries, of_keys, of_keys, PartitionSpec(rows, queries), PartitionSpec()),
+        out_specs=of_queries,
+        axis_names=set(free),
+        check_vma=False,
+    )(q, k, v, positions, jax.numpy.asarray(slot, jax.numpy.int32))

@@ -1,0 +1,559 @@
+"""Attention on TPUs: Pallas kernels for Mosaic, forward and backward, that never hold a matrix of scores in memory.
+
+A query sees the keys from where its document starts to its own (`first` to `last`), so a block of queries and a block
+of keys are one of three things, and each costs what it must:
+
+    out of sight   skipped: the loops run over ranges of blocks that are computed beforehand and prefetched as scalars
+    in full sight  no mask: two products of matrices forward and five backward, with exponentials between them
+    at an edge     the same, masked: the diagonal, and where documents begin inside a block
+
+The keys and values of a row lie in VMEM whole, so a skipped block costs nothing, not even a step of the grid. Scores
+are base-2 logarithms: queries come scaled by log2(e) / sqrt(D). The running maximum and sum are float32 and copied along
+lanes, so that no step spreads a column. Block sizes stand in tpu_blocks.json, per chip; what the compiler makes of them
+is printed by `python -m tests.benchmarks.attention_schedule`.
+
+Shapes: B rows, K key heads, G query heads to each, S queries, T keys, D head size.
+"""
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float, Int
+
+LANES = 128
+LOG2_E = math.log2(math.e)
+# Of scores outside a document, and of the maximum before the first score: exp2 of their difference is 0.
+MASKED, LOWEST = -3e38, -1e38
+MIB = 2**20
+
+
+class ForwardBlocks(NamedTuple):
+    """Sizes of the forward kernel's blocks; all but `chunk` are multiples of 128."""
+
+    rows: int  # queries times heads of one key head that a program of the grid takes
+    keys: int  # keys in a step of blocks in full sight
+    edge: int  # keys in a step at an edge; divides `keys`
+    chunk: int  # rows whose scores are one product of matrices; divides `rows`
+    turned: bool  # sums up the output as [D, rows]: cheaper where D isn't a multiple of the matrix unit's width
+
+
+class BackwardBlocks(NamedTuple):
+    """Sizes of the backward kernel's blocks, multiples of 128."""
+
+    queries: int  # in a step of blocks in full sight
+    keys: int  # that a program of the grid takes
+    edge_queries: int  # tiles at an edge; divides `queries`
+    edge_keys: int  # divides `keys`
+    turned: bool  # sums up the gradients of keys and values as [D, keys]
+
+
+class Blocks(NamedTuple):
+    """How the kernels run on one chip."""
+
+    forward: ForwardBlocks
+    backward: BackwardBlocks
+    vmem: int  # MiB of a core
+
+
+def blocks_for(chip: str, head_size: int, group: int) -> Blocks:
+    """The table's block sizes for a chip (its device kind, "TPU v5 lite"), or those of "other" for one it doesn't know.
+
+    Args:
+        head_size: D; the table holds the sizes up to which each entry is good.
+        group: G, query heads that share a key head.
+    """
+    table = json.loads(Path(__file__).with_name("tpu_blocks.json").read_text())
+    entry = table.get(chip, table["other"])
+    kind = "shared" if group > 1 else "own"
+    size = min((int(size) for size in entry[kind] if int(size) >= head_size), default=None)
+    if size is None:
+        raise ValueError(f"attention: no blocks for head size {head_size} in tpu_blocks.json; the largest is 256")
+    found = entry[kind][str(size)]
+    return Blocks(ForwardBlocks(**found["forward"]), BackwardBlocks(**found["backward"]), entry["vmem"])
+
+
+def attention(
+    q: Float[Array, "B S H D"],
+    k: Float[Array, "B T K D"],
+    v: Float[Array, "B T K D"],
+    positions: Int[Array, "B S"],
+    slot: int | Int[Array, ""] = 0,
+    *,
+    blocks: Blocks,
+    interpret: bool = False,
+) -> Float[Array, "B S H D"]:
+    """See `kernels.attention.attention`; differentiable in q, k and v. For one device (under a mesh: in a shard_map).
+
+    Args:
+        blocks: block sizes, cut down here to what the row needs.
+        interpret: runs the kernels as plain XLA, on any platform, to test them.
+
+    Raises:
+        ValueError: a row doesn't fit in the chip's VMEM.
+    """
+    rows, length, heads, size = q.shape
+    slots, kv_heads = k.shape[1:3]
+    group = heads // kv_heads
+    blocks = _fitted(blocks, group, length, slots)
+    last = jnp.broadcast_to(slot + jnp.arange(length, dtype=jnp.int32), (rows, length))
+    bounds = jnp.stack((last - positions.astype(jnp.int32), last), axis=1)
+
+    # Added queries see what the last one sees and more, so they make no block an edge; the keys past the end are zero.
+    queries = max(_tokens(blocks.forward, group), blocks.backward.queries)
+    added = -length % queries
+    bounds = jnp.concatenate((bounds, bounds[:, :, -1:] + jnp.array([[0], [1]]) * jnp.arange(1, added + 1)), axis=2)
+    scaled = (q.astype(jnp.float32) * (LOG2_E / math.sqrt(size))).astype(q.dtype)
+    q = jnp.pad(scaled, ((0, 0), (0, added), (0, 0), (0, 0))).swapaxes(1, 2)
+    q = q.reshape(rows, kv_heads, group, length + added, size)
+    more = -slots % max(blocks.forward.keys, blocks.backward.keys)
+    k, v = (jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))).swapaxes(1, 2) for x in (k, v))
+    mixed = _attention(blocks, interpret, q, k, v, bounds)
+    return mixed.reshape(rows, heads, length + added, size)[:, :, :length].swapaxes(1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attention(blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bounds: Array) -> Array:
+    return _forward(blocks, interpret, q, k, v, bounds, with_sums=False)[0]
+
+
+def _attention_and_residuals(
+    blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bounds: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    mixed, log_sums = _forward(blocks, interpret, q, k, v, bounds, with_sums=True)
+    # Names for a remat policy: with both kept, the forward kernel isn't run again in the backward pass.
+    mixed = checkpoint_name(mixed, "attention_mixed")
+    log_sums = checkpoint_name(log_sums, "attention_log_sums")
+    return mixed, (q, k, v, bounds, mixed, log_sums)
+
+
+def _gradients(
+    blocks: Blocks, interpret: bool, residuals: tuple[Array, ...], d_mixed: Array
+) -> tuple[Array, Array, Array, np.ndarray]:
+    q, k, v, bounds, mixed, log_sums = residuals
+    # The part of each score's gradient that the softmax's sum takes back.
+    share = jnp.sum(d_mixed.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1)[:, :, :, None]
+    dq, dk, dv = _backward(blocks, interpret, q, k, v, bounds, d_mixed, log_sums, share)
+    return dq, dk, dv, np.zeros(bounds.shape, jax.dtypes.float0)
+
+
+_attention.defvjp(_attention_and_residuals, _gradients)
+
+
+# ------------------------------------------------------------------------------------------------------------- blocks
+
+
+def _tokens(blocks: ForwardBlocks, group: int) -> int:
+    """Queries of each head that a program of the forward kernel takes."""
+    return max(LANES, blocks.rows // group)
+
+
+def _fitted(blocks: Blocks, group: int, length: int, slots: int) -> Blocks:
+    """Block sizes that divide one another, no larger than rows of `length` queries and `slots` keys need."""
+    forward, backward, vmem = blocks
+    queries = 1 << max(7, math.ceil(math.log2(length)))
+    keys = 1 << max(7, math.ceil(math.log2(slots)))
+    tokens = min(_tokens(forward, group), queries)
+    forward = forward._replace(
+        rows=tokens * group,
+        keys=min(forward.keys, keys),
+        edge=min(forward.edge, keys),
+        chunk=math.gcd(forward.chunk, tokens * group),
+    )
+    backward = backward._replace(
+        queries=min(backward.queries, queries),
+        keys=min(backward.keys, keys),
+        edge_queries=min(backward.edge_queries, queries),
+        edge_keys=min(backward.edge_keys, keys),
+    )
+    return Blocks(forward, backward, vmem)
+
+
+def _compiler_params(resident: int, vmem: int, what: str) -> pltpu.CompilerParams:
+    """`resident`: bytes that the blocks of a program take; the compiler's own temporaries come on top."""
+    if resident > vmem * MIB:
+        raise ValueError(
+            f"attention: the {what} kernel needs {resident / MIB:.0f} MiB of VMEM for rows this long; it has {vmem}"
+        )
+    limit = min(vmem * MIB * 15 // 16, max(resident * 3 // 2, resident + 12 * MIB))
+    return pltpu.CompilerParams(
+        dimension_semantics=("parallel", "parallel", "arbitrary", "arbitrary"), vmem_limit_bytes=limit
+    )
+
+
+def _cost(q: Array, k: Array, products: int) -> pl.CostEstimate:
+    """What XLA schedules around: a row of one document, in which a query sees half of the keys."""
+    pairs = math.prod(q.shape[:-1]) * k.shape[2] // 2
+    moved = (2 * q.size * q.dtype.itemsize + 2 * k.size * k.dtype.itemsize) * (products + 1) // 3
+    return pl.CostEstimate(flops=2 * products * pairs * q.shape[-1], transcendentals=pairs, bytes_accessed=moved)
+
+
+def dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
+    """A product of matrices in float32: axis `contract[0]` of `a` with axis `contract[1]` of `b`."""
+    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+    dimensions = (((contract[0],), (contract[1],)), ((), ()))
+    return jax.lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=jnp.float32)
+
+
+def lanes(x: Array, width: int) -> Array:
+    """[R, 128] with equal lanes as [R, width]."""
+    copies = [x] * (width // LANES) + ([x[:, : width % LANES]] if width % LANES else [])
+    return jnp.concatenate(copies, axis=1) if len(copies) > 1 else copies[0]
+
+
+def _padded(size: int) -> int:
+    """The head size as it lies in memory, along lanes."""
+    return -(-size // LANES) * LANES
+
+
+# ------------------------------------------------------------------------------------------------------------ forward
+
+
+def _key_ranges(bounds: Int[Array, "B 2 S"], tokens: int, blocks: ForwardBlocks, slots: int) -> Int[Array, " B_N_6"]:
+    """For each block of queries, three ranges of steps over keys: at an edge, in full sight, at an edge.
+
+    The first and the last are counted in steps of `blocks.edge` keys, the middle one in steps of `blocks.keys`.
+    """
+    first, last = bounds.reshape(len(bounds), 2, -1, tokens).swapaxes(0, 1)
+    ratio = blocks.keys // blocks.edge
+    begin = first.min(-1) // blocks.edge
+    end = jnp.minimum(last.max(-1), slots - 1) // blocks.edge + 1
+    full_begin = -(-first.max(-1) // blocks.keys)
+    full_end = jnp.minimum(last.min(-1) + 1, slots) // blocks.keys
+    some = full_begin < full_end
+    cut = jnp.where(some, full_begin * ratio, end)
+    tail = jnp.where(some, full_end * ratio, end)
+    full_end = jnp.maximum(full_begin, full_end)
+    return jnp.stack((begin, cut, full_begin, full_end, tail, end), axis=-1).astype(jnp.int32).reshape(-1)
+
+
+def _forward_kernel(
+    ranges: Any,
+    q_ref: Any,
+    k_ref: Any,
+    v_ref: Any,
+    bounds_ref: Any,
+    out_ref: Any,
+    *rest: Any,
+    blocks: ForwardBlocks,
+) -> None:
+    *sums_ref, accumulator, highest, total, limits = rest
+    heads, tokens, size = q_ref.shape[2:]
+    rows, chunk, dtype = heads * tokens, blocks.chunk, v_ref.dtype
+    accumulator[...] = jnp.zeros_like(accumulator)
+    highest[...] = jnp.full_like(highest, LOWEST)
+    total[...] = jnp.zeros_like(total)
+
+    def step(at: Any, keys: int, masked: bool) -> None:
+        """Adds `keys` keys from slot `at` on to the state of every row."""
+        k, v = k_ref[0, 0, pl.ds(at, keys), :], v_ref[0, 0, pl.ds(at, keys), :]
+        q = q_ref[0, 0].reshape(rows, size)
+
+        def scores_of(start: int) -> Array:
+            return dot(q[start : start + chunk], k, (1, 1))
+
+        # The next chunk's scores are asked for before this one's exponentials: the matrix unit has work meanwhile.
+        coming = scores_of(0)
+        for start in range(0, rows, chunk):
+            here = slice(start, start + chunk)
+            scores = coming
+            if start + chunk < rows:
+                coming = scores_of(start + chunk)
+            if masked:
+                key = at + jax.lax.broadcasted_iota(jnp.int32, (chunk, keys), 1)
+                seen = (lanes(limits[0, here], keys) <= key) & (key <= lanes(limits[1, here], keys))
+                scores = jnp.where(seen, scores, MASKED)
+            before = highest[here]
+            now = jnp.maximum(before, jnp.max(scores, axis=1, keepdims=True))
+            weights = jnp.exp2(scores - lanes(now, keys))
+            fade = jnp.exp2(before - now)
+            highest[here] = now
+            # Sums by lane; the lanes are added up once, at the end.
+            total[here] = total[here] * fade + sum(weights[:, i : i + LANES] for i in range(0, keys, LANES))
+            if blocks.turned:
+                accumulator[:, here] = accumulator[:, here] * fade.T[:1] + dot(v, weights.astype(dtype), (0, 1))
+            else:
+                mixed = dot(weights.astype(dtype), v, (1, 0))
+                accumulator[here] = accumulator[here] * lanes(fade, size) + mixed
+
+    batch, block = pl.program_id(0), pl.program_id(3)
+    base = (batch * pl.num_programs(3) + block) * 6
+    begin, cut, full_begin, full_end, tail, end = (ranges[base + i] for i in range(6))
+    before_full = cut - begin
+    edges = before_full + end - tail
+
+    @pl.when(edges > 0)
+    def _() -> None:
+        for i in range(2):
+            column = jnp.broadcast_to(bounds_ref[0, i : i + 1], (LANES, tokens)).T
+            limits[i] = jnp.broadcast_to(column, (heads, tokens, LANES)).reshape(rows, LANES)
+
+    def edge_step(i: Any, _: None) -> None:
+        step(jnp.where(i < before_full, begin + i, tail + i - before_full) * blocks.edge, blocks.edge, masked=True)
+
+    def full_step(i: Any, _: None) -> None:
+        step(i * blocks.keys, blocks.keys, masked=False)
+
+    jax.lax.fori_loop(0, edges, edge_step, None)
+    jax.lax.fori_loop(full_begin, full_end, full_step, None)
+
+    sums = jnp.broadcast_to(jnp.sum(total[...], axis=1, keepdims=True), (rows, LANES))
+    if blocks.turned:
+        out = (accumulator[...] / sums.T[:1]).T
+    else:
+        out = accumulator[...] / lanes(sums, size)
+    out_ref[0, 0] = out.reshape(heads, tokens, size).astype(out_ref.dtype)
+    if sums_ref:
+        log_sums = (highest[...] + jnp.log2(sums)).T[:1]
+        for head in range(heads):
+            sums_ref[0][0, 0, head] = log_sums[:, head * tokens : (head + 1) * tokens]
+
+
+def _forward(
+    blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bounds: Array, *, with_sums: bool
+) -> list[Array]:
+    """The mix of values [B, K, G, S, D] and, if asked for, base-2 logarithms of the softmax's sums [B, K, G, 1, S]."""
+    batch, kv_heads, group, length, size = q.shape
+    slots = k.shape[2]
+    sizes, tokens = blocks.forward, blocks.forward.rows // group
+    rows, width = tokens * group, _padded(size)
+    resident = 4 * slots * width * k.dtype.itemsize + 4 * rows * width * q.dtype.itemsize
+    resident += rows * 4 * (width + 4 * LANES) + sizes.chunk * sizes.keys * 8
+
+    per_block = pl.BlockSpec((1, 1, group, tokens, size), lambda b, h, g, i, *_: (b, h, g, i, 0))
+    per_row = pl.BlockSpec((1, 1, slots, size), lambda b, h, g, i, *_: (b, h, 0, 0))
+    out_specs = [per_block]
+    out_shape = [jax.ShapeDtypeStruct(q.shape, v.dtype)]
+    if with_sums:
+        out_specs.append(pl.BlockSpec((1, 1, group, 1, tokens), lambda b, h, g, i, *_: (b, h, g, 0, i)))
+        out_shape.append(jax.ShapeDtypeStruct((batch, kv_heads, group, 1, length), jnp.float32))
+    return pl.pallas_call(
+        functools.partial(_forward_kernel, blocks=sizes),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=1,
+            grid=(batch, kv_heads, 1, length // tokens),
+            in_specs=[per_block, per_row, per_row, pl.BlockSpec((1, 2, tokens), lambda b, h, g, i, *_: (b, 0, i))],
+            out_specs=out_specs,
+            scratch_shapes=[
+                pltpu.VMEM((size, rows) if sizes.turned else (rows, size), jnp.float32),
+                pltpu.VMEM((rows, LANES), jnp.float32),
+                pltpu.VMEM((rows, LANES), jnp.float32),
+                pltpu.VMEM((2, rows, LANES), jnp.int32),
+            ],
+        ),
+        out_shape=out_shape,
+        name="attention_forward",
+        compiler_params=_compiler_params(resident, blocks.vmem, "forward"),
+        cost_estimate=_cost(q, k, products=2),
+        interpret=interpret,
+    )(_key_ranges(bounds, tokens, sizes, slots), q, k, v, bounds)
+
+
+# ----------------------------------------------------------------------------------------------------------- backward
+
+
+def _query_ranges(bounds: Int[Array, "B 2 S"], blocks: BackwardBlocks, slots: int) -> Int[Array, " B_N_6"]:
+    """For each block of keys, three ranges of steps over queries: at an edge, in full sight, at an edge.
+
+    The first and the last are counted in steps of `blocks.edge_queries`, the middle one in steps of `blocks.queries`.
+    """
+    start = jnp.arange(0, slots, blocks.keys)[:, None]
+    final = start + blocks.keys - 1
+
+    def tiles(queries: int) -> tuple[Array, ...]:
+        first, last = bounds.reshape(len(bounds), 2, 1, -1, queries).swapaxes(0, 1)
+        return first.min(-1), first.max(-1), last.min(-1), last.max(-1)
+
+    def run(flags: Array) -> tuple[Array, Array]:
+        """The first tile of each block that is set, and one past the last of those that follow without a gap."""
+        begin = jnp.argmax(flags, axis=-1)
+        gap = ~flags & (jnp.arange(flags.shape[-1]) >= begin[..., None])
+        end = jnp.where(gap.any(-1), jnp.argmax(gap, axis=-1), flags.shape[-1])
+        return begin, jnp.where(flags.any(-1), end, begin)
+
+    ratio = blocks.queries // blocks.edge_queries
+    min_first, _, _, max_last = tiles(blocks.edge_queries)
+    seen = (min_first <= final) & (max_last >= start)
+    begin = jnp.argmax(seen, axis=-1)
+    end = jnp.where(seen.any(-1), seen.shape[-1] - jnp.argmax(seen[..., ::-1], axis=-1), begin)
+    _, max_first, min_last, _ = tiles(blocks.queries)
+    full_begin, full_end = run((max_first <= start) & (min_last >= final))
+    some = full_begin < full_end
+    cut = jnp.where(some, full_begin * ratio, end)
+    tail = jnp.where(some, full_end * ratio, end)
+    return jnp.stack((begin, cut, full_begin, full_end, tail, end), axis=-1).astype(jnp.int32).reshape(-1)
+
+
+def _backward_kernel(
+    ranges: Any,
+    spans: Any,
+    q_ref: Any,
+    d_mixed_ref: Any,
+    sums_ref: Any,
+    share_ref: Any,
+    bounds_ref: Any,
+    k_ref: Any,
+    v_ref: Any,
+    dq_ref: Any,
+    dk_ref: Any,
+    dv_ref: Any,
+    dq_sum: Any,
+    dk_sum: Any,
+    dv_sum: Any,
+    *,
+    blocks: BackwardBlocks,
+) -> None:
+    batch, head, block = pl.program_id(0), pl.program_id(2), pl.program_id(3)
+    length = q_ref.shape[3]
+    dtype = q_ref.dtype
+    # Where the heads of a group share keys, the sums of all blocks wait in VMEM for the next head.
+    whole = dk_sum.shape[1 if blocks.turned else 0] > blocks.keys
+    mine = block * blocks.keys if whole else 0
+
+    def place(start: int, size: int) -> tuple[Any, ...]:
+        at = pl.ds(mine + start, size)
+        return (slice(None), at) if blocks.turned else (at, slice(None))
+
+    @pl.when(block == 0)
+    def _() -> None:
+        dq_sum[...] = jnp.zeros_like(dq_sum)
+
+    @pl.when(head == 0)
+    def _() -> None:
+        for total in (dk_sum, dv_sum):
+            total[place(0, blocks.keys)] = jnp.zeros_like(total[place(0, blocks.keys)])
+
+    def tile(at: Any, queries: int, start: int, keys: int, masked: bool) -> None:
+        """What `queries` queries from `at` on and `keys` keys from `start` of the block on add to the gradients."""
+        where = pl.ds(at, queries)
+        q, d_mixed = q_ref[0, 0, 0, where, :], d_mixed_ref[0, 0, 0, where, :]
+        k, v = k_ref[0, 0, start : start + keys], v_ref[0, 0, start : start + keys]
+        # [keys, queries]: what belongs to a query lies along lanes and is spread over sublanes for nothing.
+        weights = jnp.exp2(dot(k, q, (1, 1)) - sums_ref[0, 0, 0, :, where])
+        if masked:
+            key = block * blocks.keys + start + jax.lax.broadcasted_iota(jnp.int32, (keys, queries), 0)
+            seen = (bounds_ref[0, :1, where] <= key) & (key <= bounds_ref[0, 1:, where])
+            weights = jnp.where(seen, weights, 0.0)
+        d_scores = (weights * (dot(v, d_mixed, (1, 1)) - share_ref[0, 0, 0, :, where])).astype(dtype)
+        weights = weights.astype(dtype)
+        here = place(start, keys)
+        if blocks.turned:
+            dv_sum[here] += dot(d_mixed, weights, (0, 1))
+            dk_sum[here] += dot(q, d_scores, (0, 1))
+        else:
+            dv_sum[here] += dot(weights, d_mixed, (1, 0))
+            dk_sum[here] += dot(d_scores, q, (1, 0))
+        dq_sum[:, where] += dot(k, d_scores, (0, 0))
+
+    base = (batch * pl.num_programs(3) + block) * 6
+    begin, cut, full_begin, full_end, tail, end = (ranges[base + i] for i in range(6))
+    before_full = cut - begin
+
+    def edge_step(i: Any, _: None) -> None:
+        step = jnp.where(i < before_full, begin + i, tail + i - before_full)
+        span = (batch * (length // blocks.edge_queries) + step) * 2
+        for start in range(0, blocks.keys, blocks.edge_keys):
+            key = block * blocks.keys + start
+
+            @pl.when((spans[span] < key + blocks.edge_keys) & (key <= spans[span + 1]))
+            def _(start: int = start) -> None:
+                tile(step * blocks.edge_queries, blocks.edge_queries, start, blocks.edge_keys, masked=True)
+
+    def full_step(i: Any, _: None) -> None:
+        tile(i * blocks.queries, blocks.queries, 0, blocks.keys, masked=False)
+
+    jax.lax.fori_loop(0, before_full + end - tail, edge_step, None)
+    jax.lax.fori_loop(full_begin, full_end, full_step, None)
+
+    # Scores are base-2 logarithms of scaled queries: the natural gradient is ln 2 of theirs for keys, and for queries
+    # the scale takes ln 2 away again.
+    @pl.when(block == pl.num_programs(3) - 1)
+    def _() -> None:
+        dq_ref[0, 0, 0] = (dq_sum[...] * (1 / LOG2_E)).T.astype(dq_ref.dtype)
+
+    @pl.when(head == pl.num_programs(2) - 1)
+    def _() -> None:
+        for total, ref, scale in ((dk_sum, dk_ref, 1 / LOG2_E), (dv_sum, dv_ref, 1.0)):
+            gradient = total[place(0, blocks.keys)] * scale
+            ref[0, 0] = (gradient.T if blocks.turned else gradient).astype(ref.dtype)
+
+
+def _backward(
+    blocks: Blocks,
+    interpret: bool,
+    q: Array,
+    k: Array,
+    v: Array,
+    bounds: Array,
+    d_mixed: Array,
+    log_sums: Array,
+    share: Array,
+) -> tuple[Array, Array, Array]:
+    """The gradients of `_forward`'s output in q (as scaled), k and v."""
+    batch, kv_heads, group, length, size = q.shape
+    slots, sizes, width = k.shape[2], blocks.backward, _padded(size)
+    item = q.dtype.itemsize
+
+    def bytes_needed(buffers: int, summed: int) -> int:
+        rows = length * (buffers * 2 * width * item + 4 * size + 2 * width * item + 8 * buffers * 4 * 8)
+        return rows + summed * 2 * (size if sizes.turned else width) * 4 + 8 * sizes.keys * width * item
+
+    # A group's sums of dk and dv stay in VMEM if it holds them; else each head writes its own, summed up afterwards.
+    shared = bytes_needed(2, slots) <= blocks.vmem * MIB * 3 // 4
+    buffers = 2 if bytes_needed(2, sizes.keys) <= blocks.vmem * MIB * 3 // 4 else 1
+    per_program = 1
+    if not shared or group == 1:
+        q, d_mixed, log_sums, share = (
+            x.reshape(batch, kv_heads * group, 1, *x.shape[3:]) for x in (q, d_mixed, log_sums, share)
+        )
+        per_program = group
+    summed = slots if shared and group > 1 else sizes.keys
+    mode = None if buffers == 2 else pl.Buffered(1)
+
+    def per_head(*shape: int) -> pl.BlockSpec:
+        return pl.BlockSpec((1, 1, 1, *shape), lambda b, h, g, i, *_: (b, h, g, 0, 0), pipeline_mode=mode)
+
+    keys_in = pl.BlockSpec((1, 1, sizes.keys, size), lambda b, h, g, i, *_: (b, jax.lax.div(h, per_program), i, 0))
+    # Written when the last head of the group comes by; until then the block stays where it is.
+    heads_last = q.shape[2] - 1
+    keys_out = pl.BlockSpec(
+        (1, 1, sizes.keys, size), lambda b, h, g, i, *_: (b, h, jnp.where(g == heads_last, i, 0), 0)
+    )
+    d_key = jax.ShapeDtypeStruct((batch, q.shape[1], slots, size), k.dtype if per_program == 1 else jnp.float32)
+    total = pltpu.VMEM((size, summed) if sizes.turned else (summed, size), jnp.float32)
+    spans = bounds.reshape(batch, 2, -1, sizes.edge_queries)
+    spans = jnp.stack((spans[:, 0].min(-1), spans[:, 1].max(-1)), axis=-1).reshape(-1)
+    dq, dk, dv = pl.pallas_call(
+        functools.partial(_backward_kernel, blocks=sizes),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(batch, q.shape[1], q.shape[2], slots // sizes.keys),
+            in_specs=[
+                per_head(length, size),
+                per_head(length, size),
+                per_head(1, length),
+                per_head(1, length),
+                pl.BlockSpec((1, 2, length), lambda b, h, g, i, *_: (b, 0, 0)),
+                keys_in,
+                keys_in,
+            ],
+            out_specs=[per_head(length, size), keys_out, keys_out],
+            scratch_shapes=[pltpu.VMEM((size, length), jnp.float32), total, total],
+        ),
+        out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), d_key, d_key],
+        name="attention_backward",
+        compiler_params=_compiler_params(bytes_needed(buffers, summed), blocks.vmem, "backward"),
+        cost_estimate=_cost(q, k, products=5),
+        interpret=interpret,
+    )(_query_ranges(bounds, sizes, slots), spans, q, d_mixed, log_sums, share, bounds, k, v)
+    if per_program > 1:
+        dk, dv = (x.reshape(batch, kv_heads, group, slots, size).sum(axis=2).astype(k.dtype) for x in (dk, dv))
+    return dq.reshape(batch, kv_heads, group, length, size), dk, dv

@@ -1,0 +1,238 @@
+"""The TPU kernels: interpreted on the CPU against float64, and compiled by Mosaic for chips that needn't be there."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from kernels.attention import decode, reference, tpu
+from kernels.attention.attention import HEADS, QUERIES, ROWS, attention
+from kernels.attention.tpu import BackwardBlocks, Blocks, ForwardBlocks
+from opencoder_jax.training.mesh import AXES, BATCH_AXES, WEIGHT_AXES
+
+
+def small(turned: bool, chunk: int = 128) -> Blocks:
+    """Blocks so small that short rows have blocks out of sight, in full sight and at edges."""
+    forward = ForwardBlocks(rows=256, keys=256, edge=128, chunk=chunk, turned=turned)
+    return Blocks(forward, BackwardBlocks(256, 256, 128, 128, turned), vmem=128)
+
+
+# Heads, key heads, head size, dtype, queries, slots, the first query's slot, blocks.
+CASES = {
+    "own keys, 160": (2, 2, 160, jnp.float32, 390, 390, 0, small(turned=True)),
+    "shared keys, 64": (4, 2, 64, jnp.float32, 513, 513, 0, small(turned=False)),
+    "one key head, 128, bfloat16": (4, 1, 128, jnp.bfloat16, 512, 512, 0, small(turned=False, chunk=256)),
+    "256, on a cache": (1, 1, 256, jnp.float32, 200, 600, 280, small(turned=True, chunk=256)),
+    "sums of each head alone": (2, 1, 128, jnp.float32, 384, 384, 0, small(turned=False)._replace(vmem=4)),
+}
+
+
+def oracle(inputs: list[np.ndarray], positions: np.ndarray, slot: int) -> tuple[np.ndarray, ...]:
+    """Output and gradients of sum(output * d_out) in float64, written out densely."""
+    q, k, v, d_out = (x.astype(np.float64) for x in inputs)
+    heads, size = q.shape[2:]
+    group = heads // k.shape[2]
+    k, v = (np.repeat(x, group, axis=2) for x in (k, v))
+    last = slot + np.arange(q.shape[1])
+    key = np.arange(k.shape[1])
+    seen = (last - positions)[..., None] <= key
+    seen &= key <= last[:, None]
+    scores = np.where(seen[:, None], np.einsum("bshd,bthd->bhst", q, k) / np.sqrt(size), -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    out = np.einsum("bhst,bthd->bshd", weights, v)
+    d_weights = np.einsum("bshd,bthd->bhst", d_out, v)
+    d_scores = weights * (d_weights - (d_weights * weights).sum(-1, keepdims=True)) / np.sqrt(size)
+
+    def shared(x: np.ndarray) -> np.ndarray:
+        return x.reshape(*x.shape[:2], -1, group, size).sum(axis=3)
+
+    d_k = shared(np.einsum("bhst,bshd->bthd", d_scores, q))
+    d_v = shared(np.einsum("bhst,bshd->bthd", weights, d_out))
+    return out, np.einsum("bhst,bthd->bshd", d_scores, k), d_k, d_v
+
+
+@functools.cache
+def interpreted(case: str) -> Callable[..., tuple[jax.Array, ...]]:
+    """Output and gradients of a case's kernels, compiled once."""
+    *_, slot, blocks = CASES[case]
+
+    @jax.jit
+    def run(q: jax.Array, k: jax.Array, v: jax.Array, d_out: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
+        def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+            return tpu.attention(q, k, v, positions, slot, blocks=blocks, interpret=True)
+
+        out, back = jax.vjp(mix, q, k, v)
+        return out, *back(d_out)
+
+    return run
+
+
+def inputs_of(case: str, seed: int) -> list[jax.Array]:
+    heads, kv_heads, size, dtype, length, slots, *_ = CASES[case]
+    random = np.random.default_rng(seed)
+    shapes = [
+        (1, length, heads, size),
+        (1, slots, kv_heads, size),
+        (1, slots, kv_heads, size),
+        (1, length, heads, size),
+    ]
+    return [jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes]
+
+
+def positions_of(lengths: list[int], queries: int, slot: int) -> np.ndarray:
+    """Positions of the queries of a row of documents with these lengths, the rest of the row being one more."""
+    row = np.concatenate([*map(np.arange, lengths), np.arange(slot + queries)])
+    return row[None, slot : slot + queries].astype(np.int32)
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(max_examples=5)
+@given(lengths=st.lists(st.integers(1, 400), max_size=6), seed=st.integers(0, 99))
+def test_equals_float64_on_any_documents(case: str, lengths: list[int], seed: int) -> None:
+    *_, dtype, length, _, slot, _ = CASES[case]
+    positions = positions_of(lengths, length, slot)
+    inputs = inputs_of(case, seed)
+    expected = oracle([np.asarray(x.astype(jnp.float32)) for x in inputs], positions, slot)
+    bound = 1e-5 if dtype == jnp.float32 else 1e-2
+    for name, got, want in zip(("out", "dq", "dk", "dv"), interpreted(case)(*inputs, positions), expected, strict=True):
+        error = np.abs(np.asarray(got.astype(jnp.float32)) - want).max() / np.abs(want).max()
+        assert error < bound, name
+
+
+def test_one_document_cannot_touch_another() -> None:
+    case = "one key head, 128, bfloat16"
+    positions = positions_of([100, 130, 200], 512, 0)
+    inputs = inputs_of(case, 0)
+    before = interpreted(case)(*inputs, positions)
+    inside = slice(100, 230)
+    changed = [x.at[:, inside].set(100 * x[:, inside] + 1) for x in inputs]
+    after = interpreted(case)(*changed, positions)
+    for one, other in zip(before, after, strict=True):
+        for others in (slice(0, 100), slice(230, 512)):
+            np.testing.assert_array_equal(np.asarray(one[:, others]), np.asarray(other[:, others]))
+        assert not np.array_equal(one[:, inside], other[:, inside])
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "dtype"), [(4, 2, jnp.float32), (2, 2, jnp.bfloat16)])
+def test_decoding_equals_the_reference(heads: int, kv_heads: int, dtype: jnp.dtype) -> None:
+    """Rows that start at different slots, of a cache that holds garbage outside them."""
+    random = np.random.default_rng(0)
+    shapes = [(3, 1, heads, 160), (3, 700, kv_heads, 160), (3, 700, kv_heads, 160)]
+    q, k, v = (jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes)
+    slot, positions = 520, jnp.array([[520], [3], [130]])
+    exact = [x.astype(jnp.float32) for x in (q, k, v)]
+    expected = reference.attention(exact[0], exact[1], exact[2], positions, jnp.int32(slot))
+    k, v = (x.at[:, slot + 1 :].set(jnp.nan).at[1, : slot - 3].set(jnp.inf) for x in (k, v))
+    got = decode.attention(q, k, v, positions, slot, keys=256, interpret=True)
+    error = jnp.abs(got.astype(jnp.float32) - expected).max() / jnp.abs(expected).max()
+    assert error < (1e-5 if dtype == jnp.float32 else 1e-2)
+
+
+# ------------------------------------------------------------------------------------------------- compiled by Mosaic
+
+CHIPS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+# Heads, key heads, head size, row length, rows: what the recipes train with.
+SHAPES = {
+    "1.5B": (14, 14, 160, 4096, 1),
+    "8B": (32, 8, 128, 4096, 1),
+    "8B at 8192": (32, 8, 128, 8192, 1),
+}
+
+
+@functools.cache
+def devices(chip: str) -> list[jax.Device]:
+    pytest.importorskip("libtpu", reason="compiling for TPUs needs libtpu")
+    options = {"chip_config_name": "megacore"} if chip == "v4" else {}
+    return topologies.get_topology_desc(CHIPS[chip], platform="tpu", **options).devices
+
+
+def gradients(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
+    def total(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return attention(q, k, v, positions).astype(jnp.float32).sum()
+
+    return jax.grad(total, argnums=(0, 1, 2))(q, k, v)
+
+
+# One shape a chip takes seconds; the others are the slow proof.
+QUICK = {("v5e", "1.5B"), ("v5p", "8B")}
+
+
+@pytest.mark.parametrize(
+    ("chip", "shape"),
+    [
+        pytest.param(chip, shape, marks=[] if (chip, shape) in QUICK else pytest.mark.slow)
+        for chip in CHIPS
+        for shape in SHAPES
+    ],
+)
+def test_the_kernels_compile_for_the_recipes(chip: str, shape: str) -> None:
+    heads, kv_heads, size, length, rows = SHAPES[shape]
+    device = devices(chip)[0]
+    mesh = Mesh(np.array([device]), ("fsdp",))
+
+    def struct(dtype: jnp.dtype, *axes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(axes, dtype, sharding=SingleDeviceSharding(device))
+
+    q = struct(jnp.bfloat16, rows, length, heads, size)
+    k = struct(jnp.bfloat16, rows, length, kv_heads, size)
+    with jax.set_mesh(mesh):
+        program = jax.jit(gradients).lower(q, k, k, struct(jnp.int32, rows, length)).compile().as_text() or ""
+    assert "attention_forward" in program
+    assert "attention_backward" in program
+
+
+def test_the_kernels_run_on_each_devices_part_of_a_mesh() -> None:
+    """Rows, queries and heads divided; only keys and values are gathered, over the axis that divides the queries."""
+    mesh = Mesh(np.array(devices("v5e")).reshape(1, 1, 2, 2), AXES, axis_types=(AxisType.Auto,) * 4)
+
+    def struct(dtype: jnp.dtype, spec: PartitionSpec, *axes: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(axes, dtype, sharding=NamedSharding(mesh, spec))
+
+    spec = PartitionSpec(*BATCH_AXES, "tensor")
+    q, k = struct(jnp.bfloat16, spec, 2, 512, 4, 128), struct(jnp.bfloat16, spec, 2, 512, 2, 128)
+    with jax.set_mesh(mesh):
+        program = jax.jit(attention).lower(q, k, k, struct(jnp.int32, BATCH_AXES, 2, 512)).compile().as_text() or ""
+    assert "bf16[2,1,2,256,128]" in program  # what a kernel mixes: 2 rows, 1 key head, 2 heads to it, 256 queries
+    assert "all-gather" in program
+
+
+def test_the_axes_are_those_of_the_mesh() -> None:
+    assert PartitionSpec(ROWS, QUERIES) == BATCH_AXES
+    assert WEIGHT_AXES["heads"] == WEIGHT_AXES["kv_heads"] == HEADS
+
+
+def test_what_a_kernel_cannot_do_is_said() -> None:
+    x = jnp.zeros((1, 4, 2, 8))
+    positions = jnp.arange(4)[None]
+    with pytest.raises(ValueError, match="don't run on cpu"):
+        attention(x, x, x, positions, implementation="tpu")
+    with pytest.raises(ValueError, match="is none of reference, tpu"):
+        attention(x, x, x, positions, implementation="cudnn")
+    large = [jax.ShapeDtypeStruct((1, 4, 2, 264), jnp.float32)] * 3 + [jax.ShapeDtypeStruct((1, 4), jnp.int32)]
+    with jax.set_mesh(Mesh(np.array(devices("v5e")[:1]), ("fsdp",))), pytest.raises(ValueError, match="up to 256"):
+        jax.eval_shape(functools.partial(attention, implementation="tpu"), *large)
+
+
+def test_a_reference_in_a_kernels_place_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    shapes = [jax.ShapeDtypeStruct((1, 4, 2, 12), jnp.bfloat16)] * 3 + [jax.ShapeDtypeStruct((1, 4), jnp.int32)]
+    with jax.set_mesh(Mesh(np.array(devices("v5e")[:1]), ("fsdp",))):
+        jax.eval_shape(attention, *shapes)
+        jax.eval_shape(lambda *x: attention(*x), *shapes)
+    assert capfd.readouterr().err.count("the reference runs on TPU v5 lite") == 1
+
+
+def test_rows_too_long_for_the_memory_are_refused() -> None:
+    blocks = tpu.blocks_for("TPU v4", 128, 1)
+    k = jax.ShapeDtypeStruct((1, 2**17, 1, 128), jnp.bfloat16)
+    with pytest.raises(ValueError, match="MiB of VMEM"):
+        jax.eval_shape(
+            functools.partial(tpu.attention, blocks=blocks), k, k, k, jax.ShapeDtypeStruct((1, 2**17), jnp.int32)
+        )
