@@ -8,9 +8,9 @@ of keys are one of three things, and each costs what it must:
     at an edge     the same, masked: the diagonal, and where documents begin inside a block
 
 The keys and values of a row lie in VMEM whole, so a skipped block costs nothing, not even a step of the grid. Scores
-are base-2 logarithms: queries come scaled by log2(e) / sqrt(D). The running maximum and sum are float32 and copied along
-lanes, so that no step spreads a column. Block sizes stand in tpu_blocks.json, per chip; what the compiler makes of them
-is printed by `python -m tests.benchmarks.attention_schedule`.
+are base-2 logarithms: queries come scaled by log2(e) / sqrt(D). The running maximum and sum are float32, with copies
+along lanes, so that no step spreads a column. Block sizes stand in tpu_blocks.json, per chip; what the compiler makes
+of them is printed by `python -m tests.benchmarks.attention_schedule`.
 
 Shapes: B rows, K key heads, G query heads to each, S queries, T keys, D head size.
 """
