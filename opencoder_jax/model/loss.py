@@ -65,7 +65,7 @@ def _forward(
         (total, head_slope), (h, target, weight) = sums, item
         logits, log_z, loss = _logits(h, head, target, z_loss)
         slope = (1 + 2 * z_loss * log_z)[:, None] * jnp.exp(logits - log_z[:, None])
-        slope = slope - jax.nn.one_hot(target, logits.shape[1], dtype=jnp.float32)
+        slope = slope - (jnp.arange(logits.shape[1]) == target[:, None])
         # In memory once, in the dtype of the products: else XLA computes it again inside each of the two.
         slope = jax.lax.optimization_barrier((weight[:, None] * slope).astype(h.dtype))
         hidden_slope = jnp.einsum("tv,wv->tw", slope, head.astype(h.dtype))
@@ -92,7 +92,8 @@ def _logits(h: Array, head: Array, target: Array, z_loss: float) -> tuple[Array,
     """The logits of a chunk [T, V], the logarithm of their summed exponentials [T], and the loss of each token [T]."""
     logits = jnp.einsum("tw,wv->tv", h, head.astype(h.dtype), preferred_element_type=jnp.float32)
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, target[:, None], axis=-1)[:, 0]
+    # A sum over a mask, not a gather: a mesh may divide the vocabulary.
+    chosen = jnp.sum(jnp.where(jnp.arange(logits.shape[1]) == target[:, None], logits, 0), axis=-1)
     return logits, log_z, log_z - chosen + z_loss * jnp.square(log_z)
 
 

@@ -6,8 +6,10 @@ Memory is what the compiler has laid out, and collectives are those in its progr
 
 import dataclasses
 import re
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -96,7 +98,8 @@ class Report:
             "",
             f"FLOPs of a chip: {self.model_flops:.4g} of the model, {self.executed_flops:.4g} carried out",
             f"tokens/s of a chip: {self.rows * self.length / self.topology.size / total:,.0f}",
-            f"MFU, estimated: {self.mfu:.3f} ({FORMULA}; peak {chip.peak / 1e12:.0f} TFLOP/s)",
+            f"MFU, estimated: {'at most ' if self.estimate.unknown else ''}{self.mfu:.3f} ({FORMULA};"
+            f" peak {chip.peak / 1e12:.0f} TFLOP/s)",
         ]
         return "\n".join(lines)
 
@@ -122,10 +125,15 @@ def compile_for(recipe: Recipe, topology: Topology, step: int | None = None) -> 
     began = time.perf_counter()
     with jax.set_mesh(mesh):
         traced = update.trace(state, _batch(rows, length, mesh), _replicated_scalar(mesh))  # type: ignore[attr-defined]
-        try:
-            compiled = traced.lower().compile()
-        except jax.errors.JaxRuntimeError as error:
-            raise _too_large(str(error), recipe, topology, state) from None
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                compiled = traced.lower().compile(
+                    compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+                )
+            except jax.errors.JaxRuntimeError as error:
+                raise _too_large(str(error), recipe, topology, state) from None
+            # Printed by libtpu itself: jaxlib can't print all that is in a program for v6e.
+            text = next(Path(folder).glob("*train_step*.after_codegen.txt")).read_text()
     seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
     held = {"parameters": _share(state.parameters), "optimizer": _share(state.optimizer)}
@@ -146,7 +154,7 @@ def compile_for(recipe: Recipe, topology: Topology, step: int | None = None) -> 
         },
         rows * length * flops_per_token(recipe.model, length) / topology.size,
         executed_flops(traced.jaxpr.jaxpr) / topology.size,
-        estimate(Program(compiled.as_text()), topology, places, {}),
+        estimate(Program(text), topology, places, {}),
         seconds,
     )
 

@@ -22,7 +22,7 @@ from opencoder_jax.training.hlo import COLLECTIVES, Computation, Instruction, Pr
 PARTS = ("input", "attention", "ffn", "head and loss", "optimizer", "other", "copies", "collectives")
 SCOPES = {"embed": "input", "attention": "attention", "ffn": "ffn", "loss": "head and loss", "optimizer": "optimizer"}
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all"}
-FREE |= {"opt-barrier", "add-dependency", "iota"}
+FREE |= {"opt-barrier", "add-dependency", "iota", "async-update"}
 SCALAR = 512  # bytes; what is smaller belongs to the scalar unit
 
 
@@ -140,26 +140,30 @@ class _Player:
     def _start(self, instruction: Instruction, runs: int) -> str:
         """Notes when what is started will have ended; returns the ticket that `_wait` takes."""
         collective = _collective(self.program, instruction)
-        if collective is None:
-            kind, engine = "copies", "copies"
-            seconds = _moved(instruction) / self.topology.chip.memory_bandwidth
-        else:
-            kind = collective.opcode.removesuffix("-start")
-            # Permutes of opposite directions use the two directions of a link.
-            engine = str(collective.groups[:1]) if kind == "collective-permute" else "links"
-            taken, seconds = self._transfer(kind, collective)
-            traffic = self.result.traffic[kind]
-            traffic.count += runs
-            traffic.bytes += taken * runs
-            traffic.seconds += seconds * runs
-        self.free[engine] = max(self.free[engine], self.now) + seconds
         ticket = _ticket(collective) or instruction.name
+        if collective is None:
+            self.pending[ticket] = self.now, "copies"  # how much is copied, its end says
+            return ticket
+        kind = collective.opcode.removesuffix("-start")
+        # Permutes of opposite directions use the two directions of a link.
+        engine = str(collective.groups[:1]) if kind == "collective-permute" else "links"
+        taken, seconds = self._transfer(kind, collective)
+        traffic = self.result.traffic[kind]
+        traffic.count += runs
+        traffic.bytes += taken * runs
+        traffic.seconds += seconds * runs
+        self.free[engine] = max(self.free[engine], self.now) + seconds
         self.pending[ticket] = self.free[engine], kind
         return ticket
 
     def _done(self, instruction: Instruction, runs: int) -> None:
         ticket = _ticket(_collective(self.program, instruction)) if instruction.opcode == "fusion" else None
-        self._wait(ticket or instruction.operands[0], runs)
+        ticket = ticket or instruction.operands[0].removesuffix(".update")
+        if (began := self.pending.get(ticket)) and began[1] == "copies":
+            self.free["copies"] = max(self.free["copies"], began[0])
+            self.free["copies"] += instruction.bytes / self.topology.chip.memory_bandwidth
+            self.pending[ticket] = self.free["copies"], "copies"
+        self._wait(ticket, runs)
 
     def _wait(self, ticket: str, runs: int) -> None:
         end, kind = self.pending.pop(ticket, (self.now, "copies"))

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import cache, partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import REMAT, Decoder, abstract
 from opencoder_jax.recipe import bind, build
 
+ROOT = Path(__file__).resolve().parents[3]
 # The two shapes of OpenCoder, small: every head with its own keys and size 160, and grouped heads.
 ONE_TO_ONE = ModelConfig(40, 2, 24, 2, 2, 160, 20, 10_000.0, 1e-5, 32, 0.2, "float32")
 GROUPED = ModelConfig(40, 3, 24, 6, 2, 8, 20, 500_000.0, 1e-5, 32, 0.2, "float32")
@@ -170,7 +172,7 @@ def test_bfloat16_computes_what_float32_does_roughly() -> None:
     np.testing.assert_allclose(np.asarray(rough, np.float32), exact, atol=0.1)
 
 
-@pytest.mark.parametrize("file", ["opencoder_1p5b.gin", "opencoder_8b.gin", "cookbook.gin"])
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "gin_configs" / "models").glob("*.gin")))
 def test_every_weight_is_counted_and_names_its_axes(file: str) -> None:
     bind([f"gin_configs/models/{file}"])
     config = build(ModelConfig)
