@@ -30,7 +30,8 @@ OPENCODERS_RULE = (
 
 def library(step: int = 1) -> Iterator[str]:
     """Every so manieth file of Python's own library, if it's UTF-8, as it is."""
-    for file in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))[::step]:
+    files = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
+    for file in [file for file in files if "site-packages" not in file.parts][::step]:
         try:
             yield file.read_bytes().decode()
         except UnicodeDecodeError:
@@ -68,7 +69,7 @@ def test_ids_of_the_whole_library_are_ours_with_a_larger_vocabulary() -> None:
     counts = Counter(word for text in corpus[::3] for word in PRE_SPLIT.findall(text))
     tokenizer = Tokenizer(train(word_table(counts), TokenizerConfig(vocab_size=16_384)))
     theirs = exported(tokenizer)
-    assert len(corpus) > 1000
+    assert len(corpus) > 500
     for text in corpus:
         assert theirs.encode(text).ids == tokenizer.encode(text)
 
