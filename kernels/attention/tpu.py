@@ -217,7 +217,7 @@ def _padded(size: int) -> int:
 # ------------------------------------------------------------------------------------------------------------ forward
 
 
-def _key_ranges(bounds: Int[Array, "B 2 S"], tokens: int, blocks: ForwardBlocks, slots: int) -> Int[Array, " B_N_6"]:
+def key_ranges(bounds: Int[Array, "B 2 S"], tokens: int, blocks: ForwardBlocks, slots: int) -> Int[Array, " B_N_6"]:
     """For each block of queries, three ranges of steps over keys: at an edge, in full sight, at an edge.
 
     The first and the last are counted in steps of `blocks.edge` keys, the middle one in steps of `blocks.keys`.
@@ -354,13 +354,13 @@ def _forward(
         compiler_params=_compiler_params(resident, blocks.vmem, "forward"),
         cost_estimate=_cost(q, k, products=2),
         interpret=interpret,
-    )(_key_ranges(bounds, tokens, sizes, slots), q, k, v, bounds)
+    )(key_ranges(bounds, tokens, sizes, slots), q, k, v, bounds)
 
 
 # ----------------------------------------------------------------------------------------------------------- backward
 
 
-def _query_ranges(bounds: Int[Array, "B 2 S"], blocks: BackwardBlocks, slots: int) -> Int[Array, " B_N_6"]:
+def query_ranges(bounds: Int[Array, "B 2 S"], blocks: BackwardBlocks, slots: int) -> Int[Array, " B_N_6"]:
     """For each block of keys, three ranges of steps over queries: at an edge, in full sight, at an edge.
 
     The first and the last are counted in steps of `blocks.edge_queries`, the middle one in steps of `blocks.queries`.
@@ -553,7 +553,7 @@ def _backward(
         compiler_params=_compiler_params(bytes_needed(buffers, summed), blocks.vmem, "backward"),
         cost_estimate=_cost(q, k, products=5),
         interpret=interpret,
-    )(_query_ranges(bounds, sizes, slots), spans, q, d_mixed, log_sums, share, bounds, k, v)
+    )(query_ranges(bounds, sizes, slots), spans, q, d_mixed, log_sums, share, bounds, k, v)
     if per_program > 1:
         dk, dv = (x.reshape(batch, kv_heads, group, slots, size).sum(axis=2).astype(k.dtype) for x in (dk, dv))
     return dq.reshape(batch, kv_heads, group, length, size), dk, dv
