@@ -1,4 +1,4 @@
-"""The attention programs that attention_schedule.py compiles: ours, jax's splash attention and tokamax's.
+"""The programs that attention_schedule.py compiles beside ours: jax's splash attention and tokamax's.
 
 Imported in a process of its own (kernels/schedule.py), tokamax's in an interpreter that has it: nothing here imports a
 peer before it is asked for.
@@ -10,41 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
 
-TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-KINDS = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
+from kernels.attention.cycles import abstract
+
 BLOCK, COMPUTE = 1024, 512  # the peers' blocks
 
 Program = tuple[Callable[..., Any], list[jax.ShapeDtypeStruct]]
-
-
-def abstract(chip: str, *shapes: tuple[tuple[int, ...], Any]) -> list[jax.ShapeDtypeStruct]:
-    """Arrays of these shapes and dtypes on one chip."""
-    options = {"chip_config_name": "megacore"} if chip == "v4" else {}
-    device = topologies.get_topology_desc(TOPOLOGIES[chip], platform="tpu", **options).devices[0]
-    return [jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(device)) for shape, dtype in shapes]
-
-
-def ours(chip: str, length: int, group: int, size: int, blocks: dict[str, Any] | None = None) -> Program:
-    """Forward and backward of one row and one key head with `group` query heads."""
-    from kernels.attention import tpu
-
-    chosen = tpu.blocks_for(KINDS[chip], size, group)
-    if blocks:
-        chosen = chosen._replace(
-            forward=chosen.forward._replace(**blocks.get("forward", {})),
-            backward=chosen.backward._replace(**blocks.get("backward", {})),
-        )
-
-    def both(q: Any, k: Any, v: Any, positions: Any, d_out: Any) -> Any:
-        out, back = jax.vjp(lambda *x: tpu.attention(x[0], x[1], x[2], positions, blocks=chosen), q, k, v)
-        return out, back(d_out)
-
-    q, k = ((1, length, group, size), jnp.bfloat16), ((1, length, 1, size), jnp.bfloat16)
-    return both, abstract(chip, q, k, k, ((1, length), jnp.int32), q)
 
 
 def splash(chip: str, length: int, group: int, size: int) -> Program:
@@ -95,9 +66,3 @@ def _with_gradient(call: Callable[..., Any], chip: str, length: int, group: int,
 
     q, k = ((group, length, size), jnp.bfloat16), ((length, size), jnp.bfloat16)
     return both, abstract(chip, q, k, k, ((length,), jnp.int32), q)
-
-
-def documents(length: int, count: int) -> np.ndarray:
-    """Positions of a row of `count` documents of about equal lengths."""
-    ends = np.linspace(0, length, count + 1).astype(int)
-    return np.concatenate([np.arange(n) for n in np.diff(ends)])[None].astype(np.int32)

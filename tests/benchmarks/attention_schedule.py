@@ -16,17 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kernels.attention import tpu
-from kernels.schedule import MATRIX, Body, Schedule, schedules
-from tests.benchmarks.attention_programs import BLOCK, KINDS, documents
+from kernels.attention.cycles import KINDS, around, compiled, documents, estimate, sight, total
+from kernels.schedule import MATRIX, Body, schedules
+from tests.benchmarks.attention_programs import BLOCK
 
 PROGRAMS = "tests.benchmarks.attention_programs"
 SHAPES = {128: 4, 160: 1}  # head size and query heads to a key head: the 8B's and the 1.5B's
 ROWS = {"4096": (4096, 1), "8192": (8192, 1), "4096 in 8 documents": (4096, 8), "8192 in 16 documents": (8192, 16)}
-SMALL = 100  # cycles: what is below runs at every step of the grid
 
 
 class Pass(NamedTuple):
@@ -38,76 +37,21 @@ class Pass(NamedTuple):
     full: tuple[tuple[float, float, float], tuple[float, float, float]]  # cycles, floor and fill of 1024 x 1024 pairs
 
 
-def sight(positions: np.ndarray, queries: int, keys: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which blocks [queries, keys] hold pairs that see each other, and which hold only such."""
-    last = np.arange(positions.shape[1])
-    first = (last - positions[0]).reshape(-1, queries)
-    last = last.reshape(-1, queries)
-    start = np.arange(0, last.size, keys)
-    seen = (first.min(1)[:, None] < start + keys) & (last.max(1)[:, None] >= start)
-    full = (first.max(1)[:, None] <= start) & (last.min(1)[:, None] >= start + keys - 1)
-    return seen, full
-
-
-def around(schedule: Schedule) -> tuple[list[Body], list[Body], int]:
-    """The larger bodies before and after those that multiply matrices, and the cycles of all small ones."""
-    bodies = schedule.bodies
-    products = [i for i, body in enumerate(bodies) if body.used[MATRIX]]
-    before, after = bodies[: products[0]], bodies[products[-1] + 1 :]
-    small = sum(body.cycles for body in bodies if body.cycles < SMALL and not body.used[MATRIX])
-    large = [[body for body in part if body.cycles >= SMALL] for part in (before, after)]
-    return large[0], large[1], small
-
-
-def cycles(bodies: Sequence[Body]) -> int:
-    return sum(body.cycles for body in bodies)
-
-
 def of_full(body: Body, pairs: int) -> tuple[float, float, float]:
     scale = BLOCK * BLOCK / pairs
     return body.cycles * scale, body.used[MATRIX] / body.capacity[MATRIX] * scale, body.fill()
 
 
-def ours(chip: str, size: int, group: int, blocks: dict[str, Any] | None = None) -> Pass:
-    """Our kernels. Their loops' ranges, which decide what runs, are computed by the code that the kernels use."""
-    arguments = {"chip": chip, "length": 4096, "group": group, "size": size, "blocks": blocks}
-    forward, backward = schedules(f"{PROGRAMS}:ours", arguments, "attention_")
-    sizes = tpu.blocks_for(KINDS[chip], size, group)
-    ahead = sizes.forward._replace(**(blocks or {}).get("forward", {}))
-    back = sizes.backward._replace(**(blocks or {}).get("backward", {}))
-    tokens = ahead.rows // group
-    edge, full = (body.cycles for body in forward.products())
-    *tiles, back_full = backward.products()
-    costs: tuple[list[float], list[float]] = ([], [])
-    for length, count in ROWS.values():
-        positions = documents(length, count)
-        last = np.arange(length)[None]
-        bounds = jnp.asarray(np.stack((last - positions, last), axis=1), jnp.int32)
-
-        ranges = np.asarray(tpu.key_ranges(bounds, tokens, ahead, length)).reshape(-1, 6)
-        begin, cut, full_begin, full_end, tail, end = ranges.sum(axis=0)
-        before, after, small = around(forward)
-        programs = len(ranges) * (cycles(before) + cycles(after) + small)
-        costs[0].append((programs + (cut - begin + end - tail) * edge + (full_end - full_begin) * full) / group)
-
-        ranges = np.asarray(tpu.query_ranges(bounds, back, length)).reshape(-1, 6)
-        begin, cut, full_begin, full_end, tail, end = ranges.T
-        seen, _ = sight(positions, back.edge_queries, back.edge_keys)
-        inside = 0
-        for block in range(len(ranges)):
-            steps = [*range(begin[block], cut[block]), *range(tail[block], end[block])]
-            per_block = back.keys // back.edge_keys
-            inside += int(seen[steps, block * per_block : (block + 1) * per_block].sum())
-        before, after, small = around(backward)
-        once = before[0].cycles + after[0].cycles + len(ranges) * small
-        shared = len(ranges) * (cycles(before[1:]) + cycles(after[1:]))
-        mean = cycles(tiles) / len(tiles)
-        costs[1].append(once + shared / group + inside * mean + (full_end - full_begin).sum() * back_full.cycles)
-    return Pass(
-        "ours",
-        *costs,
-        (of_full(forward.products()[1], ahead.rows * ahead.keys), of_full(back_full, back.queries * back.keys)),
+def ours(chip: str, size: int, group: int) -> Pass:
+    """Our kernels, with the blocks that the table has for the chip."""
+    forward, backward, _ = tpu.blocks_for(KINDS[chip], size, group)
+    both = compiled(chip, group, size, forward, backward)
+    costs = [estimate(both, group, forward, backward, documents(*row)) for row in ROWS.values()]
+    full = (
+        of_full(both[0].products()[1], forward.rows * forward.keys),
+        of_full(both[1].products()[-1], backward.queries * backward.keys),
     )
+    return Pass("ours", [cost.forward for cost in costs], [cost.backward for cost in costs], full)
 
 
 def peer(name: str, target: str, chip: str, size: int, group: int, python: str, skips: bool, **more: Any) -> Pass:
@@ -133,7 +77,7 @@ def peer(name: str, target: str, chip: str, size: int, group: int, python: str, 
                 edges = int((seen & ~whole).sum()) if masked else 0
                 per_block = small + plain.cycles
                 totals[i] += seen.sum() * per_block + edges * ((masked or [plain])[0].cycles - plain.cycles)
-                totals[i] += length // BLOCK * (cycles(before) + cycles(after))
+                totals[i] += length // BLOCK * (total(before) + total(after))
         costs.append(totals)
         full.append((figures[0], figures[1], figures[1] / figures[0]))
     return Pass(name, costs[0], costs[1], (full[0], full[1]))
