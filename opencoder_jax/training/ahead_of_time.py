@@ -22,7 +22,7 @@ from opencoder_jax.recipe import UserError
 from opencoder_jax.training import mesh as meshes
 from opencoder_jax.training.chips import GIB, Topology
 from opencoder_jax.training.estimate import Estimate, estimate
-from opencoder_jax.training.flops import FORMULA, executed_flops, flops_per_token
+from opencoder_jax.training.flops import FORMULA, executed_flops, flops_per_token, kernel_flops
 from opencoder_jax.training.hlo import Program
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import TrainState, abstract_state, compiled_train_step
@@ -71,6 +71,7 @@ class Report:
     def table(self) -> str:
         """For people."""
         train, chip, total = self.recipe.train, self.topology.chip, self.estimate.seconds
+        at_most = "at most " if self.estimate.unknown or self.estimate.kernels else ""
         axes = ", ".join(f"{axis} {size}" for axis, size in self.mesh.items() if size > 1) or "1 chip"
         lines = [
             f"{self.topology}, {self.topology.size} chips: {axes}; {self.rows} rows of {self.length} in {self.passes}"
@@ -91,15 +92,14 @@ class Report:
                 for kind, of in sorted(self.estimate.traffic.items())
             ),
             "",
-            f"{'kernels':32}{'runs':>9}{'ms each':>9}",
+            f"{'kernels':32}{'runs':>9}{'ms each':>9}  at least: their FLOPs at the chip's peak",
             *(f"  {name[:30]:30}{n:9,}{1e3 * s:9.3f}" for name, (n, s) in self.estimate.kernels.items()),
             *(["  none: XLA compiles all of it"] if not self.estimate.kernels else []),
             *(f"  not estimated: {what}" for what in sorted(self.estimate.unknown)),
             "",
             f"FLOPs of a chip: {self.model_flops:.4g} of the model, {self.executed_flops:.4g} carried out",
             f"tokens/s of a chip: {self.rows * self.length / self.topology.size / total:,.0f}",
-            f"MFU, estimated: {'at most ' if self.estimate.unknown else ''}{self.mfu:.3f} ({FORMULA};"
-            f" peak {chip.peak / 1e12:.0f} TFLOP/s)",
+            f"MFU, estimated: {at_most}{self.mfu:.3f} ({FORMULA}; peak {chip.peak / 1e12:.0f} TFLOP/s)",
         ]
         return "\n".join(lines)
 
@@ -135,6 +135,8 @@ def compile_for(recipe: Recipe, topology: Topology, step: int | None = None) -> 
             # Printed by libtpu itself: jaxlib can't print all that is in a program for v6e.
             text = next(Path(folder).glob("*train_step*.after_codegen.txt")).read_text()
     seconds = time.perf_counter() - began
+    chip = topology.chip
+    kernels = {name: of / chip.peak * chip.clock for name, of in kernel_flops(traced.jaxpr.jaxpr).items()}
     memory = compiled.memory_analysis()
     held = {"parameters": _share(state.parameters), "optimizer": _share(state.optimizer)}
     places = [(getattr(device, "slice_index", 0), *device.coords) for device in mesh.devices.flat]
@@ -154,7 +156,7 @@ def compile_for(recipe: Recipe, topology: Topology, step: int | None = None) -> 
         },
         rows * length * flops_per_token(recipe.model, length) / topology.size,
         executed_flops(traced.jaxpr.jaxpr) / topology.size,
-        estimate(Program(text), topology, places, {}),
+        estimate(Program(text), topology, places, kernels),
         seconds,
     )
 

@@ -1,10 +1,10 @@
 """How long a compiled step takes, and where its time goes, as far as that can be known without the chip.
 
 The program of a TPU is printed in the order in which it is scheduled, and is played here instruction by instruction on
-one clock: arithmetic takes the cycles that the compiler expects ("estimated_cycles"), a kernel those of its own
-schedule, and what carries no estimate the time of its bytes through the memory. A collective, or a copy
-between memories, that was started early runs beside all that; what the program then waits for is the part that nothing
-overlapped. A loop's body is played once and counts as often as it runs.
+one clock: arithmetic takes the cycles that the compiler expects ("estimated_cycles"), a kernel what the caller says,
+and what carries no estimate the time of its bytes through the memory. A collective, or a copy between memories, that
+was started early runs beside all that; what the program then waits for is the part that nothing overlapped. A loop's
+body is played once and counts as often as it runs.
 
 An estimate, not a measurement: contention for the memory, the kernels' waiting for their operands, the start of each
 operation and the host are not in it, and links carry what they were measured to carry at best.
@@ -131,7 +131,7 @@ class _Player:
     def _kernel(self, call: Instruction, runs: int) -> float:
         name = re.sub(r"[.\d]+$", "", call.name)
         if name not in self.kernels:
-            self.result.unknown.add(f"{name} (a kernel whose schedule isn't known; taken to cost nothing)")
+            self.result.unknown.add(f"{name} (a kernel of unknown cost; taken to cost nothing)")
         seconds = self.kernels.get(name, 0.0) / self.topology.chip.clock
         before, _ = self.result.kernels.get(name, (0, 0.0))
         self.result.kernels[name] = before + runs, seconds

@@ -8,7 +8,7 @@ and doesn't count. A query meets (length + 1) / 2 keys on average, in two produc
 memory, and what lies above the diagonal or in another document, isn't counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -79,9 +79,26 @@ def executed_flops(jaxpr: Any) -> float:
         elif equation.primitive.name == "shard_map":  # its body has the shapes of one device
             mesh = equation.params["mesh"]
             times = prod(mesh.shape[axis] for axis in equation.params.get("manual_axes", mesh.axis_names))
-        for parameter in equation.params.values():
-            for inside in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
-                inside = getattr(inside, "jaxpr", inside)
-                if hasattr(inside, "eqns"):
-                    total += times * executed_flops(inside)
+        total += times * sum(map(executed_flops, _inside(equation)))
     return total
+
+
+def kernel_flops(jaxpr: Any) -> dict[str, float]:
+    """What each Pallas kernel of a traced program says that one run of it costs, on one device, by its name."""
+    found: dict[str, float] = {}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call" and (cost := equation.params.get("cost_estimate")):
+            found[equation.params["name"]] = float(cost.flops)
+        elif equation.primitive.name != "pallas_call":
+            for inside in _inside(equation):
+                found |= kernel_flops(inside)
+    return found
+
+
+def _inside(equation: Any) -> Iterator[Any]:
+    """The programs that an operation holds: the body of a loop, what is computed again, a device's part."""
+    for parameter in equation.params.values():
+        for inside in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
+            inside = getattr(inside, "jaxpr", inside)
+            if hasattr(inside, "eqns"):
+                yield inside

@@ -1,0 +1,31 @@
+"""A recipe at its true size, compiled for the TPUs that it is meant for: it fits, and attention is our kernel."""
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
+@pytest.mark.parametrize(
+    ("recipe", "topology", "capacity"),
+    [("pretrain/opencoder_1p5b", "v5e:4x4", 15.75)],
+)
+def test_a_recipe_fits_its_chips_and_runs_our_kernel(
+    recipe: str, topology: str, capacity: float, tmp_path: Path
+) -> None:
+    output = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "opencoder_jax", "compile", f"--gin_file=gin_configs/{recipe}.gin"]
+    command += [f"--topology={topology}", f"--output={output}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads(output.read_text())
+    assert sum(figures["memory_bytes"].values()) < capacity * 2**30
+    assert {"attention_forward", "attention_backward"} <= figures["kernels"].keys()
+    assert figures["executed_flops"] > figures["model_flops"] * 0.85  # the kernels count what they say of themselves
