@@ -85,9 +85,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     if replica % slices:
         raise ValueError(f"replica={replica}: the devices are {slices} slices, so it must be a multiple of {slices}")
     if slices > 1:
-        grid = mesh_utils.create_hybrid_device_mesh((replica // slices, *inner), (slices, 1, 1, 1), devices)
+        within, across = (replica // slices, *inner), (slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
     elif len(devices) > 1:
-        grid = mesh_utils.create_device_mesh(sizes, devices)
+        grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     else:
         grid = np.array(devices).reshape(sizes)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
