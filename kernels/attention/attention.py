@@ -3,8 +3,9 @@
 Training, prefilling a prompt and decoding a token are the same call, so that they cannot come to disagree.
 
 Which program computes it is chosen while tracing, by the device that the mesh (`jax.set_mesh`) or else the default
-backend names: Pallas kernels on TPUs (tpu.py, decode.py), the formula as XLA compiles it elsewhere (reference.py).
-Under a mesh the kernels run in a `jax.shard_map` over rows, queries and heads; each part sees all keys of its rows.
+backend names: Pallas kernels on TPUs (tpu.py, decode.py) and on GPUs (gpu.py), the formula as XLA compiles it elsewhere
+(reference.py). Under a mesh the kernels run in a `jax.shard_map` over rows, queries and heads; each part sees all keys
+of its rows.
 """
 
 import functools
@@ -12,12 +13,14 @@ import sys
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from kernels.attention import decode, reference, tpu
+from kernels.attention import decode, gpu, reference, tpu
 
-IMPLEMENTATIONS = ("reference", "tpu")
+# The platform that each runs on; the reference runs on all.
+IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "cudnn": "gpu"}
 # The axes of a mesh that divide rows, queries and heads (opencoder_jax/training/mesh.py says what they are).
 ROWS, QUERIES, HEADS = ("replica", "fsdp"), "context", "tensor"
 
@@ -26,7 +29,7 @@ def attention(
     q: Float[Array, "B S H D"],
     k: Float[Array, "B T K D"],
     v: Float[Array, "B T K D"],
-    positions: Int[Array, "B S"],
+    positions: Int[Array, "B S"] | None,
     slot: int | Int[Array, ""] = 0,
     implementation: str | None = None,
 ) -> Float[Array, "B S H D"]:
@@ -36,11 +39,12 @@ def attention(
         q: queries, not scaled (scores are divided by sqrt(D) here).
         k: keys, one a slot. In training T = S; in decoding T is the size of the cache.
         v: values.
-        positions: of each query in its own document, counted from 0.
+        positions: of each query in its own document, counted from 0. None: each row is one document from slot 0 on.
         slot: the slot of the first query: query i stands at slot + i, and sees the slots
             from slot + i - positions[i], where its document starts, to its own.
-        implementation: "reference" or "tpu"; None: the kernels on a TPU that they have block sizes for, else the
-            reference. Where a TPU gets the reference after all, standard error says so once.
+        implementation: "reference", "tpu", "gpu" (Triton) or "cudnn"; None: our kernels on TPUs and GPUs, where they
+            can do what is asked, else the reference. Where a TPU or GPU gets the reference after all, standard error
+            says so once. cuDNN's (jax.nn's) can't tell documents apart, so it wants positions to be None.
 
     Returns:
         The mix of values for each query, in the dtype of `v`. The softmax is float32.
@@ -53,21 +57,28 @@ def attention(
         raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} don't fit together")
     if heads % k.shape[2]:
         raise ValueError(f"attention: {heads} query heads cannot share {k.shape[2]} key heads evenly")
-    if positions.shape != (batch, length):
+    if positions is not None and positions.shape != (batch, length):
         raise ValueError(f"attention: positions {positions.shape} must have the shape {(batch, length)}")
     if implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"attention: implementation {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
 
     platform, chip = _device()
-    if implementation == "tpu" and platform != "tpu":
-        raise ValueError(f"attention: the kernels of implementation 'tpu' don't run on {chip}")
-    if implementation == "reference" or platform != "tpu":
+    if implementation and IMPLEMENTATIONS[implementation] not in (None, platform):
+        raise ValueError(f"attention: the kernels of implementation {implementation!r} don't run on {chip}")
+    if implementation == "cudnn":
+        return _cudnn(q, k, v, positions, slot)
+    if positions is None:
+        positions = jnp.broadcast_to(slot + jnp.arange(length, dtype=jnp.int32), (batch, length))
+    if implementation == "reference" or platform not in IMPLEMENTATIONS.values():
         return reference.attention(q, k, v, positions, slot)
-    if (why := _why_not_tpu(q, k, v)) is not None:
-        if implementation == "tpu":
+    if (why := _why_not(platform, q, k, v)) is not None:
+        if implementation is not None:
             raise ValueError(f"attention: {why}")
         _say_once(f"attention: the reference runs on {chip}, not the kernel: {why}")
         return reference.attention(q, k, v, positions, slot)
+    if platform == "gpu":
+        of_chip = gpu.blocks_for(chip, head_size, q.dtype)
+        return _over_mesh(functools.partial(gpu.attention, blocks=of_chip), q, k, v, positions, slot)
     if length == 1:
         return _over_mesh(decode.attention, q, k, v, positions, slot)
     blocks = tpu.blocks_for(chip, head_size, heads // k.shape[2])
@@ -82,14 +93,25 @@ def _device() -> tuple[str, str]:
     return jax.default_backend(), jax.devices()[0].device_kind
 
 
-def _why_not_tpu(q: Array, k: Array, v: Array) -> str | None:
-    """What the kernels can't do, in words."""
+def _why_not(platform: str, q: Array, k: Array, v: Array) -> str | None:
+    """What a platform's kernels can't do, in words."""
     dtypes = {str(x.dtype) for x in (q, k, v)}
     if len(dtypes) > 1 or not dtypes <= {"bfloat16", "float32"}:
         return f"its operands are all bfloat16 or all float32, not {', '.join(sorted(dtypes))}"
-    if q.shape[3] > 256 or q.shape[3] % 8:
-        return f"its head sizes are multiples of 8 up to 256, not {q.shape[3]}"
+    multiple = 16 if platform == "gpu" else 8
+    if q.shape[3] > 256 or q.shape[3] % multiple:
+        return f"its head sizes are multiples of {multiple} up to 256, not {q.shape[3]}"
+    if platform == "gpu" and q.shape[1] == 1:
+        return "it takes blocks of 16 queries or more, which one new token would leave empty"
     return None
+
+
+def _cudnn(q: Array, k: Array, v: Array, positions: Array | None, slot: int | Array) -> Array:
+    if positions is not None:
+        raise ValueError("attention: cuDNN would attend across documents: rows of one each only (positions=None)")
+    if k.shape[1] != q.shape[1] or not isinstance(slot, int) or slot:
+        raise ValueError("attention: cuDNN takes as many keys as queries, from slot 0 on, not a cache")
+    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
 
 
 @functools.cache
@@ -137,4 +159,4 @@ def _over_mesh(
         out_specs=of_queries,
         axis_names=set(free),
         check_vma=False,
-    )(q, k, v, positions, jax.numpy.asarray(slot, jax.numpy.int32))
+    )(q, k, v, positions, jnp.asarray(slot, jnp.int32))

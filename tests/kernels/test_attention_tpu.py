@@ -16,6 +16,7 @@ from kernels.attention import decode, reference, tpu
 from kernels.attention.attention import HEADS, QUERIES, ROWS, attention
 from kernels.attention.tpu import BackwardBlocks, Blocks, ForwardBlocks
 from opencoder_jax.training.mesh import AXES, BATCH_AXES, WEIGHT_AXES
+from tests.kernels.packed_rows import oracle, positions_of
 
 
 def small(turned: bool, chunk: int = 128) -> Blocks:
@@ -32,31 +33,6 @@ CASES = {
     "256, on a cache": (1, 1, 256, jnp.float32, 200, 600, 280, small(turned=True, chunk=256)),
     "sums of each head alone": (2, 1, 128, jnp.float32, 384, 384, 0, small(turned=False)._replace(vmem=4)),
 }
-
-
-def oracle(inputs: list[np.ndarray], positions: np.ndarray, slot: int) -> tuple[np.ndarray, ...]:
-    """Output and gradients of sum(output * d_out) in float64, written out densely."""
-    q, k, v, d_out = (x.astype(np.float64) for x in inputs)
-    heads, size = q.shape[2:]
-    group = heads // k.shape[2]
-    k, v = (np.repeat(x, group, axis=2) for x in (k, v))
-    last = slot + np.arange(q.shape[1])
-    key = np.arange(k.shape[1])
-    seen = (last - positions)[..., None] <= key
-    seen &= key <= last[:, None]
-    scores = np.where(seen[:, None], np.einsum("bshd,bthd->bhst", q, k) / np.sqrt(size), -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    out = np.einsum("bhst,bthd->bshd", weights, v)
-    d_weights = np.einsum("bshd,bthd->bhst", d_out, v)
-    d_scores = weights * (d_weights - (d_weights * weights).sum(-1, keepdims=True)) / np.sqrt(size)
-
-    def shared(x: np.ndarray) -> np.ndarray:
-        return x.reshape(*x.shape[:2], -1, group, size).sum(axis=3)
-
-    d_k = shared(np.einsum("bhst,bshd->bthd", d_scores, q))
-    d_v = shared(np.einsum("bhst,bshd->bthd", weights, d_out))
-    return out, np.einsum("bhst,bthd->bshd", d_scores, k), d_k, d_v
 
 
 @functools.cache
@@ -85,12 +61,6 @@ def inputs_of(case: str, seed: int) -> list[jax.Array]:
         (1, length, heads, size),
     ]
     return [jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes]
-
-
-def positions_of(lengths: list[int], queries: int, slot: int) -> np.ndarray:
-    """Positions of the queries of a row of documents with these lengths, the rest of the row being one more."""
-    row = np.concatenate([*map(np.arange, lengths), np.arange(slot + queries)])
-    return row[None, slot : slot + queries].astype(np.int32)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -214,8 +184,8 @@ def test_what_a_kernel_cannot_do_is_said() -> None:
     positions = jnp.arange(4)[None]
     with pytest.raises(ValueError, match="don't run on cpu"):
         attention(x, x, x, positions, implementation="tpu")
-    with pytest.raises(ValueError, match="is none of reference, tpu"):
-        attention(x, x, x, positions, implementation="cudnn")
+    with pytest.raises(ValueError, match="is none of reference, tpu, gpu, cudnn"):
+        attention(x, x, x, positions, implementation="flash")
     large = [jax.ShapeDtypeStruct((1, 4, 2, 264), jnp.float32)] * 3 + [jax.ShapeDtypeStruct((1, 4), jnp.int32)]
     with jax.set_mesh(Mesh(np.array(devices("v5e")[:1]), ("fsdp",))), pytest.raises(ValueError, match="up to 256"):
         jax.eval_shape(functools.partial(attention, implementation="tpu"), *large)

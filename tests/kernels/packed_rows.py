@@ -1,0 +1,34 @@
+"""What the tests of every attention kernel share: rows of packed documents, and attention of them in float64."""
+
+import numpy as np
+
+
+def oracle(inputs: list[np.ndarray], positions: np.ndarray, slot: int) -> tuple[np.ndarray, ...]:
+    """Output and gradients of sum(output * d_out) in float64, written out densely."""
+    q, k, v, d_out = (x.astype(np.float64) for x in inputs)
+    heads, size = q.shape[2:]
+    group = heads // k.shape[2]
+    k, v = (np.repeat(x, group, axis=2) for x in (k, v))
+    last = slot + np.arange(q.shape[1])
+    key = np.arange(k.shape[1])
+    seen = (last - positions)[..., None] <= key
+    seen &= key <= last[:, None]
+    scores = np.where(seen[:, None], np.einsum("bshd,bthd->bhst", q, k) / np.sqrt(size), -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    out = np.einsum("bhst,bthd->bshd", weights, v)
+    d_weights = np.einsum("bshd,bthd->bhst", d_out, v)
+    d_scores = weights * (d_weights - (d_weights * weights).sum(-1, keepdims=True)) / np.sqrt(size)
+
+    def shared(x: np.ndarray) -> np.ndarray:
+        return x.reshape(*x.shape[:2], -1, group, size).sum(axis=3)
+
+    d_k = shared(np.einsum("bhst,bshd->bthd", d_scores, q))
+    d_v = shared(np.einsum("bhst,bshd->bthd", weights, d_out))
+    return out, np.einsum("bhst,bthd->bshd", d_scores, k), d_k, d_v
+
+
+def positions_of(lengths: list[int], queries: int, slot: int) -> np.ndarray:
+    """Positions of the queries of a row of documents with these lengths, the rest of the row being one more."""
+    row = np.concatenate([*map(np.arange, lengths), np.arange(slot + queries)])
+    return row[None, slot : slot + queries].astype(np.int32)
