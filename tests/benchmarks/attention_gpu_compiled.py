@@ -11,6 +11,7 @@ needs NVIDIA's packages for CUDA 13 (4 GB), as `jax[cuda13]` or this project's e
 import argparse
 import dataclasses
 import functools
+import importlib
 import json
 import os
 import re
@@ -97,9 +98,8 @@ def kernels_of(chip: Chip, shape: str, dtype: str, dump: Path) -> Iterator[dict[
 
 def assembled(file: Path, program: str) -> dict[str, object]:
     """Figures of one kernel's PTX, and what ptxas says of it."""
-    from nvidia import cu13  # the packages of CUDA 13 share it
-
-    ptxas = next(Path(folder) / "bin" / "ptxas" for folder in cu13.__path__)
+    packages = importlib.import_module("nvidia.cu13")  # the packages of CUDA 13 share it
+    ptxas = next(Path(folder) / "bin" / "ptxas" for folder in packages.__path__)
     target = re.search(r"^\.target (\w+)", program, re.MULTILINE)
     if target is None:
         raise ValueError(f"{file}: no .target")
@@ -126,7 +126,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as dump:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={dump}"
         try:
-            import jax_plugins.xla_cuda13  # noqa: F401
+            for package in ("jax_plugins.xla_cuda13", "nvidia.cu13"):
+                importlib.import_module(package)
         except ImportError:
             sys.exit("compiling for a GPU needs NVIDIA's packages: uv pip install 'jax[cuda13]' (4 GB)")
         for row in kernels_of(CHIPS[options.chip], options.shape, options.dtype, Path(dump)):
