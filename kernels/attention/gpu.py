@@ -77,7 +77,7 @@ def blocks_for(chip: str, head_size: int, dtype: jnp.dtype) -> Blocks:
         raise ValueError(f"attention: no blocks for head size {head_size} in gpu_blocks.json; the largest is 256")
     entry = family["head_sizes"][str(size)]
     if jnp.dtype(dtype).itemsize > 2:
-        return Blocks(*(Block(queries=32, keys=32, warps=4, stages=1) for _ in Blocks._fields))
+        return Blocks(*(Block(queries=16, keys=32, warps=8, stages=1) for _ in Blocks._fields))
     return Blocks(*(Block(**entry[kernel]) for kernel in Blocks._fields))
 
 
