@@ -23,6 +23,8 @@ from jax.experimental import multihost_utils
 
 from opencoder_jax.recipe import TRY_AGAIN, TryAgain, UserError
 
+# What the child that trains exits with when another host is gone; the supervisor starts it again.
+_LOST = 76
 # Marks the child that trains, so that it doesn't become a supervisor itself.
 _CHILD = "OPENCODER_JAX_TRAINS"
 # A host that no longer answers is taken for dead after so many seconds; one whose process ended, at once.
@@ -48,7 +50,6 @@ class Hosts:
 
         Raises:
             UserError: the hosts aren't named as they must be.
-            TryAgain: not all of them came.
         """
         try:
             jax.distributed.initialize(
@@ -60,7 +61,7 @@ class Hosts:
                 " TPU, by Slurm or by Open MPI with --hosts=auto"
             ) from None
         except jax.errors.JaxRuntimeError as error:
-            raise TryAgain(f"the hosts didn't find each other at {self.coordinator} ({_first_line(error)})") from None
+            leave(error, "the hosts didn't find each other")
 
 
 def leads() -> bool:
@@ -79,14 +80,14 @@ def all_agree(yes: bool) -> bool:
     return yes if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(yes))))
 
 
-def leave(error: Exception) -> NoReturn:
-    """Ends this process at once, because another host is gone: whoever waits for that host would wait long.
+def leave(error: Exception, why: str = "another host of this run is gone") -> NoReturn:
+    """Ends this process at once, for the supervisor to start again: whoever waits for a lost host would wait long.
 
     Nothing is cleaned up, as after a kill: what a run writes is whole or not there.
     """
-    print(f"\nanother host of this run is gone ({_first_line(error)})", file=sys.stderr, flush=True)
+    print(f"\n{why} ({_first_line(error)})", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(TRY_AGAIN)
+    os._exit(_LOST)
 
 
 class Preemption:
@@ -132,7 +133,8 @@ def supervise(command: Sequence[str], restarts: int) -> None:
         restarts: how often, at most.
 
     Raises:
-        TryAgain: the host was told to go, or there are no restarts left.
+        TryAgain: there are no restarts left.
+        SystemExit: the child's own exit code, for what another try wouldn't mend.
     """
     told: list[int] = []
     for attempt in range(restarts + 1):
@@ -149,10 +151,9 @@ def supervise(command: Sequence[str], restarts: int) -> None:
             signal.signal(signal.SIGTERM, before)
         if code == 0:
             return
-        if code in (1, 2, 130):  # a defect, a user's mistake (said by the child), the keyboard: all would come again
-            sys.exit(code)
-        if told:
-            raise TryAgain("this host was told to go")
+        # Told to go, a defect, a mistake, the keyboard: the child has said so, and another try would be the same.
+        if told or code in (TRY_AGAIN, 1, 2, 130):
+            sys.exit(TRY_AGAIN if told else code)
         ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         print(
             f"this host's training ended ({ending}): the process was killed, or another host is gone; "
