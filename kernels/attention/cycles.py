@@ -96,7 +96,7 @@ def estimate(
     before, after, small = around(compiled[1])
     # The first body clears a head's sum for queries and the one after the products writes it; the others belong to
     # blocks of keys, which the heads of a group share.
-    back = float(before[0].cycles + after[0].cycles + len(ranges) * small)
+    back = float(total(before[:1]) + total(after[:1]) + len(ranges) * small)
     back += len(ranges) * (total(before[1:]) + total(after[1:])) / group
     back += inside * total(tiles) / len(tiles) + (ranges[:, 3] - ranges[:, 2]).sum() * whole.cycles
     return Cycles(float(ahead / group), float(back))

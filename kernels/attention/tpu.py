@@ -103,7 +103,7 @@ def attention(
     rows, length, heads, size = q.shape
     slots, kv_heads = k.shape[1:3]
     group = heads // kv_heads
-    blocks = _fitted(blocks, group, length, slots)
+    blocks = fitted(blocks, group, length, slots)
     last = jnp.broadcast_to(slot + jnp.arange(length, dtype=jnp.int32), (rows, length))
     bounds = jnp.stack((last - positions.astype(jnp.int32), last), axis=1)
 
@@ -156,7 +156,7 @@ def _tokens(blocks: ForwardBlocks, group: int) -> int:
     return max(LANES, blocks.rows // group)
 
 
-def _fitted(blocks: Blocks, group: int, length: int, slots: int) -> Blocks:
+def fitted(blocks: Blocks, group: int, length: int, slots: int) -> Blocks:
     """Block sizes that divide one another, no larger than rows of `length` queries and `slots` keys need."""
     forward, backward, vmem = blocks
     queries = 1 << max(7, math.ceil(math.log2(length)))

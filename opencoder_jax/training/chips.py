@@ -21,6 +21,7 @@ class Chip:
 
     kind: str  # JAX's `Device.device_kind`
     clock: float  # cycles a second
+    cores: int  # that JAX shows as one device
     memory: float  # bytes of HBM
     memory_bandwidth: float  # bytes a second
     link: float  # bytes a second, one link, one way
@@ -35,10 +36,10 @@ class Chip:
 
 
 CHIPS: Mapping[str, Chip] = {
-    "v4": Chip("TPU v4", 1.05e9, 32 * GIB, 1.2e12, 4.5e10, 6.25e9, 3, 4),
-    "v5e": Chip("TPU v5 lite", 1.5e9, 16 * GIB, 8.2e11, 4.5e10, 3.125e9, 2, 16),
-    "v5p": Chip("TPU v5", 1.75e9, 95 * GIB, 2.765e12, 9e10, 6.25e9, 3, 4),
-    "v6e": Chip("TPU v6 lite", 1.75e9, 32 * GIB, 1.64e12, 9e10, 1.25e10, 2, 16),
+    "v4": Chip("TPU v4", 1.05e9, 2, 32 * GIB, 1.2e12, 4.5e10, 6.25e9, 3, 4),
+    "v5e": Chip("TPU v5 lite", 1.5e9, 1, 16 * GIB, 8.2e11, 4.5e10, 3.125e9, 2, 16),
+    "v5p": Chip("TPU v5", 1.75e9, 2, 95 * GIB, 2.765e12, 9e10, 6.25e9, 3, 4),
+    "v6e": Chip("TPU v6 lite", 1.75e9, 1, 32 * GIB, 1.64e12, 9e10, 1.25e10, 2, 16),
 }
 
 

@@ -144,7 +144,8 @@ class _Player:
         if collective is None:
             self.pending[ticket] = self.now, "copies"  # how much is copied, its end says
             return ticket
-        kind = collective.opcode.removesuffix("-start")
+        scattered = _scattered(self.program, instruction)
+        kind = "reduce-scatter" if scattered else collective.opcode.removesuffix("-start")
         # Permutes of opposite directions use the two directions of a link.
         engine = str(collective.groups[:1]) if kind == "collective-permute" else "links"
         taken, seconds = self._transfer(kind, collective)
@@ -183,7 +184,8 @@ class _Player:
         rate = self.topology.bandwidth([self.places[device] for device in group])
         share = (size - 1) / size
         if kind == "reduce-scatter":
-            return result * size * share, result * size * share / rate
+            whole = result if collective.opcode.startswith("all-reduce") else result * size
+            return whole * share, whole * share / rate
         if kind == "all-reduce":
             return 2 * result * share, 2 * result * share / rate
         if kind.endswith("all-to-all"):
@@ -206,6 +208,16 @@ def _collective(program: Program, instruction: Instruction) -> Instruction | Non
     called = instruction.called("calls")
     inside = program.inside(called) if called else ()
     return next((x for x in inside if x.opcode in COLLECTIVES), None)
+
+
+def _scattered(program: Program, instruction: Instruction) -> bool:
+    """Whether an all-reduce was fused with the slice that a chip takes of its result: it sends no more than that."""
+    called = instruction.called("calls") if instruction.opcode == "fusion" else None
+    if called is None:
+        return False
+    return called.startswith("all-reduce-scatter") or any(
+        (x.called("calls") or "").startswith("all-reduce-scatter") for x in program.inside(called)
+    )
 
 
 def _async_fusion(program: Program, instruction: Instruction) -> str | None:

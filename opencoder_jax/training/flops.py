@@ -83,15 +83,20 @@ def executed_flops(jaxpr: Any) -> float:
     return total
 
 
-def kernel_flops(jaxpr: Any) -> dict[str, float]:
-    """What each Pallas kernel of a traced program says that one run of it costs, on one device, by its name."""
-    found: dict[str, float] = {}
+def kernel_calls(jaxpr: Any) -> dict[str, tuple[float, list[tuple[int, ...]]]]:
+    """Each Pallas kernel of a traced program by its name: FLOPs of one run on one device, and its operands' shapes.
+
+    The FLOPs are what the kernel says of itself (`cost_estimate`), and 0 where it says nothing.
+    """
+    found: dict[str, tuple[float, list[tuple[int, ...]]]] = {}
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "pallas_call" and (cost := equation.params.get("cost_estimate")):
-            found[equation.params["name"]] = float(cost.flops)
-        elif equation.primitive.name != "pallas_call":
+        if equation.primitive.name == "pallas_call":
+            cost = equation.params.get("cost_estimate")
+            shapes = [operand.aval.shape for operand in equation.invars]
+            found[equation.params["name"]] = float(cost.flops) if cost else 0.0, shapes
+        else:
             for inside in _inside(equation):
-                found |= kernel_flops(inside)
+                found |= kernel_calls(inside)
     return found
 
 

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from kernels.attention import cycles, tpu
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.chips import CHIPS, Topology
 from opencoder_jax.training.estimate import estimate, part_of
 from opencoder_jax.training.flops import executed_flops
 from opencoder_jax.training.hlo import Program, shape_bytes
+from opencoder_jax.training.kernel_cycles import kernel_cycles
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -89,6 +91,25 @@ def test_a_collective_that_outlasts_its_work_is_waited_for() -> None:
     assert any("kernel" in what for what in result.unknown)
 
 
+def test_an_all_reduce_that_is_fused_with_its_slice_is_a_reduce_scatter() -> None:
+    fused = """%all-reduce-scatter.1 (z: bf16[256,1024]) -> bf16[64,1024] {
+  %z = bf16[256,1024]{1,0} parameter(0)
+  %whole = bf16[256,1024]{1,0} all-reduce(%z), replica_groups={{0,1,2,3},{4,5,6,7},{8,9,10,11},{12,13,14,15}}
+  %at = u32[] constant(0)
+  ROOT %own = bf16[64,1024]{1,0} dynamic-slice(%whole, %at, %at), dynamic_slice_sizes={64,1024}
+}
+
+ENTRY"""
+    before, _, _ = TEXT.partition("  ROOT %sum")
+    text = before.replace("ENTRY", fused) + (
+        "  ROOT %sum = bf16[64,1024]{1,0} fusion(%kernel.3), kind=kCustom, calls=%all-reduce-scatter.1\n}\n"
+    )
+    result = estimate(Program(text), Topology.parse("v5e:4x4"), PLACES, {"kernel": 3e6})
+    assert "all-reduce" not in result.traffic
+    assert result.traffic["reduce-scatter"].bytes == 2**19 * 3 / 4
+    assert result.traffic["reduce-scatter"].waited == pytest.approx(2**19 * 3 / 4 / 4.5e10)
+
+
 def test_a_loop_that_cannot_be_counted_is_said() -> None:
     program = Program(TEXT.replace("%zero = s32[]{:T(128)} constant(0)", "%zero = s32[]{:T(128)} parameter(1)"))
     assert any("loop" in what for what in estimate(program, Topology.parse("v5e:4x4"), PLACES, {}).unknown)
@@ -145,6 +166,32 @@ def test_flops_of_loops_count_as_often_as_they_run() -> None:
     assert executed_flops(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, w).jaxpr) == 4 * 5 * product
 
 
+def test_kernels_count_by_their_schedule_and_where_there_is_none_by_their_flops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    q, k = jax.ShapeDtypeStruct((3, 512, 8, 128), jnp.bfloat16), jax.ShapeDtypeStruct((3, 512, 2, 128), jnp.bfloat16)
+    blocks = tpu.blocks_for(CHIPS["v5p"].kind, 128, 4)
+
+    def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return tpu.attention(q, k, v, jnp.zeros((3, 512), jnp.int32), blocks=blocks).sum()
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(q, k, k).jaxpr
+    monkeypatch.setattr(cycles, "compiled", lambda *_: None)
+    monkeypatch.setattr(cycles, "estimate", lambda *_: cycles.Cycles(10, 20))
+    found = kernel_cycles(jaxpr, Topology.parse("v5p:2x2x1"))
+    assert found.cycles == {"attention_forward": 3 * 8 * 10 / 2, "attention_backward": 3 * 8 * 20 / 2}  # two cores
+    assert not found.least
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(cycles, "compiled", refuse)
+    found = kernel_cycles(jaxpr, Topology.parse("v5p:2x2x1"))
+    assert found.least == {"attention_forward", "attention_backward"}
+    pairs = 3 * 8 * 512 * 512 / 2
+    assert found.cycles["attention_forward"] == pytest.approx(4 * pairs * 128 / CHIPS["v5p"].peak * CHIPS["v5p"].clock)
+
+
 def compile_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "opencoder_jax", "compile", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -167,6 +214,7 @@ def test_a_small_recipe_is_compiled_for_a_tpu(tmp_path: Path) -> None:
     assert figures["memory_bytes"]["optimizer"] == pytest.approx(2 * figures["memory_bytes"]["parameters"], rel=0.01)
     assert figures["executed_flops"] >= figures["model_flops"] * 0.95
     assert 0 < figures["estimated_mfu"] < 1
+    assert {name for name, of in figures["kernels"].items() if of["by_schedule"]} == set(figures["kernels"])
     assert figures["estimated_seconds"]["attention"] > 0
     assert figures["estimated_seconds"]["ffn"] > 0
 
