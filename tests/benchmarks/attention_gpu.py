@@ -62,13 +62,11 @@ def ours(blocks: gpu.Blocks, positions: np.ndarray) -> Kernel:
 
 
 def jax_triton(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Jax's kernel, with the blocks that fit its backward pass; it wants keys for each query head."""
+    """Jax's kernel with its own default blocks; it wants keys for each query head."""
     module = importlib.import_module("jax.experimental.pallas.ops.gpu.attention")
     group = q.shape[2] // k.shape[2]
     k, v = (jnp.repeat(x, group, axis=2) for x in (k, v))
-    # Its default blocks have no backward pass on long rows; these are its tests' largest.
-    sizes = module.BlockSizes(block_q=128, block_k=64, block_q_dkv=32, block_kv_dkv=64, block_q_dq=64, block_kv_dq=32)
-    return module.mha(q, k, v, segment_ids=None, sm_scale=q.shape[3] ** -0.5, causal=True, block_sizes=sizes)
+    return module.mha(q, k, v, segment_ids=None, sm_scale=q.shape[3] ** -0.5, causal=True)
 
 
 def tokamax(implementation: str) -> Kernel:

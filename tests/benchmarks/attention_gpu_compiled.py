@@ -64,7 +64,7 @@ class Chip:
 CHIPS = {
     "hopper": Chip("NVIDIA H100 80GB HBM3", (9, 0), 132, 233472, 2048, 52428800, 3350 * 10**9, 80 * 10**9),
     "ampere": Chip("NVIDIA A100-SXM4-80GB", (8, 0), 108, 167936, 2048, 41943040, 2039 * 10**9, 80 * 10**9),
-    "ada": Chip("NVIDIA L40S", (8, 9), 142, 102400, 1536, 100663296, 864 * 10**9, 48 * 10**9),
+    "ada": Chip("NVIDIA L40", (8, 9), 142, 102400, 1536, 100663296, 864 * 10**9, 48 * 10**9),
 }
 
 
@@ -77,7 +77,8 @@ def kernels_of(chip: Chip, shape: str, dtype: str, dump: Path) -> Iterator[dict[
     from kernels.attention import gpu
 
     topology = topologies.get_topology_desc("", platform="cuda", target_config=chip.text(), topology="1x1x1")
-    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
+    device = topology.devices[0]
+    sharding = jax.sharding.SingleDeviceSharding(device)
     heads, kv_heads, size, length = SHAPES[shape]
     mix = functools.partial(gpu.attention, blocks=gpu.blocks_for(chip.name, size, dtype))
 
@@ -88,7 +89,8 @@ def kernels_of(chip: Chip, shape: str, dtype: str, dump: Path) -> Iterator[dict[
         return jax.ShapeDtypeStruct(axes, dtype, sharding=sharding)
 
     q, k = struct(dtype, 1, length, heads, size), struct(dtype, 1, length, kv_heads, size)
-    jax.jit(gradients).lower(q, k, k, struct("int32", 1, length)).compile()
+    with jax.set_mesh(jax.sharding.Mesh([device], ("fsdp",))):
+        jax.jit(gradients).lower(q, k, k, struct("int32", 1, length)).compile()
     for file in sorted(dump.glob("*.ptx")):
         program = file.read_text()
         for kernel in KERNELS:
@@ -124,7 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"}
     with tempfile.TemporaryDirectory() as dump:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={dump}"
+        os.environ["XLA_FLAGS"] = f"--xla_dump_to={dump} --xla_dump_emitter_re=.*"
         try:
             for package in ("jax_plugins.xla_cuda13", "nvidia.cu13"):
                 importlib.import_module(package)
