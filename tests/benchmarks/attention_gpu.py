@@ -14,6 +14,7 @@ Where there is no GPU, `python -m tests.benchmarks.attention_gpu_compiled` says 
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib
 import itertools
@@ -62,11 +63,14 @@ def ours(blocks: gpu.Blocks, positions: np.ndarray) -> Kernel:
 
 
 def jax_triton(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Jax's kernel with its own default blocks; it wants keys for each query head."""
+    """Jax's kernel with its default blocks, or smaller where those don't fit; it wants keys for each query head."""
     module = importlib.import_module("jax.experimental.pallas.ops.gpu.attention")
     group = q.shape[2] // k.shape[2]
     k, v = (jnp.repeat(x, group, axis=2) for x in (k, v))
-    return module.mha(q, k, v, segment_ids=None, sm_scale=q.shape[3] ** -0.5, causal=True)
+    sizes = module.BlockSizes.get_default()
+    if q.shape[3] > 128:
+        sizes = dataclasses.replace(sizes, block_q=64, block_k=32)
+    return module.mha(q, k, v, segment_ids=None, sm_scale=q.shape[3] ** -0.5, causal=True, block_sizes=sizes)
 
 
 def tokamax(implementation: str) -> Kernel:
