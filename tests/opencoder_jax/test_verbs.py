@@ -31,7 +31,7 @@ def test_an_unknown_verb_is_one_line_with_the_nearest() -> None:
 
 
 def test_a_verb_like_no_other_is_answered_with_the_list() -> None:
-    verbs = "cookbook, train, launch, generate, eval, export_tokenizer"
+    verbs = "cookbook, train, launch, compile, generate, eval, export_tokenizer"
     with pytest.raises(UserError, match=f"^unknown verb xyzzy; the verbs are {verbs}$"):
         main(["xyzzy"])
 

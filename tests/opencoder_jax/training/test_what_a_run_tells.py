@@ -1,6 +1,8 @@
 """What a run tells: its rows, the boards, the trace, and the arithmetic of MFU and of bits a byte."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -8,10 +10,11 @@ import numpy as np
 import pytest
 from small_run import small_recipe
 
+from opencoder_jax import recipe as recipes
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.recipe import UserError
+from opencoder_jax.recipe import ROOT, UserError
 from opencoder_jax.training.flops import PEAK_FLOPS, flops_per_token, matrix_parameters, mfu
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import read_metrics
@@ -19,7 +22,13 @@ from opencoder_jax.training.metrics import read_metrics
 
 def test_every_way_to_watch_a_run(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    train(small_recipe(TrainConfig_tensorboard=True, TrainConfig_profile=(2, 4), TrainConfig_steps=4), data, output)
+    recipe = small_recipe(TrainConfig_tensorboard=True, TrainConfig_profile=(2, 4), TrainConfig_steps=4)
+    (tmp_path / "recipe.gin").write_text(recipes.operative(*recipe))
+    # In a process of its own: JAX's profiler doesn't share one with TensorFlow's, which other tests load.
+    command = [sys.executable, "-m", "opencoder_jax", "train", f"--gin_file={tmp_path / 'recipe.gin'}"]
+    command += [f"--data={data}", f"--output={output}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     events = list((output / "tensorboard").glob("events.*"))
     assert len(events) == 1
     written = events[0].read_bytes()
@@ -34,7 +43,7 @@ def test_every_way_to_watch_a_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_board_that_is_not_installed_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r"TrainConfig\.wandb_project needs .*: pip install wandb"):
         train(small_recipe(TrainConfig_wandb_project="opencoder"), data, tmp_path / "run")
 
