@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
 @pytest.mark.parametrize(
     ("recipe", "topology", "capacity"),
-    [("pretrain/opencoder_1p5b", "v5e:4x4", 15.75)],
+    [("pretrain/opencoder_1p5b", "v5e:4x4", 15.75), ("pretrain/opencoder_8b", "v5p:4x4x4", 95)],
 )
 def test_a_recipe_fits_its_chips_and_runs_our_kernel(
     recipe: str, topology: str, capacity: float, tmp_path: Path
@@ -27,5 +27,8 @@ def test_a_recipe_fits_its_chips_and_runs_our_kernel(
     assert (done.returncode, done.stderr) == (0, "")
     figures = json.loads(output.read_text())
     assert sum(figures["memory_bytes"].values()) < capacity * 2**30
-    assert {"attention_forward", "attention_backward"} <= figures["kernels"].keys()
+    kernels = figures["kernels"]
+    assert kernels["attention_forward"]["by_schedule"]
+    assert kernels["attention_backward"]["by_schedule"]
+    assert figures["collectives"]["reduce-scatter"]["count"]  # else gradients are summed up whole
     assert figures["executed_flops"] > figures["model_flops"] * 0.85  # the kernels count what they say of themselves

@@ -221,10 +221,11 @@ def test_a_small_recipe_is_compiled_for_a_tpu(tmp_path: Path) -> None:
 
 @libtpu
 def test_a_mesh_axis_may_be_a_part_of_a_torus_axis() -> None:
-    """The 8B's tensor axis of 2 lies on half of one of 4: the recipe is compiled far enough to be told its memory."""
+    """A tensor axis of 2 lies on half of one of 4: the recipe is compiled far enough to be told its memory."""
     done = compile_command(
         "--gin_file=gin_configs/pretrain/opencoder_8b.gin",
         "--topology=v5e:4x4",
+        "--gin.MeshConfig.tensor=2",
         "--gin.TrainConfig.remat=none",
         "--gin.TrainConfig.micro_batch=8",
     )
