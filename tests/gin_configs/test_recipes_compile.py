@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
 @pytest.mark.parametrize(
     ("recipe", "topology", "capacity"),
-    [("pretrain/opencoder_1p5b", "v5e:4x4", 15.75), ("pretrain/opencoder_8b", "v5p:4x4x4", 95)],
+    [
+        ("pretrain/opencoder_1p5b", "v5e:4x4", 15.75),
+        ("pretrain/opencoder_8b", "v5p:4x4x4", 95),
+        ("pretrain/opencoder_8b_v6e", "v6e:16x16", 31.25),
+    ],
 )
 def test_a_recipe_fits_its_chips_and_runs_our_kernel(
     recipe: str, topology: str, capacity: float, tmp_path: Path
