@@ -35,6 +35,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from kernels.attention.bounds import bounds_of, table_size
+
 if TYPE_CHECKING:  # so that its benchmark runs on GPU machines that have nothing installed but JAX's own family
     from jaxtyping import Array, Bool, Float, Int
 
@@ -72,10 +74,7 @@ def blocks_for(chip: str, head_size: int, dtype: jnp.dtype) -> Blocks:
     families = json.loads(Path(__file__).with_name("gpu_blocks.json").read_text())
     words = chip.replace("-", " ").split()
     family = next((family for family in families.values() if set(family["chips"]) & set(words)), families["other"])
-    size = min((int(size) for size in family["head_sizes"] if int(size) >= head_size), default=None)
-    if size is None:
-        raise ValueError(f"attention: no blocks for head size {head_size} in gpu_blocks.json; the largest is 256")
-    entry = family["head_sizes"][str(size)]
+    entry = family["head_sizes"][table_size(family["head_sizes"], head_size, "gpu_blocks.json")]
     if jnp.dtype(dtype).itemsize > 2:
         return Blocks(*(Block(queries=16, keys=32, warps=8, stages=1) for _ in Blocks._fields))
     return Blocks(*(Block(**entry[kernel]) for kernel in Blocks._fields))
@@ -100,16 +99,14 @@ def attention(
     Raises:
         ValueError: the head size isn't a multiple of 16.
     """
-    rows, length, _, size = q.shape
+    _, length, _, size = q.shape
     if size % SMALLEST:
         raise ValueError(f"attention: the kernels take head sizes that are multiples of {SMALLEST}, not {size}")
     longest_queries, longest_keys = (max(SMALLEST, pl.next_power_of_2(x)) for x in (length, k.shape[1]))
     blocks = Blocks(
         *(b._replace(queries=min(b.queries, longest_queries), keys=min(b.keys, longest_keys)) for b in blocks)
     )
-    last = jnp.broadcast_to(slot + jnp.arange(length, dtype=jnp.int32), (rows, length))
-    bounds = jnp.stack((last - positions.astype(jnp.int32), last), axis=1)
-    return _attention(blocks, interpret, q, k, v, bounds)
+    return _attention(blocks, interpret, q, k, v, bounds_of(positions, slot))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

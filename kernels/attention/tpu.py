@@ -29,6 +29,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
+from kernels.attention.bounds import bounds_of, table_size
+
 LANES = 128
 LOG2_E = math.log2(math.e)
 # Of scores outside a document, and of the maximum before the first score: exp2 of their difference is 0.
@@ -74,10 +76,7 @@ def blocks_for(chip: str, head_size: int, group: int) -> Blocks:
     table = json.loads(Path(__file__).with_name("tpu_blocks.json").read_text())
     entry = table.get(chip, table["other"])
     kind = "shared" if group > 1 else "own"
-    size = min((int(size) for size in entry[kind] if int(size) >= head_size), default=None)
-    if size is None:
-        raise ValueError(f"attention: no blocks for head size {head_size} in tpu_blocks.json; the largest is 256")
-    found = entry[kind][str(size)]
+    found = entry[kind][table_size(entry[kind], head_size, "tpu_blocks.json")]
     return Blocks(ForwardBlocks(**found["forward"]), BackwardBlocks(**found["backward"]), entry["vmem"])
 
 
@@ -104,8 +103,7 @@ def attention(
     slots, kv_heads = k.shape[1:3]
     group = heads // kv_heads
     blocks = fitted(blocks, group, length, slots)
-    last = jnp.broadcast_to(slot + jnp.arange(length, dtype=jnp.int32), (rows, length))
-    bounds = jnp.stack((last - positions.astype(jnp.int32), last), axis=1)
+    bounds = bounds_of(positions, slot)
 
     # Added queries see what the last one sees and more, so they make no block an edge; the keys past the end are zero.
     queries = max(_tokens(blocks.forward, group), blocks.backward.queries)

@@ -1,5 +1,9 @@
 """What the tests of every attention kernel share: rows of packed documents, and attention of them in float64."""
 
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -32,3 +36,26 @@ def positions_of(lengths: list[int], queries: int, slot: int) -> np.ndarray:
     """Positions of the queries of a row of documents with these lengths, the rest of the row being one more."""
     row = np.concatenate([*map(np.arange, lengths), np.arange(slot + queries)])
     return row[None, slot : slot + queries].astype(np.int32)
+
+
+def check_against_float64(
+    found: tuple[jax.Array, ...], inputs: list[jax.Array], positions: np.ndarray, slot: int, dtype: jnp.dtype
+) -> None:
+    """Asserts that output and gradients are those of the oracle, as exact as the dtype allows."""
+    expected = oracle([np.asarray(x.astype(jnp.float32)) for x in inputs], positions, slot)
+    bound = 1e-5 if dtype == jnp.float32 else 1e-2
+    for name, got, want in zip(("out", "dq", "dk", "dv"), found, expected, strict=True):
+        error = np.abs(np.asarray(got.astype(jnp.float32)) - want).max() / np.abs(want).max()
+        assert error < bound, name
+
+
+def check_isolation(
+    run: Callable[..., tuple[jax.Array, ...]], inputs: list[jax.Array], positions: np.ndarray, inside: slice
+) -> None:
+    """Asserts that another content of the document `inside` changes what is in it, and no bit of the rest."""
+    before = run(*inputs, positions)
+    after = run(*(x.at[:, inside].set(100 * x[:, inside] + 1) for x in inputs), positions)
+    for one, other in zip(before, after, strict=True):
+        for others in (slice(0, inside.start), slice(inside.stop, positions.shape[1])):
+            np.testing.assert_array_equal(np.asarray(one[:, others]), np.asarray(other[:, others]))
+        assert not np.array_equal(one[:, inside], other[:, inside])
