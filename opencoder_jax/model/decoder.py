@@ -120,12 +120,21 @@ class Decoder(nnx.Module):
             positions: of each token in its own document, from 0; a token sees its own document only.
             remat: what is kept for the backward pass, a name in REMAT.
         """
+        return self.after_embedding(self.embed(tokens), positions, remat)
+
+    def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S W"]:
+        """The embedding's row of each token, in the compute dtype."""
+        with jax.named_scope("embed"):
+            return self.embedding[...][tokens].astype(self.config.dtype)
+
+    def after_embedding(
+        self, x: Float[Array, "B S W"], positions: Int[Array, "B S"], remat: str = "dots"
+    ) -> Float[Array, "B S W"]:
+        """What `__call__` makes of the tokens' rows of the embedding."""
 
         def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
             return layer(x, positions), None
 
-        with jax.named_scope("embed"):
-            x = self.embedding[...][tokens].astype(self.config.dtype)
         step = one_layer if remat == "none" else jax.checkpoint(one_layer, prevent_cse=False, policy=REMAT[remat])
         x, _ = jax.lax.scan(step, x, self.layers)
         return rms_norm(x, self.final_norm[...], self.config.norm_eps)
@@ -156,8 +165,9 @@ class Decoder(nnx.Module):
             mixed = attention(q, keys[index].swapaxes(1, 2), values[index].swapaxes(1, 2), positions, slot)
             return (layer.after_attention(x, mixed), Cache(keys, values)), None
 
-        x = self.embedding[...][tokens].astype(self.config.dtype)
-        (x, cache), _ = jax.lax.scan(one_layer, (x, cache), (jnp.arange(self.config.layers), self.layers))
+        (x, cache), _ = jax.lax.scan(
+            one_layer, (self.embed(tokens), cache), (jnp.arange(self.config.layers), self.layers)
+        )
         return rms_norm(x, self.final_norm[...], self.config.norm_eps), cache
 
 
@@ -170,12 +180,15 @@ def project(x: Float[Array, "B S *inner"], weight: Float[Array, "*inner_and_oute
     """
     inner = x.shape[2:]
     outer = weight.shape[len(inner) :]
-    product = x.reshape(-1, prod(inner)) @ weight.astype(x.dtype).reshape(prod(inner), prod(outer))
+    # Settled on the way back: XLA on TPUs would turn the weight's gradient to heads before it's summed up over the
+    # devices, and lay 160 of a head out so that the sum can't be scattered.
+    matrix = settled(weight.astype(x.dtype).reshape(prod(inner), prod(outer)))
+    product = x.reshape(-1, prod(inner)) @ matrix
     return product.reshape(*x.shape[:2], *outer)
 
 
 def settled(x: PyTree) -> PyTree:
-    """The same arrays, computed once and stored.
+    """The same arrays, computed once and stored, and so are their slopes.
 
     XLA on TPUs would fuse what makes them into each product that reads them, and compute it there again for every tile
     of the weights: a layer's feed-forward then takes up to a tenth longer (tests/benchmarks/LOG.md, 2026-11-25).

@@ -12,7 +12,7 @@ XLA's partitioner puts in the collectives. The same recipe runs on one device, w
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from math import prod
 
 import jax
@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from opencoder_jax.recipe import configurable
 
@@ -48,13 +48,18 @@ class MeshConfig:
     fsdp: int = -1
     context: int = 1
     tensor: int = 1
+    topology: str | None = None  # the chips that the sizes are meant for, as `compile --topology` has them
 
     def __post_init__(self) -> None:
-        for axis, size in zip(AXES, astuple(self), strict=True):
+        for axis, size in zip(AXES, self._given, strict=True):
             if size < 1 and size != -1:
                 raise ValueError(f"{axis}={size}: a mesh axis has 1 device or more, or -1 for the rest")
-        if astuple(self).count(-1) > 1:
+        if self._given.count(-1) > 1:
             raise ValueError(f"{self}: only one axis can be -1 (the rest of the devices)")
+
+    @property
+    def _given(self) -> tuple[int, int, int, int]:
+        return self.replica, self.fsdp, self.context, self.tensor
 
     def sizes(self, devices: int) -> tuple[int, int, int, int]:
         """The four sizes on that many devices, in the order of AXES.
@@ -62,9 +67,9 @@ class MeshConfig:
         Raises:
             ValueError: the sizes don't multiply to `devices`.
         """
-        given = prod(size for size in astuple(self) if size != -1)
+        given = prod(size for size in self._given if size != -1)
         rest = devices // given
-        replica, fsdp, context, tensor = (rest if size == -1 else size for size in astuple(self))
+        replica, fsdp, context, tensor = (rest if size == -1 else size for size in self._given)
         if replica * fsdp * context * tensor != devices:
             raise ValueError(f"{self} doesn't fit {devices} devices; change a size, or set one to -1 (the rest)")
         return replica, fsdp, context, tensor
@@ -102,6 +107,17 @@ def data_parallel(mesh: Mesh | AbstractMesh) -> int:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of an array [rows, length]."""
     return NamedSharding(mesh, BATCH_AXES)
+
+
+def handed_out(x: Array) -> Array:
+    """The embedding's rows of the tokens, [rows, length, width], from who looked them up to whose rows they are.
+
+    The table is divided along its width, as the weights are: the devices along `fsdp` look up their part of the width
+    for each other's rows, and exchange the parts; so do the slopes on their way back. Left to itself, XLA's partitioner
+    gathers the slopes of all rows, or sums up the whole table's gradient on every device. Needs `jax.set_mesh`.
+    """
+    looked_up = jax.lax.with_sharding_constraint(x, PartitionSpec("replica", "context", "fsdp"))
+    return jax.lax.with_sharding_constraint(looked_up, PartitionSpec(*BATCH_AXES))
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:

@@ -140,7 +140,7 @@ def compiled_train_step(
 def _loss(graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch) -> Float[Array, ""]:
     model = nnx.merge(graphdef, parameters)
     tokens, targets, positions, mask = map(jnp.asarray, batch)
-    hidden = model(tokens, positions, remat=recipe.train.remat)
+    hidden = model.after_embedding(meshes.handed_out(model.embed(tokens)), positions, recipe.train.remat)
     return cross_entropy(hidden, model.head[...], targets, mask, recipe.train.loss_chunk)[0]
 
 
