@@ -3,9 +3,15 @@
 Training, prefilling a prompt and decoding a token are the same call, so that they cannot come to disagree.
 
 Which program computes it is chosen while tracing, by the device that the mesh (`jax.set_mesh`) or else the default
-backend names: Pallas kernels on TPUs (tpu.py, decode.py) and on GPUs (gpu.py), the formula as XLA compiles it elsewhere
-(reference.py). Under a mesh the kernels run in a `jax.shard_map` over rows, queries and heads; each part sees all keys
-of its rows.
+backend names:
+
+    TPUs        tpu.py       Pallas kernels for Mosaic; decode.py for one new token
+    GPUs        gpu.py       Pallas kernels for Triton
+                hopper.py    Pallas kernels for Mosaic GPU, on Hopper, where they are asked for by name
+                cuDNN        as jax.nn offers it, where it's asked for by name
+    elsewhere   reference.py the formula, as XLA compiles it
+
+Under a mesh the kernels run in a `jax.shard_map` over rows, queries and heads; each part sees all keys of its rows.
 """
 
 import functools
@@ -17,10 +23,12 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from kernels.attention import decode, gpu, reference, tpu
+from kernels.attention import decode, gpu, hopper, reference, tpu
 
 # The platform that each runs on; the reference runs on all.
-IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "cudnn": "gpu"}
+IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu", "cudnn": "gpu"}
+# What a platform gets that isn't asked for another.
+DEFAULTS = {"tpu": "tpu", "gpu": "gpu"}
 # The axes of a mesh that divide rows, queries and heads (opencoder_jax/training/mesh.py says what they are).
 ROWS, QUERIES, HEADS = ("replica", "fsdp"), "context", "tensor"
 
@@ -42,9 +50,10 @@ def attention(
         positions: of each query in its own document, counted from 0. None: each row is one document from slot 0 on.
         slot: the slot of the first query: query i stands at slot + i, and sees the slots
             from slot + i - positions[i], where its document starts, to its own.
-        implementation: "reference", "tpu", "gpu" (Triton) or "cudnn"; None: our kernels on TPUs and GPUs, where they
-            can do what is asked, else the reference. Where a TPU or GPU gets the reference after all, standard error
-            says so once. cuDNN's (jax.nn's) can't tell documents apart, so it wants positions to be None.
+        implementation: "reference", "tpu", "gpu" (Triton), "hopper" (Mosaic GPU) or "cudnn"; None: our kernels on
+            TPUs, and through Triton on GPUs, where they can do what is asked, else the reference. Where a TPU or GPU
+            gets the reference after all, standard error says so once. cuDNN's (jax.nn's) can't tell documents apart,
+            so it wants positions to be None.
 
     Returns:
         The mix of values for each query, in the dtype of `v`. The softmax is float32.
@@ -69,20 +78,15 @@ def attention(
         return _cudnn(q, k, v, positions, slot)
     if positions is None:
         positions = jnp.broadcast_to(slot + jnp.arange(length, dtype=jnp.int32), (batch, length))
-    if implementation == "reference" or platform not in IMPLEMENTATIONS.values():
+    name = implementation or DEFAULTS.get(platform, "reference")
+    if name == "reference":
         return reference.attention(q, k, v, positions, slot)
-    if (why := _why_not(platform, q, k, v)) is not None:
+    if (why := _why_not(name, chip, q, k, v)) is not None:
         if implementation is not None:
             raise ValueError(f"attention: {why}")
         _say_once(f"attention: the reference runs on {chip}, not the kernel: {why}")
         return reference.attention(q, k, v, positions, slot)
-    if platform == "gpu":
-        of_chip = gpu.blocks_for(chip, head_size, q.dtype)
-        return _over_mesh(functools.partial(gpu.attention, blocks=of_chip), q, k, v, positions, slot)
-    if length == 1:
-        return _over_mesh(decode.attention, q, k, v, positions, slot)
-    blocks = tpu.blocks_for(chip, head_size, heads // k.shape[2])
-    return _over_mesh(functools.partial(tpu.attention, blocks=blocks), q, k, v, positions, slot)
+    return _over_mesh(_kernel(name, chip, q, k), q, k, v, positions, slot)
 
 
 def _device() -> tuple[str, str]:
@@ -93,17 +97,31 @@ def _device() -> tuple[str, str]:
     return jax.default_backend(), jax.devices()[0].device_kind
 
 
-def _why_not(platform: str, q: Array, k: Array, v: Array) -> str | None:
-    """What a platform's kernels can't do, in words."""
+def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
+    """What an implementation's kernels can't do, in words."""
     dtypes = {str(x.dtype) for x in (q, k, v)}
-    if len(dtypes) > 1 or not dtypes <= {"bfloat16", "float32"}:
-        return f"its operands are all bfloat16 or all float32, not {', '.join(sorted(dtypes))}"
-    multiple = 16 if platform == "gpu" else 8
+    takes = ("bfloat16", "float16") if name == "hopper" else ("bfloat16", "float32")
+    if len(dtypes) > 1 or not dtypes <= set(takes):
+        return f"its operands are all {takes[0]} or all {takes[1]}, not {', '.join(sorted(dtypes))}"
+    multiple = 8 if name == "tpu" else 16
     if q.shape[3] > 256 or q.shape[3] % multiple:
         return f"its head sizes are multiples of {multiple} up to 256, not {q.shape[3]}"
-    if platform == "gpu" and q.shape[1] == 1:
+    if name != "tpu" and q.shape[1] == 1:
         return "it takes blocks of 16 queries or more, which one new token would leave empty"
+    if name == "hopper" and gpu.family_of(chip) != "Hopper":
+        return f"its kernels are for Hopper, not {chip}"
     return None
+
+
+def _kernel(name: str, chip: str, q: Array, k: Array) -> Callable[..., Array]:
+    """An implementation's kernel for one device."""
+    if name == "hopper":
+        return hopper.attention
+    if name == "gpu":
+        return functools.partial(gpu.attention, blocks=gpu.blocks_for(chip, q.shape[3], q.dtype))
+    if q.shape[1] == 1:
+        return decode.attention
+    return functools.partial(tpu.attention, blocks=tpu.blocks_for(chip, q.shape[3], q.shape[2] // k.shape[2]))
 
 
 def _cudnn(q: Array, k: Array, v: Array, positions: Array | None, slot: int | Array) -> Array:

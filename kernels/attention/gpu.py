@@ -35,14 +35,11 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from kernels.attention.bounds import bounds_of, table_size
+from kernels.attention.bounds import LOG2_E, LOWEST, MASKED, bounds_of, ranges_of, sight, table_size
 
 if TYPE_CHECKING:  # so that its benchmark runs on GPU machines that have nothing installed but JAX's own family
-    from jaxtyping import Array, Bool, Float, Int
+    from jaxtyping import Array, Float, Int
 
-LOG2_E = math.log2(math.e)
-# Of scores outside a document, and of the maximum before the first score: exp2 of their difference is 0.
-MASKED, LOWEST = -3e38, -1e30
 SMALLEST = 16  # of a side of a product of matrices in Triton
 
 
@@ -63,17 +60,25 @@ class Blocks(NamedTuple):
     backward_queries: Block
 
 
+def _families() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("gpu_blocks.json").read_text())
+
+
+def family_of(chip: str) -> str:
+    """The family of a chip (its device kind, "NVIDIA H100 80GB HBM3"): "Hopper", "Ampere" or "other"."""
+    words = set(chip.replace("-", " ").split())
+    return next((name for name, family in _families().items() if words & set(family["chips"])), "other")
+
+
 def blocks_for(chip: str, head_size: int, dtype: jnp.dtype) -> Blocks:
-    """The table's blocks for a chip (its device kind, "NVIDIA H100 80GB HBM3"), or those of "other".
+    """The table's blocks for a chip's family.
 
     Args:
         head_size: D; the table holds the sizes up to which each entry is good.
         dtype: of the operands; the table is for bfloat16. float32, which Triton multiplies without matrix units, gets
             blocks that fit anywhere.
     """
-    families = json.loads(Path(__file__).with_name("gpu_blocks.json").read_text())
-    words = chip.replace("-", " ").split()
-    family = next((family for family in families.values() if set(family["chips"]) & set(words)), families["other"])
+    family = _families()[family_of(chip)]
     entry = family["head_sizes"][table_size(family["head_sizes"], head_size, "gpu_blocks.json")]
     if jnp.dtype(dtype).itemsize > 2:
         return Blocks(*(Block(queries=16, keys=32, warps=8, stages=1) for _ in Blocks._fields))
@@ -137,37 +142,6 @@ def _gradients(
 
 
 _attention.defvjp(_attention_and_residuals, _gradients)
-
-
-# ----------------------------------------------------------------------------------------------------- what is in sight
-
-
-def _sight(bounds: Int[Array, "B 2 S"], block: Block, slots: int) -> tuple[Bool[Array, "B N M"], Bool[Array, "B N M"]]:
-    """Of each block of queries and block of keys: whether any query sees any key; whether every one sees every one."""
-    length = bounds.shape[2]
-    # Queries past the end see what the last one sees.
-    bounds = jnp.pad(bounds, ((0, 0), (0, 0), (0, -length % block.queries)), mode="edge")
-    of_queries = bounds.reshape(bounds.shape[0], 2, -1, block.queries)
-    lowest, highest = of_queries.min(axis=3)[..., None], of_queries.max(axis=3)[..., None]
-    begins = jnp.arange(0, slots, block.keys)
-    ends = jnp.minimum(begins + block.keys, slots) - 1
-    seen = (lowest[:, 0] <= ends) & (begins <= highest[:, 1])
-    whole = jnp.arange(block.queries, bounds.shape[2] + 1, block.queries)[:, None] <= length
-    return seen, seen & (highest[:, 0] <= begins) & (begins + block.keys - 1 <= lowest[:, 1]) & whole
-
-
-def _ranges(seen: Bool[Array, "B N M"], full: Bool[Array, "B N M"]) -> Int[Array, "B N 4"]:
-    """Along the last axis: from the first block in sight to past the last, and between them a run in full sight."""
-    count = seen.shape[-1]
-
-    def first(flags: Array) -> Array:
-        return jnp.where(flags.any(axis=-1), jnp.argmax(flags, axis=-1), count)
-
-    begin, end = first(seen), count - first(seen[..., ::-1])
-    full_begin = jnp.minimum(first(full), end)
-    over = ~full & (jnp.arange(count) >= full_begin[..., None])
-    full_end = jnp.minimum(first(over), end)
-    return jnp.stack((jnp.minimum(begin, end), full_begin, full_end, end), axis=-1).astype(jnp.int32)
 
 
 def _over_blocks(ranges: Any, step: Callable[[Any, Any, bool], Any], carry: Any) -> Any:
@@ -303,7 +277,7 @@ def _forward(
     """Output [B, S, H, D], and for the backward pass the base-2 logarithms of the softmax's sums [B, H, S]."""
     rows, length, heads, _ = q.shape
     group = heads // k.shape[2]
-    ranges = _ranges(*_sight(bounds, block, k.shape[1]))
+    ranges = ranges_of(*sight(bounds, block.queries, block.keys, k.shape[1]))
     count = ranges.shape[1]
     out_shape = [jax.ShapeDtypeStruct(q.shape, v.dtype), jax.ShapeDtypeStruct((rows, heads, length), jnp.float32)]
     out_specs = [_per_head(q, 1), pl.BlockSpec((None, None, length), lambda h, i, b: (b, h, 0))]
@@ -380,7 +354,7 @@ def _backward_queries(
 ) -> Array:
     rows, length, heads, _ = q.shape
     group = heads // k.shape[2]
-    ranges = _ranges(*_sight(bounds, block, k.shape[1]))
+    ranges = ranges_of(*sight(bounds, block.queries, block.keys, k.shape[1]))
     count = ranges.shape[1]
     numbers = pl.BlockSpec((None, None, length), lambda h, i, b: (b, h, 0))
     return pl.pallas_call(
@@ -463,8 +437,8 @@ def _backward_keys(
     rows, length, heads, size = q.shape
     kv_heads = k.shape[2]
     group = heads // kv_heads
-    seen, full = _sight(bounds, block, k.shape[1])
-    ranges = _ranges(seen.swapaxes(1, 2), full.swapaxes(1, 2))
+    seen, full = sight(bounds, block.queries, block.keys, k.shape[1])
+    ranges = ranges_of(seen.swapaxes(1, 2), full.swapaxes(1, 2))
     of_group = pl.BlockSpec((None, length, group, size), lambda h, i, b: (b, 0, h, 0))
     numbers = pl.BlockSpec((None, group, length), lambda h, i, b: (b, h, 0))
     return pl.pallas_call(

@@ -4,10 +4,11 @@
 
 It needs jax, flax, optax and numpy with CUDA, and a checkout of this project; tokamax is measured where it's installed.
 First our kernels' output and gradients are held to float32's plain formula, on rows of several documents, on this very
-GPU. Then, for each shape, everybody's forward and backward pass by turns, so that a slow minute falls on all: medians,
-bfloat16, causal. TFLOP/s counts what causal attention needs: forward 2 B H S^2 D (half of two products of matrices of
-2 S^2 D a head), backward 2.5 times that, whatever a kernel computes. "packed" is ours on rows of documents of some 1000
-tokens, by the FLOPs of whole rows: above its own line for one document as far as it skips what is out of sight.
+GPU; on Hopper both Triton's and those for Mosaic GPU (kernels/attention/hopper.py). Then, for each shape, everybody's
+forward and backward pass by turns, so that a slow minute falls on all: medians, bfloat16, causal. TFLOP/s counts what
+causal attention needs: forward 2 B H S^2 D (half of two products of matrices of 2 S^2 D a head), backward 2.5 times
+that, whatever a kernel computes. "packed" is ours on rows of documents of some 1000 tokens, by the FLOPs of whole rows:
+above its own line for one document as far as it skips what is out of sight.
 
 --tune times other blocks than the table's, and prints the fastest of each kernel as the table would hold them.
 Where there is no GPU, `python -m tests.benchmarks.attention_gpu_compiled` says what compilers make of the kernels.
@@ -29,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.attention import gpu
+from kernels.attention import gpu, hopper
 
 # Rows, heads, key heads, head size, row length.
 SHAPES = {
@@ -84,6 +85,11 @@ def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
 
 
+def ours_for_hopper(positions: np.ndarray) -> Kernel:
+    """Ours for Mosaic GPU, on rows of documents."""
+    return lambda q, k, v: hopper.attention(q, k, v, jnp.asarray(positions))
+
+
 def everybody(chip: str, shape: str) -> dict[str, Kernel]:
     """What is timed, by name."""
     rows, _, _, size, length = SHAPES[shape]
@@ -91,9 +97,11 @@ def everybody(chip: str, shape: str) -> dict[str, Kernel]:
     kernels: dict[str, Kernel] = {
         "ours": ours(blocks, one_document(rows, length)),
         "ours, packed": ours(blocks, positions_of(rows, length)),
-        "cuDNN": cudnn,
-        "jax Triton": jax_triton,
     }
+    if gpu.family_of(chip) == "Hopper":
+        kernels["ours for Hopper"] = ours_for_hopper(one_document(rows, length))
+        kernels["ours for Hopper, packed"] = ours_for_hopper(positions_of(rows, length))
+    kernels |= {"cuDNN": cudnn, "jax Triton": jax_triton}
     for name in ("triton", "mosaic"):
         try:
             kernels[f"tokamax {name}"] = tokamax(name)
@@ -126,24 +134,36 @@ def plain(q: jax.Array, k: jax.Array, v: jax.Array, positions: np.ndarray) -> ja
     return product("bhst,bthd->bshd", jax.nn.softmax(scores), v)
 
 
+def results(mix: Kernel, inputs: list[jax.Array], d_out: jax.Array) -> list[np.ndarray]:
+    """Output and gradients."""
+    out, back = jax.vjp(jax.jit(mix), *inputs)
+    return [np.asarray(x, np.float64) for x in (out, *back(d_out))]
+
+
 def errors(chip: str) -> bool:
     """Prints the largest errors relative to the largest value; returns whether all are as small as they must be."""
     good = True
     for size, dtype in itertools.product((64, 128, 160, 256), ("bfloat16", "float32")):
         *inputs, d_out = inputs_of((2, 4, 2, size, 1000), dtype)
         positions = positions_of(2, 1000) % 300
-        found = []
-        for mix, kind in (
-            (ours(gpu.blocks_for(chip, size, dtype), positions), dtype),
-            (functools.partial(plain, positions=positions), "float32"),
-        ):
-            out, back = jax.vjp(jax.jit(mix), *(x.astype(kind) for x in inputs))
-            found.append([np.asarray(x, np.float64) for x in (out, *back(d_out.astype(kind)))])
-        apart = [float(np.abs(got - want).max() / np.abs(want).max()) for got, want in zip(*found, strict=True)]
+        exact = [x.astype("float32") for x in inputs]
+        expected = results(functools.partial(plain, positions=positions), exact, d_out.astype("float32"))
+        kernels = {"ours": ours(gpu.blocks_for(chip, size, dtype), positions)}
+        if gpu.family_of(chip) == "Hopper" and dtype == "bfloat16":
+            kernels["ours for Hopper"] = ours_for_hopper(positions)
         bound = 1e-2 if dtype == "bfloat16" else 1e-5
-        good &= max(apart) < bound
-        named = ", ".join(f"{name} {error:.1e}" for name, error in zip(("out", "dq", "dk", "dv"), apart, strict=True))
-        print(f"head size {size}, {dtype}: {named}; {'below' if max(apart) < bound else 'NOT BELOW'} {bound:.0e}")
+        for name, mix in kernels.items():
+            try:
+                found = results(mix, inputs, d_out)
+            except Exception as error:  # one that fails must not hide the other
+                print(f"{name}, head size {size}, {dtype}, FAILS: {str(error).splitlines()[0][:160]}")
+                good = False
+                continue
+            apart = [np.abs(got - want).max() / np.abs(want).max() for got, want in zip(found, expected, strict=True)]
+            good &= bool(max(apart) < bound)
+            named = ", ".join(f"{x} {error:.1e}" for x, error in zip(("out", "dq", "dk", "dv"), apart, strict=True))
+            verdict = "below" if max(apart) < bound else "NOT BELOW"
+            print(f"{name}, head size {size}, {dtype}: {named}; {verdict} {bound:.0e}")
     return good
 
 

@@ -18,6 +18,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from kernels.attention import gpu
 from kernels.attention.attention import QUERIES, ROWS, attention
+from kernels.attention.bounds import ranges_of, sight
 from kernels.attention.gpu import Block, Blocks
 from opencoder_jax.training.mesh import AXES, BATCH_AXES
 from tests.kernels.packed_rows import check_against_float64, check_isolation, positions_of
@@ -80,13 +81,13 @@ def test_one_document_cannot_touch_another() -> None:
 
 
 @functools.cache
-def ranges_of(queries: int, keys: int, slots: int) -> Callable[[np.ndarray], tuple[jax.Array, jax.Array]]:
+def both_ranges(queries: int, keys: int, slots: int) -> Callable[[np.ndarray], tuple[jax.Array, jax.Array]]:
     """Ranges of blocks of keys, a block of queries, and of queries, a block of keys; compiled once a size."""
 
     @jax.jit
     def run(bounds: jax.Array) -> tuple[jax.Array, jax.Array]:
-        seen, full = gpu._sight(bounds, Block(queries, keys, 4, 1), slots)
-        return gpu._ranges(seen, full)[0], gpu._ranges(seen.swapaxes(1, 2), full.swapaxes(1, 2))[0]
+        seen, full = sight(bounds, queries, keys, slots)
+        return ranges_of(seen, full)[0], ranges_of(seen.swapaxes(1, 2), full.swapaxes(1, 2))[0]
 
     return run
 
@@ -109,7 +110,7 @@ def test_blocks_are_skipped_and_masked_where_they_must_be(lengths: list[int], si
         part = sees[i * queries : (i + 1) * queries, j * keys : (j + 1) * keys]
         some[i, j] = part.any()
         every[i, j] = part.all() and part.size == queries * keys
-    of_keys, of_queries = ranges_of(queries, keys, slots)(np.stack((last - positions, last))[None].astype(np.int32))
+    of_keys, of_queries = both_ranges(queries, keys, slots)(np.stack((last - positions, last))[None].astype(np.int32))
     for flags, full_flags, ranges in ((some, every, of_keys), (some.T, every.T, of_queries)):
         for in_sight, in_full_sight, (begin, full_begin, full_end, end) in zip(
             flags, full_flags, np.asarray(ranges), strict=True
