@@ -37,6 +37,7 @@ WEIGHT_AXES: Mapping[str, str | None] = {
     "ffn": "tensor",
 }
 BATCH_AXES = PartitionSpec(("replica", "fsdp"), "context")  # [rows, length]
+POSITION_AXES = ("replica", "fsdp", "context")  # those that divide the positions of a batch among them
 
 
 @configurable

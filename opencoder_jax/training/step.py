@@ -5,6 +5,7 @@ from it. Parameters, gradients and
 moments are float32 (16 bytes a parameter while a step runs); the matrices are multiplied in `ModelConfig.dtype`.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -141,7 +142,39 @@ def _loss(graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Bat
     model = nnx.merge(graphdef, parameters)
     tokens, targets, positions, mask = map(jnp.asarray, batch)
     hidden = model.after_embedding(meshes.handed_out(model.embed(tokens)), positions, recipe.train.remat)
-    return cross_entropy(hidden, model.head[...], targets, mask, recipe.train.loss_chunk)[0]
+    return _summed_loss(hidden, model.head[...], targets, mask, recipe.train.loss_chunk)
+
+
+def _summed_loss(
+    hidden: Float[Array, "B S W"],
+    head: Float[Array, "W V"],
+    targets: Int[Array, "B S"],
+    mask: Float[Array, "B S"],
+    chunk: int,
+) -> Float[Array, ""]:
+    """The summed loss of all devices, each of which takes its own positions through the head.
+
+    The head is gathered once, and its gradient scattered once, both in the dtype of the products, as the layers' are.
+    XLA's partitioner, left to itself, does both for every chunk, the second in float32. Where the vocabulary is divided
+    too it is left to itself: it would gather that as well.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = meshes.POSITION_AXES
+    if mesh.shape["tensor"] > 1 or all(mesh.shape[axis] == 1 for axis in axes):
+        return cross_entropy(hidden, head, targets, mask, chunk)[0]
+
+    def part(hidden: Array, head: Array, targets: Array, mask: Array) -> Array:
+        head = jax.lax.all_gather(head.astype(hidden.dtype), "fsdp", axis=0, tiled=True)
+        return cross_entropy(hidden, head, targets, mask, math.gcd(chunk, hidden.shape[1]))[0][None]
+
+    sums = jax.shard_map(
+        part,
+        in_specs=(meshes.BATCH_AXES, PartitionSpec("fsdp"), meshes.BATCH_AXES, meshes.BATCH_AXES),
+        out_specs=PartitionSpec(axes),
+        axis_names=set(axes),
+        check_vma=False,
+    )(hidden, head, targets, mask)
+    return jnp.sum(sums)
 
 
 def _over_passes(recipe: Recipe, batch: Batch, compute: Callable[[Batch], PyTree]) -> PyTree:
