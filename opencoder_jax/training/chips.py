@@ -11,6 +11,7 @@ from math import prod
 
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.flops import PEAK_FLOPS
+from opencoder_jax.training.gpus import GPUS
 
 GIB = 2.0**30
 
@@ -58,7 +59,7 @@ class Topology:
         count, _, rest = text.rpartition("*")
         name, _, bounds = rest.partition(":")
         if name not in CHIPS:
-            raise UserError(f"--topology={text}: unknown chip {name or rest!r}; known are {', '.join(CHIPS)}")
+            raise UserError(f"--topology={text}: unknown chip {name or rest!r}; known are {', '.join((*CHIPS, *GPUS))}")
         chip = CHIPS[name]
         sizes = bounds.split("x")
         if not all(size.isdecimal() and int(size) for size in (*sizes, count or "1")) or len(sizes) != chip.dimensions:

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from opencoder_jax.training.chips import Topology
-from opencoder_jax.training.hlo import COLLECTIVES, Computation, Instruction, Program, shape_bytes
+from opencoder_jax.training.collectives import async_fusion, collective_in, kind_of, received, ticket_of
+from opencoder_jax.training.hlo import COLLECTIVES, Computation, Instruction, Program
 
 # The parts of a step: name scopes of the model and the step (decoder.py, loss.py, step.py), in the order of the table.
 PARTS = ("input", "attention", "ffn", "head and loss", "optimizer", "other", "copies", "collectives")
@@ -90,13 +91,13 @@ class _Player:
                 self.play(self.program.computations[called], runs)
             elif opcode == "conditional":
                 self.result.unknown.add(f"{instruction.name} (a conditional; taken to cost nothing)")
-            elif opcode.endswith("-start") or _async_fusion(self.program, instruction) == "Start":
+            elif opcode.endswith("-start") or async_fusion(self.program, instruction) == "Start":
                 self._start(instruction, runs)
-            elif opcode.endswith("-done") or _async_fusion(self.program, instruction) == "Done":
+            elif opcode.endswith("-done") or async_fusion(self.program, instruction) == "Done":
                 self._done(instruction, runs)
             elif opcode not in FREE:
-                collective = _collective(self.program, instruction)
-                if collective and _ticket(collective) not in self.pending:  # alone, or fused with what it feeds
+                collective = collective_in(self.program, instruction)
+                if collective and ticket_of(collective) not in self.pending:  # alone, or fused with what it feeds
                     self._wait(self._start(instruction, runs), runs)
                 if opcode in COLLECTIVES:
                     continue
@@ -139,13 +140,12 @@ class _Player:
 
     def _start(self, instruction: Instruction, runs: int) -> str:
         """Notes when what is started will have ended; returns the ticket that `_wait` takes."""
-        collective = _collective(self.program, instruction)
-        ticket = _ticket(collective) or instruction.name
+        collective = collective_in(self.program, instruction)
+        ticket = ticket_of(collective) or instruction.name
         if collective is None:
             self.pending[ticket] = self.now, "copies"  # how much is copied, its end says
             return ticket
-        scattered = _scattered(self.program, instruction)
-        kind = "reduce-scatter" if scattered else collective.opcode.removesuffix("-start")
+        kind = kind_of(self.program, instruction, collective)
         # Permutes of opposite directions use the two directions of a link.
         engine = str(collective.groups[:1]) if kind == "collective-permute" else "links"
         taken, seconds = self._transfer(kind, collective)
@@ -158,7 +158,7 @@ class _Player:
         return ticket
 
     def _done(self, instruction: Instruction, runs: int) -> None:
-        ticket = _ticket(_collective(self.program, instruction)) if instruction.opcode == "fusion" else None
+        ticket = ticket_of(collective_in(self.program, instruction)) if instruction.opcode == "fusion" else None
         ticket = ticket or instruction.operands[0].removesuffix(".update")
         if (began := self.pending.get(ticket)) and began[1] == "copies":
             self.free["copies"] = max(self.free["copies"], began[0])
@@ -175,62 +175,14 @@ class _Player:
 
     def _transfer(self, kind: str, collective: Instruction) -> tuple[float, float]:
         """The bytes that a chip takes in, and the seconds that the links need for them."""
-        result = _moved(collective)
         group = collective.groups[0] if collective.groups else tuple(range(len(self.places)))
-        size = len(group)
+        taken = received(kind, collective, len(group))
         if kind == "collective-permute":
             over_network = any(self.places[a][0] != self.places[b][0] for a, b in collective.groups)
-            return result, result / (self.topology.chip.network if over_network else self.topology.chip.link)
+            return taken, taken / (self.topology.chip.network if over_network else self.topology.chip.link)
         rate = self.topology.bandwidth([self.places[device] for device in group])
-        share = (size - 1) / size
-        if kind == "reduce-scatter":
-            whole = result if collective.opcode.startswith("all-reduce") else result * size
-            return whole * share, whole * share / rate
-        if kind == "all-reduce":
-            return 2 * result * share, 2 * result * share / rate
         if kind.endswith("all-to-all"):
             # Each chip's own array crosses a quarter of the longest ring on average.
             longest = max(len({self.places[device][axis] for device in group}) for axis in range(len(self.places[0])))
-            return result * share, result * share * max(1.0, longest / 4) / rate
-        return result * share, result * share / rate
-
-
-def _moved(instruction: Instruction) -> float:
-    """The bytes of the result; what is started has the shape (operands, results, flags)."""
-    arrays = [size for size in shape_bytes(instruction.shape) if size > 4]
-    return sum(arrays[len(arrays) // 2 :] if instruction.opcode.endswith("-start") else arrays)
-
-
-def _collective(program: Program, instruction: Instruction) -> Instruction | None:
-    """The collective that an instruction is, or that the computation which it calls holds."""
-    if instruction.opcode.removesuffix("-start").removesuffix("-done") in COLLECTIVES:
-        return instruction
-    called = instruction.called("calls")
-    inside = program.inside(called) if called else ()
-    return next((x for x in inside if x.opcode in COLLECTIVES), None)
-
-
-def _scattered(program: Program, instruction: Instruction) -> bool:
-    """Whether an all-reduce was fused with the slice that a chip takes of its result: it sends no more than that."""
-    called = instruction.called("calls") if instruction.opcode == "fusion" else None
-    if called is None:
-        return False
-    return called.startswith("all-reduce-scatter") or any(
-        (x.called("calls") or "").startswith("all-reduce-scatter") for x in program.inside(called)
-    )
-
-
-def _async_fusion(program: Program, instruction: Instruction) -> str | None:
-    """Start or Done, for the fusions between which a TPU runs a collective beside others' arithmetic."""
-    if instruction.opcode != "fusion" or (called := instruction.called("calls")) is None:
-        return None
-    for inside in program.inside(called):
-        if found := re.search(r'custom_call_target="AsyncCollective(Start|Done)"', inside.text):
-            return found[1]
-    return None
-
-
-def _ticket(collective: Instruction | None) -> str | None:
-    """What joins the start and the end of a collective that was fused with others' arithmetic."""
-    found = re.search(r"channel_id=(\d+)", collective.text) if collective else None
-    return f"channel {found[1]}" if collective and found and not collective.opcode.endswith("-start") else None
+            return taken, taken * max(1.0, longest / 4) / rate
+        return taken, taken / rate

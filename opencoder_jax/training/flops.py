@@ -20,7 +20,7 @@ FORMULA = (
 )
 
 # Dense bfloat16 FLOP/s of what JAX calls one device, by `Device.device_kind`. From the makers' data sheets: Google
-# Cloud's TPU system architecture pages; NVIDIA's for A100, H100 and H200 (SXM). A v7x chip is two devices.
+# Cloud's TPU system architecture pages; NVIDIA's for A100, H100, H200 and H800 (SXM). A v7x chip is two devices.
 PEAK_FLOPS: Mapping[str, float] = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -34,6 +34,7 @@ PEAK_FLOPS: Mapping[str, float] = {
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA H100 80GB HBM3": 989.4e12,
     "NVIDIA H200": 989.4e12,
+    "NVIDIA H800": 989.4e12,
 }
 
 

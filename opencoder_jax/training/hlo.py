@@ -51,6 +51,13 @@ class Instruction:
         found = re.search(rf"\b{attribute}=%([\w.-]+)", self.text)
         return found[1] if found else None
 
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The computations of a call, or of a conditional."""
+        if found := re.search(r"branch_computations=\{([^}]*)\}", self.text):
+            return tuple(re.findall(r"%([\w.-]+)", found[1]))
+        return tuple(re.findall(r"\b(?:to_apply|calls|true_computation|false_computation)=%([\w.-]+)", self.text))
+
     @cached_property
     def bytes(self) -> float:
         """Of the result; of all of it where it is a tuple. Padding is not counted."""
@@ -67,14 +74,28 @@ class Instruction:
             shape, dims = _numbers(found[1]), _numbers(found[2])
             order = _numbers(found[3]) if found[3] else tuple(range(len(dims)))
             return _rows(dims, order, shape[-1])
-        if found := re.search(r"replica_groups=mesh\[(.*?)\] ?(?:\([^)]*\))? ?\{(.*?)\}", self.text):
-            axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
-            inner = re.findall(r"'(\w+)'", found[2])
-            names = list(axes)
-            outer = [name for name in names if name not in inner]
-            order = tuple(names.index(name) for name in (*outer, *inner))
-            return _rows(tuple(axes.values()), order, prod(axes[name] for name in inner))
+        if found := re.search(_MESH_GROUPS, self.text):
+            axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found["axes"])}
+            inner = re.findall(r"'(\w+)'", found["inner"])
+            outer = [name for name in axes if name not in inner]
+            order = tuple(list(axes).index(name) for name in (*outer, *inner))
+            rows = _rows(tuple(axes.values()), order, prod(axes[name] for name in inner))
+            if found["dims"] is None:
+                return rows
+            dims = _numbers(found["dims"])
+            turned = _numbers(found["turned"]) if found["turned"] else tuple(range(len(dims)))
+            ids = [id for row in _rows(dims, turned, 1) for id in row]
+            return tuple(tuple(ids[place] for place in row) for row in rows)
+        if re.search(r"replica_groups=(?!\{\})", self.text):
+            raise ValueError(f"{self.name}: groups of devices in a form that isn't known: {self.text[:300]}")
         return ()
+
+
+# Groups along the axes `inner` of a mesh whose devices are 0, 1, … or, where `dims` is given, these transposed.
+_MESH_GROUPS = (
+    r"replica_groups=mesh\[(?P<axes>[^\]]*)\],?"
+    r"(?: device_ids=\(\[(?P<dims>[\d,]+)\](?:T\((?P<turned>[\d,]+)\))?\))? ?\{(?P<inner>['\w, ]*)\}"
+)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -142,8 +163,29 @@ class Program:
             raise ValueError("the text of the program has no entry computation")
         self.entry = self.computations[entry]
 
+    def walk(self) -> Iterator[tuple[Instruction, int | None]]:
+        """Every instruction that runs by itself (not those in fusions), in order, and how often.
+
+        None: that can't be told. Both branches of a conditional count, as if they ran.
+        """
+        yield from self._walk(self.entry, 1)
+
+    def _walk(self, computation: Computation, runs: int | None) -> Iterator[tuple[Instruction, int | None]]:
+        for instruction in computation.instructions:
+            if instruction.opcode == "while":
+                trips = self.trips(instruction, computation)
+                inside = None if runs is None or trips is None else runs * trips
+                yield from self._walk(self.computations[instruction.called("body") or ""], inside)
+            elif instruction.opcode in ("call", "conditional", "async-call"):
+                for called in instruction.branches:
+                    yield from self._walk(self.computations[called], runs)
+            else:
+                yield instruction, runs
+
     def trips(self, loop: Instruction, outside: Computation) -> int | None:
-        """How often a loop's body runs: its counter goes from a constant to a constant. None when it isn't plain."""
+        """How often a loop's body runs: as XLA says, or its counter goes from a constant to a constant; else None."""
+        if said := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text):
+            return int(said[1])
         condition = self.computations[loop.called("condition") or ""]
         body = self.computations[loop.called("body") or ""]
         test = condition.root

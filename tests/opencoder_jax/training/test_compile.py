@@ -1,6 +1,7 @@
 """Compiling for TPUs that aren't here: the program is read right, the clock adds up, and recipes fit or say why not."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from opencoder_jax.recipe import UserError
 from opencoder_jax.training.chips import CHIPS, Topology
 from opencoder_jax.training.estimate import estimate, part_of
 from opencoder_jax.training.flops import executed_flops
+from opencoder_jax.training.gpus import GPUS, Cluster
 from opencoder_jax.training.hlo import Program, shape_bytes
 from opencoder_jax.training.kernel_cycles import kernel_cycles
 
@@ -138,6 +140,12 @@ def test_links_of_a_group() -> None:
     assert Topology.parse("2*v5e:4x4").bandwidth([(0, 0, 0), (1, 0, 0)]) == CHIPS["v5e"].network
 
 
+@pytest.mark.parametrize("text", ["h100", "h100:0", "h100:12", "h100:8x8", "v5e:8"])
+def test_clusters_of_gpus_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match=r"--topology=.*: write"):
+        Cluster.parse(text)
+
+
 @pytest.mark.parametrize("text", ["v9:2x2", "v5e", "v5e:4", "v5e:4x0", "v5p:4x4", "x*v5e:2x2", "v5e:4xa"])
 def test_topologies_that_are_none(text: str) -> None:
     with pytest.raises(UserError, match="--topology="):
@@ -192,8 +200,8 @@ def test_kernels_count_by_their_schedule_and_where_there_is_none_by_their_flops(
     assert found.cycles["attention_forward"] == pytest.approx(4 * pairs * 128 / CHIPS["v5p"].peak * CHIPS["v5p"].clock)
 
 
-def compile_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "opencoder_jax", "compile", *arguments]
+def compile_command(*arguments: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    command = [python, "-m", "opencoder_jax", "compile", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -240,3 +248,51 @@ def test_a_recipe_that_does_not_fit_says_by_how_much_and_what_to_do() -> None:
     assert len(done.stderr.splitlines()) == 1
     assert "doesn't fit v5e:2x2: a chip has 15.75 GiB and would need" in done.stderr
     assert "take more chips" in done.stderr
+
+
+@libtpu
+def test_a_recipe_names_its_chips_and_the_cookbooks_name_none() -> None:
+    done = compile_command("--gin_file=gin_configs/pretrain/cookbook.gin")
+    assert done.returncode == 2
+    assert "names no chips (MeshConfig.topology): give --topology" in done.stderr
+
+
+@pytest.mark.skipif(find_spec("jax_cuda13_plugin") is not None, reason="NVIDIA's packages are here")
+def test_gpus_without_nvidias_packages_are_one_clear_line() -> None:
+    done = compile_command("--gin_file=gin_configs/pretrain/cookbook.gin", "--topology=h100:8")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --topology=h100:8: compiling for GPUs needs NVIDIA's packages")
+
+
+# A Python with the extra `cuda`.
+CUDA_PYTHON = os.environ.get("CUDA_PYTHON", sys.executable)
+
+
+@pytest.mark.slow
+def test_the_1p5b_is_compiled_for_gpus(tmp_path: Path) -> None:
+    output = tmp_path / "figures.json"
+    arguments = ["--gin_file=gin_configs/pretrain/opencoder_1p5b.gin", "--gin.MeshConfig.replica=1"]
+    done = compile_command(*arguments, "--topology=h100:8", f"--output={output}", python=CUDA_PYTHON)
+    if "needs NVIDIA's packages" in done.stderr:
+        pytest.skip("compiling for GPUs needs the extra `cuda` (4 GB), here or in the Python that CUDA_PYTHON names")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(output.read_text())
+    assert sum(figures["memory_bytes"].values()) < GPUS["h100"].memory
+    assert figures["memory_bytes"]["parameters"] == pytest.approx(4 * 1_905_650_880 / 8, rel=0.001)
+    passes = 1024 // 8
+    assert figures["passes"] == passes
+    for kernel in ("attention_forward", "attention_backward_keys", "attention_backward_queries"):
+        assert figures["kernels"][kernel] == 24 * passes
+    assert figures["unexplained_collectives"] == []
+    assert 0.5 < figures["mfu_at_most"] < 1
+
+
+@pytest.mark.slow
+def test_a_recipe_that_does_not_fit_a_gpu_says_so() -> None:
+    arguments = ["--gin_file=gin_configs/pretrain/opencoder_8b.gin", "--gin.MeshConfig.replica=1"]
+    done = compile_command(*arguments, "--topology=h100:1", python=CUDA_PYTHON)
+    if "needs NVIDIA's packages" in done.stderr:
+        pytest.skip("compiling for GPUs needs the extra `cuda` (4 GB), here or in the Python that CUDA_PYTHON names")
+    assert done.returncode == 2
+    assert "doesn't fit h100:1: a chip has 79.1 GiB and would need" in done.stderr
