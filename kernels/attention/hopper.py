@@ -46,6 +46,7 @@ TILE = CONSUMERS * ROWS  # rows of a program
 CONSUMER_REGISTERS, PRODUCER_REGISTERS = 240, 24
 # The largest head size at which the sums of the gradients of both keys and values fit in them.
 LARGEST_TOGETHER = 160
+LARGEST_BESIDE = 128
 BY_ROW, BY_COLUMN = mgpu.Layout.WGMMA.reduce(1), mgpu.Layout.WGMMA.reduce(0)
 
 
@@ -53,7 +54,9 @@ class Block(NamedTuple):
     """What a program goes through, step by step."""
 
     step: int  # keys, or queries, a step: a multiple of 64
-    stages: int  # steps that are in shared memory at once
+    stages: (
+        int  # steps that are in shared memory at once; forward at least 2, or its two warpgroups wait for each other
+    )
 
 
 class Blocks(NamedTuple):
@@ -66,8 +69,8 @@ class Blocks(NamedTuple):
 
 # Up to these head sizes.
 BLOCKS = {
-    64: Blocks(Block(128, 3), Block(64, 3), Block(128, 2)),
-    128: Blocks(Block(128, 2), Block(64, 2), Block(64, 2)),
+    64: Blocks(Block(128, 3), Block(128, 2), Block(128, 2)),
+    128: Blocks(Block(128, 2), Block(64, 2), Block(128, 2)),
     160: Blocks(Block(128, 2), Block(64, 2), Block(64, 2)),
     256: Blocks(Block(64, 2), Block(64, 1), Block(64, 1)),
 }
@@ -215,6 +218,13 @@ def _barriers(count: int, arrivals: int = 1) -> Any:
     return mgpu.Barrier(num_arrivals=arrivals, num_barriers=count)
 
 
+def _release(consumed: Any, interpret: Any) -> None:
+    """Gives the producer a place back."""
+    if interpret:  # threads read there what wgmma reads on the GPU, which needs no fence
+        mgpu.commit_smem()
+    mgpu.barrier_arrive(consumed)
+
+
 def _ring(count: Array, stages: int, loads: list[tuple[Callable[[Array, Array], None], Any]]) -> None:
     """The producer: asks for each step as soon as its place is free, until all have been consumed."""
     mgpu.set_max_registers(PRODUCER_REGISTERS, action="decrease")
@@ -231,6 +241,18 @@ def _ring(count: Array, stages: int, loads: list[tuple[Callable[[Array, Array], 
             @pl.when(step < count)
             def _(load: Any = load) -> None:
                 load(step, slot)
+
+
+def _await(loaded: Any, step: Array | int, count: Array, stages: int) -> None:
+    """Waits for a step ahead of time, if there is one.
+
+    Neither LLVM nor ptxas moves what an optimization_barrier before it holds across it: that is done while products are
+    under way, and not put off until after they have been waited for.
+    """
+
+    @pl.when(step < count)
+    def _() -> None:
+        mgpu.barrier_wait(loaded.at[jax.lax.rem(step, stages)])
 
 
 def _kernel(body: Callable[..., None], interpret: Any, name: str, out_shape: list[Any], **options: Any) -> Any:
@@ -337,7 +359,7 @@ def _forward(block: Block, interpret: Any, q: Array, k: Array, v: Array, bounds:
             mgpu.barrier_wait(k_loaded.at[0])
             mgpu.barrier_wait(turn.at[warpgroup])
             (scores,) = _products(Job(mine, k_smem.at[0], transposed=True), interpret=interpret, started=pass_on)
-            mgpu.barrier_arrive(k_consumed.at[0])
+            _release(k_consumed.at[0], interpret)
             weights, _fade, highest, total = weigh(scores, 0, highest, total)
             weights = weights.astype(v.dtype)
 
@@ -348,7 +370,7 @@ def _forward(block: Block, interpret: Any, q: Array, k: Array, v: Array, bounds:
                 mgpu.barrier_wait(v_loaded.at[before])
 
                 def then(scores: Array) -> tuple[Array, ...]:
-                    mgpu.barrier_arrive(k_consumed.at[slot])
+                    _release(k_consumed.at[slot], interpret)
                     return weigh(scores, i, highest, total)
 
                 (new_weights, fade, highest, total), mixed = _products(
@@ -358,7 +380,7 @@ def _forward(block: Block, interpret: Any, q: Array, k: Array, v: Array, bounds:
                     started=pass_on,
                     then=then,
                 )
-                mgpu.barrier_arrive(v_consumed.at[before])
+                _release(v_consumed.at[before], interpret)
                 # Rounded only now: were what a product reads written beside one, ptxas would run them one by one.
                 return mixed * _along(fade, mixed.shape, 0), new_weights.astype(v.dtype), highest, total
 
@@ -366,7 +388,7 @@ def _forward(block: Block, interpret: Any, q: Array, k: Array, v: Array, bounds:
             last = jax.lax.rem(count - 1, stages)
             mgpu.barrier_wait(v_loaded.at[last])
             (mixed,) = _products(Job(weights, v_smem.at[last], total=mixed), interpret=interpret, started=pass_on)
-            mgpu.barrier_arrive(v_consumed.at[last])
+            _release(v_consumed.at[last], interpret)
 
             @pl.when(warpgroup == 0)
             def _() -> None:
@@ -421,6 +443,7 @@ def _backward_queries(
     ranges = ranges_of(*sight(bounds, TILE, keys, k.shape[1]))
     tiles = ranges.shape[1]
     scale = LOG2_E / math.sqrt(size)
+    ahead = stages > 1  # else the next step's place is this one's
 
     def body(
         ranges_ref: Any,
@@ -478,6 +501,9 @@ def _backward_queries(
                 _along(_cast(my_starts[i], BY_ROW, interpret), (ROWS, keys), 0) for i in range(2)
             )
 
+            if ahead:
+                _await(k_loaded, 0, count, stages)
+
             def step(i: Array, dq: Array) -> Array:
                 slot, at = jax.lax.rem(i, stages), begin + i
 
@@ -488,9 +514,14 @@ def _backward_queries(
                         lambda scores: scores,
                         scores,
                     )
-                    return jnp.exp2(scores * scale)
+                    weights = jnp.exp2(scores * scale)
+                    if ahead:
+                        weights = jax.lax.optimization_barrier(weights)
+                        _await(k_loaded, i + 1, count, stages)
+                    return weights
 
-                mgpu.barrier_wait(k_loaded.at[slot])
+                if not ahead:
+                    mgpu.barrier_wait(k_loaded.at[slot])
                 mgpu.barrier_wait(v_loaded.at[slot])
                 weights, d_weights = _products(
                     Job(my_q, k_smem.at[slot], transposed=True, total=from_scores),
@@ -498,10 +529,10 @@ def _backward_queries(
                     interpret=interpret,
                     then=weigh,
                 )
-                mgpu.barrier_arrive(v_consumed.at[slot])
+                _release(v_consumed.at[slot], interpret)
                 d_scores = (weights * d_weights).astype(k.dtype)
                 (dq,) = _products(Job(d_scores, k_smem.at[slot], total=dq), interpret=interpret)
-                mgpu.barrier_arrive(k_consumed.at[slot])
+                _release(k_consumed.at[slot], interpret)
                 return dq
 
             zeros = _cast(jnp.zeros((ROWS, size), jnp.float32), mgpu.Layout.WGMMA, interpret)
@@ -556,6 +587,8 @@ def _backward_keys(
     seen, full = sight(bounds, queries, TILE, k.shape[1])
     ranges = ranges_of(seen.swapaxes(1, 2), full.swapaxes(1, 2))
     scale = LOG2_E / math.sqrt(size)
+    # The product for dv runs beside the one that the gradients of scores come from, if registers are enough for that.
+    ahead = stages > 1 and size <= LARGEST_BESIDE
 
     def body(
         ranges_ref: Any,
@@ -614,6 +647,9 @@ def _backward_keys(
             mgpu.copy_gmem_to_smem(v_ref.at[row, pl.ds(my_first_key, ROWS), kv_head], my_v, loaded)
             mgpu.barrier_wait(loaded)
 
+            if ahead:
+                _await(q_loaded, 0, count, stages)
+
             def step(i: Array, sums: Any) -> Any:
                 sums = dict(zip(wanted, sums, strict=True))
                 slot, at = jax.lax.rem(i, stages), begin + jax.lax.rem(i, blocks)
@@ -628,7 +664,8 @@ def _backward_keys(
                     first_and_last = of_queries(bounds_smem, 0), of_queries(bounds_smem, 1)
                     return _masked(start, first_and_last, my_first_key, 1, interpret)
 
-                mgpu.barrier_wait(q_loaded.at[slot])
+                if not ahead:
+                    mgpu.barrier_wait(q_loaded.at[slot])
                 edge = (at < full_begin) | (at >= full_end)
                 (scores,) = _products(Job(my_k, q_smem.at[slot], transposed=True, total=start(0)), interpret=interpret)
                 scores = jax.lax.cond(edge, masked, lambda scores: scores, scores)
@@ -638,18 +675,27 @@ def _backward_keys(
                 ):  # the barrier: else LLVM rounds one by one, not in pairs, what's used one by one below
                     weights = jax.lax.optimization_barrier(weights.astype(q.dtype))
 
+                def to_scores(d_weights: Array) -> Array:
+                    d_scores = weights.astype(jnp.float32) * d_weights
+                    if ahead:
+                        d_scores = jax.lax.optimization_barrier(d_scores)
+                        _await(q_loaded, i + 1, count, stages)
+                    return d_scores
+
                 mgpu.barrier_wait(d_mixed_loaded.at[slot])
-                d_mixed, jobs = d_mixed_smem.at[slot], []
+                d_mixed = d_mixed_smem.at[slot]
+                dv_jobs = [Job(weights, d_mixed, total=sums["dv"])] if "dv" in wanted else []
+                dk_jobs, early = [], []
                 if "dk" in wanted:
-                    (d_weights,) = _products(Job(my_v, d_mixed, transposed=True, total=start(1)), interpret=interpret)
-                    d_scores = (weights.astype(jnp.float32) * d_weights).astype(q.dtype)
-                    jobs.append(Job(d_scores, q_smem.at[slot], total=sums["dk"]))
-                if "dv" in wanted:
-                    jobs.append(Job(weights, d_mixed, total=sums["dv"]))
-                sums = _products(*jobs, interpret=interpret)
-                mgpu.barrier_arrive(d_mixed_consumed.at[slot])
-                mgpu.barrier_arrive(q_consumed.at[slot])
-                return sums
+                    of_weights = Job(my_v, d_mixed, transposed=True, total=start(1))
+                    d_scores, *early = _products(
+                        of_weights, *(dv_jobs if ahead else []), interpret=interpret, then=to_scores
+                    )
+                    dk_jobs = [Job(d_scores.astype(q.dtype), q_smem.at[slot], total=sums["dk"])]
+                late = _products(*dk_jobs, *([] if early else dv_jobs), interpret=interpret)
+                _release(d_mixed_consumed.at[slot], interpret)
+                _release(q_consumed.at[slot], interpret)
+                return *late, *early
 
             zeros = [_cast(jnp.zeros((ROWS, size), jnp.float32), mgpu.Layout.WGMMA, interpret) for _ in wanted]
             sums = jax.lax.fori_loop(0, count, step, tuple(zeros))
