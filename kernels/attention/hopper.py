@@ -44,19 +44,17 @@ CONSUMERS = 2  # warpgroups that compute
 TILE = CONSUMERS * ROWS  # rows of a program
 # Of 65536 registers: 2 * 128 * 240 + 128 * 24 = 64512.
 CONSUMER_REGISTERS, PRODUCER_REGISTERS = 240, 24
-# The largest head size at which the sums of the gradients of both keys and values fit in them.
-LARGEST_TOGETHER = 160
-LARGEST_BESIDE = 128
+# The largest head sizes at which the sums of the gradients of both keys and values fit in them, and at which there is
+# room besides for the product of values to run beside others.
+LARGEST_TOGETHER, LARGEST_BESIDE = 160, 128
 BY_ROW, BY_COLUMN = mgpu.Layout.WGMMA.reduce(1), mgpu.Layout.WGMMA.reduce(0)
 
 
 class Block(NamedTuple):
     """What a program goes through, step by step."""
 
-    step: int  # keys, or queries, a step: a multiple of 64
-    stages: (
-        int  # steps that are in shared memory at once; forward at least 2, or its two warpgroups wait for each other
-    )
+    step: int  # keys, or queries: a multiple of 64
+    stages: int  # steps in shared memory at once; forward 2 at least, or its warpgroups wait for each other for good
 
 
 class Blocks(NamedTuple):
@@ -308,14 +306,14 @@ def _forward(block: Block, interpret: Any, q: Array, k: Array, v: Array, bounds:
 
         @pl.when(warpgroup == CONSUMERS)
         def _produce() -> None:
-            def of(ref: Any, smem: Any, loaded: Any) -> Callable[[Array, Array], None]:
-                def load(step: Array, slot: Array) -> None:
-                    place = ref.at[row, pl.ds((begin + step) * keys, keys), jax.lax.div(head, group)]
-                    mgpu.copy_gmem_to_smem(place, smem.at[slot], loaded.at[slot])
+            def load(ref: Any, smem: Any, loaded: Any, step: Array, slot: Array) -> None:
+                some = ref.at[row, pl.ds((begin + step) * keys, keys), jax.lax.div(head, group)]
+                mgpu.copy_gmem_to_smem(some, smem.at[slot], loaded.at[slot])
 
-                return load
-
-            _ring(count, stages, [(of(k_ref, k_smem, k_loaded), k_consumed), (of(v_ref, v_smem, v_loaded), v_consumed)])
+            load_k, load_v = (
+                functools.partial(load, *refs) for refs in ((k_ref, k_smem, k_loaded), (v_ref, v_smem, v_loaded))
+            )
+            _ring(count, stages, [(load_k, k_consumed), (load_v, v_consumed)])
 
         @pl.when(warpgroup < CONSUMERS)
         def _consume() -> None:
@@ -474,14 +472,14 @@ def _backward_queries(
 
         @pl.when(warpgroup == CONSUMERS)
         def _produce() -> None:
-            def of(ref: Any, smem: Any, loaded: Any) -> Callable[[Array, Array], None]:
-                def load(step: Array, slot: Array) -> None:
-                    place = ref.at[row, pl.ds((begin + step) * keys, keys), jax.lax.div(head, group)]
-                    mgpu.copy_gmem_to_smem(place, smem.at[slot], loaded.at[slot])
+            def load(ref: Any, smem: Any, loaded: Any, step: Array, slot: Array) -> None:
+                some = ref.at[row, pl.ds((begin + step) * keys, keys), jax.lax.div(head, group)]
+                mgpu.copy_gmem_to_smem(some, smem.at[slot], loaded.at[slot])
 
-                return load
-
-            _ring(count, stages, [(of(k_ref, k_smem, k_loaded), k_consumed), (of(v_ref, v_smem, v_loaded), v_consumed)])
+            load_k, load_v = (
+                functools.partial(load, *refs) for refs in ((k_ref, k_smem, k_loaded), (v_ref, v_smem, v_loaded))
+            )
+            _ring(count, stages, [(load_k, k_consumed), (load_v, v_consumed)])
 
         @pl.when(warpgroup < CONSUMERS)
         def _consume() -> None:
@@ -646,7 +644,6 @@ def _backward_keys(
             mgpu.copy_gmem_to_smem(k_ref.at[row, pl.ds(my_first_key, ROWS), kv_head], my_k, loaded)
             mgpu.copy_gmem_to_smem(v_ref.at[row, pl.ds(my_first_key, ROWS), kv_head], my_v, loaded)
             mgpu.barrier_wait(loaded)
-
             if ahead:
                 _await(q_loaded, 0, count, stages)
 
@@ -660,9 +657,9 @@ def _backward_keys(
                 def start(which: int) -> Array:
                     return _along(of_queries(starts_smem, which), (ROWS, queries), 1)
 
-                def masked(start: Array) -> Array:
+                def masked(scores: Array) -> Array:
                     first_and_last = of_queries(bounds_smem, 0), of_queries(bounds_smem, 1)
-                    return _masked(start, first_and_last, my_first_key, 1, interpret)
+                    return _masked(scores, first_and_last, my_first_key, 1, interpret)
 
                 if not ahead:
                     mgpu.barrier_wait(q_loaded.at[slot])
@@ -670,9 +667,8 @@ def _backward_keys(
                 (scores,) = _products(Job(my_k, q_smem.at[slot], transposed=True, total=start(0)), interpret=interpret)
                 scores = jax.lax.cond(edge, masked, lambda scores: scores, scores)
                 weights = jnp.exp2(scores * scale)
-                if (
-                    "dv" in wanted
-                ):  # the barrier: else LLVM rounds one by one, not in pairs, what's used one by one below
+                if "dv" in wanted:
+                    # The barrier: else LLVM rounds one by one, and not in pairs, what is used one by one below.
                     weights = jax.lax.optimization_barrier(weights.astype(q.dtype))
 
                 def to_scores(d_weights: Array) -> Array:
@@ -699,11 +695,11 @@ def _backward_keys(
 
             zeros = [_cast(jnp.zeros((ROWS, size), jnp.float32), mgpu.Layout.WGMMA, interpret) for _ in wanted]
             sums = jax.lax.fori_loop(0, count, step, tuple(zeros))
-            # What was loaded is done with: there the results go.
-            for name, total, smem, ref in zip(wanted, sums, (my_k, my_v), out_refs, strict=False):
+            places = (my_k, my_v)[: len(wanted)]  # what was loaded there is done with
+            for name, total, smem in zip(wanted, sums, places, strict=True):
                 smem[...] = (total * (size**-0.5 if name == "dk" else 1.0)).astype(k.dtype)
             mgpu.commit_smem()
-            for smem, ref in zip((my_k, my_v), out_refs, strict=False):
+            for smem, ref in zip(places, out_refs, strict=True):
                 mgpu.copy_smem_to_gmem(smem, ref.at[row, pl.ds(my_first_key, ROWS), kv_head])
             mgpu.wait_smem_to_gmem(0)
 
