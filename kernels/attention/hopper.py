@@ -17,6 +17,9 @@ Head sizes are multiples of 16 and aren't padded: rows lie in shared memory in p
 divides the head size (160 = 5 * 32), and wgmma takes any such width. Rows are padded to whole blocks: a copy, where the
 length isn't a multiple of 128.
 
+What keeps products and exponentials side by side shows in the machine code alone: look there after any change, with
+tests/benchmarks/attention_gpu_compiled.py (tests/benchmarks/LOG.md says what was found).
+
 Shapes: B rows, H query heads, K key heads, G = H/K, S queries, T keys, D head size; N blocks of queries, M of keys.
 """
 

@@ -13,6 +13,7 @@ Where nvdisasm is there too, kernels for Hopper get an estimate, "loop": of the 
 step costs a warpgroup at least, in cycles of its quarter of a multiprocessor: on the tensor cores (a product of 64 x N
 x 16 takes N / 4), in instructions issued (one a cycle), on the unit for exponentials and conversions (8 for a warp).
 All grow alike with the warpgroups at work, so the tensor cores can't be busier than "fill", their share of the largest.
+"beside" are the exponentials that stand where products of the same warpgroup are under way; the others need another's.
 Masking, which blocks in full sight skip, doesn't count; neither does waiting, nor what shared memory can't deliver.
 """
 
@@ -165,9 +166,17 @@ def loop(assembly: str) -> dict[str, float]:
     }
     body = [instructions[i] for i in range(start, end) if i not in skipped]
     tensor = sum(products(start, end)) / 4
-    slow = 8 * sum(instruction.startswith(SLOW) for instruction in body)
+    slow = beside = under_way = 0
+    for instruction in body:
+        if instruction.startswith("HGMMA"):
+            under_way = 1
+        elif instruction.startswith("WARPGROUP.DEPBAR.LE gsb0, 0x0"):
+            under_way = 0
+        elif instruction.startswith(SLOW):
+            slow += 8
+            beside += 8 * under_way
     fill = tensor / max(tensor, len(body), slow)
-    return {"tensor": tensor, "issued": len(body), "exponentials": slow, "fill": round(fill, 2)}
+    return {"tensor": tensor, "issued": len(body), "exponentials": slow, "beside": beside, "fill": round(fill, 2)}
 
 
 def main() -> None:
