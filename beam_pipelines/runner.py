@@ -17,6 +17,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from beam_pipelines.memory import return_large_arrays
 from opencoder_jax.recipe import UserError
 
 # Work of one core, in seconds, above which starting worker processes pays (each imports Beam first, about 3 s).
@@ -69,6 +70,7 @@ class BeamOptions:
 
     @contextmanager
     def _local(self, seconds: float, threads: bool) -> Iterator[beam.Pipeline]:
+        return_large_arrays()
         workers = PipelineOptions(list(self.flags)).view_as(DirectOptions).direct_num_workers
         if not any(flag.startswith("--direct_num_workers") for flag in self.flags):
             workers = 1 if seconds < (WORTH_THREADS if threads else WORTH_STARTING) else os.cpu_count() or 1

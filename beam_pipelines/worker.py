@@ -10,7 +10,10 @@ logging.getLogger().addHandler(logging.NullHandler())
 
 from apache_beam.runners.worker import sdk_worker_main  # noqa: E402
 
+from beam_pipelines.memory import return_large_arrays  # noqa: E402
+
 if __name__ == "__main__":
+    return_large_arrays()
     # It prints the traceback of every error that it reports; the driver shows what's worth showing.
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         sdk_worker_main.main(sys.argv)

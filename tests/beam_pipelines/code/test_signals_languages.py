@@ -1,6 +1,8 @@
 """Signals of C, C++, C#, Go, Java, JavaScript and HTML: counted by hand, in both sets of definitions."""
 
 import contextlib
+import gc
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -373,3 +375,20 @@ def test_a_tree_is_made_of_the_beginning_of_a_large_file(language: str) -> None:
     syntax = parse("é" * MAX_BYTES, language)
     assert len(syntax.source) == (MAX_BYTES_SLOW if language in SLOW else MAX_BYTES)
     assert 0 <= syntax.broken <= 1
+
+
+@pytest.mark.parametrize("language", GRAMMARS)
+def test_nothing_is_left_of_a_parsed_document(language: str) -> None:
+    def parse_many(first: int) -> None:
+        for number in range(first, first + 50):
+            parse(f"// document {number}\n" * 500, language)
+
+    parse_many(0)  # what is loaded once
+    tracemalloc.start()
+    try:
+        parse_many(100)
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 50 * 500  # of 50 documents of 8 kB or more
