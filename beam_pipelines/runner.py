@@ -56,10 +56,11 @@ class BeamOptions:
         Raises:
             UserError: there is no such runner, or it refuses its flags.
         """
-        with self._local(seconds, threads) if self._is_local() else self._elsewhere() as pipeline:
+        with self._local(seconds, threads) if self.is_local() else self._elsewhere() as pipeline:
             yield pipeline
 
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
+        """Whether this machine does the work, in Beam's local runner."""
         return not any(flag.startswith("--runner") for flag in self.flags)
 
     def _elsewhere(self) -> beam.Pipeline:

@@ -31,6 +31,7 @@ from beam_pipelines.documents import (
 )
 from beam_pipelines.manifest import Manifest, Tally, digest
 from beam_pipelines.runner import BeamOptions
+from beam_pipelines.spill import GroupPacked
 from beam_pipelines.stage import (
     Drop,
     Progress,
@@ -56,7 +57,7 @@ APPLY_SPEED = 250.0  # MB/s of a core that reads documents and writes those that
 _LOSER = 5  # columns of a loser: address or row, the keeper's priority, the cluster's size
 
 # Makes of shard numbers the packed edges (best copy, other copy) of all clusters, one star a cluster.
-FindStars = Callable[[Any, Directory, list[str]], Any]
+FindStars = Callable[[Any, Directory, list[str], GroupPacked], Any]
 
 
 def deduplicate(
@@ -72,7 +73,8 @@ def deduplicate(
     """Finds duplicates in a stage directory and writes the documents without them, in two steps that resume apart.
 
     Args:
-        find: `find(collection of shard numbers, input directory, shard names)` -> collection of packed star edges.
+        find: `find(collection of shard numbers, input directory, shard names, how to group packed rows)` -> collection
+            of packed star edges.
         megabytes_per_second: the speed of `find` on one core, about.
     """
     verdicts = f"{output.rstrip('/')}/verdicts"
@@ -82,12 +84,14 @@ def deduplicate(
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         documents = Directory(source)
-        reports = directory.child("reports")
+        reports, shuffle = directory.child("reports"), directory.child("shuffle")
         reports.remove_tree()
+        shuffle.remove_tree()
+        group = GroupPacked(shuffle if options.is_local() else None)
         seconds = size / 1e6 / megabytes_per_second
         with Progress(f"{name}: find", reports, len(names), size), options.pipeline(seconds, threads) as pipeline:
             shards = pipeline | "shards" >> beam.Create(range(len(names)))
-            edges = find(shards, documents, names)
+            edges = find(shards, documents, names, group)
             if config.level == "repository":
                 losers = documents_of_repositories(edges, shards, documents, names, config.segments)
             else:
@@ -99,6 +103,7 @@ def deduplicate(
                 | "verdicts of a shard" >> beam.GroupByKey()
                 | "write" >> beam.ParDo(WriteVerdicts(source, names, directory.uri, config.level))
             )
+        shuffle.remove_tree()
         tally, files = gather_reports(directory, len(names))
         clusters = shard_name("clusters", 0, 1)
         write_shard(directory, clusters, [largest_clusters(directory, sorted(files))], CLUSTER_SCHEMA)

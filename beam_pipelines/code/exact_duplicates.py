@@ -17,6 +17,7 @@ from beam_pipelines.code.levels import DuplicatesConfig, read_units
 from beam_pipelines.columnar import NODE, by_segment, pack, run_starts, sort_rows, star_edges, unpack
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
+from beam_pipelines.spill import GroupPacked
 from beam_pipelines.stage import main, require_inputs
 from beam_pipelines.storage import Directory
 from opencoder_jax.recipe import configurable
@@ -70,12 +71,12 @@ def run(inputs: Sequence[str], output: str, config: ExactDuplicatesConfig, optio
     """Writes the input's documents without exact duplicates."""
     require_inputs("exact_duplicates", inputs, "documents")
 
-    def find(shards: Any, source: Directory, names: list[str]) -> Any:
+    def find(shards: Any, source: Directory, names: list[str], group: GroupPacked) -> Any:
         rows = shards | "hash" >> beam.ParDo(HashUnits(source, names, config))
         if config.level == "repository":
-            files = rows | "group by repository" >> beam.GroupByKey()
+            files = rows | "group by repository" >> group
             rows = files | "hash repositories" >> beam.FlatMap(hash_repositories, config.segments)
-        return rows | "group by hash" >> beam.GroupByKey() | "stars" >> beam.Map(stars_of_segment)
+        return rows | "group by hash" >> group | "stars" >> beam.Map(stars_of_segment)
 
     return deduplicate("exact_duplicates", __name__, find, 400.0, inputs[0], output, config, options)
 

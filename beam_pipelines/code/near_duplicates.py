@@ -27,6 +27,7 @@ from beam_pipelines.code.minhash import band_hashes, document_bands, grams, sign
 from beam_pipelines.columnar import NODE, SpanningForest, by_segment, pack, run_starts, star_edges, unpack
 from beam_pipelines.manifest import Manifest
 from beam_pipelines.runner import BeamOptions
+from beam_pipelines.spill import GroupPacked
 from beam_pipelines.stage import main, require_inputs
 from beam_pipelines.storage import Directory
 from opencoder_jax.recipe import configurable
@@ -142,14 +143,14 @@ def run(inputs: Sequence[str], output: str, config: NearDuplicatesConfig, option
     """Writes the input's documents without near duplicates."""
     require_inputs("near_duplicates", inputs, "documents")
 
-    def find(shards: Any, source: Directory, names: list[str]) -> Any:
+    def find(shards: Any, source: Directory, names: list[str], group: GroupPacked) -> Any:
         if config.level == "repository":
             files = shards | "sign" >> beam.ParDo(SignRepositories(source, names, config))
-            whole = files | "group by repository" >> beam.GroupByKey()
+            whole = files | "group by repository" >> group
             bands = whole | "merge signatures" >> beam.FlatMap(bands_of_repositories, config)
         else:
             bands = shards | "sign" >> beam.ParDo(SignUnits(source, names, config))
-        edges = bands | "group by band" >> beam.GroupByKey() | "stars" >> beam.Map(stars_of_bucket)
+        edges = bands | "group by band" >> group | "stars" >> beam.Map(stars_of_bucket)
         return edges | "components" >> beam.CombineGlobally(SpanningForest()) if config.rule == "components" else edges
 
     return deduplicate("near_duplicates", __name__, find, 150.0, inputs[0], output, config, options)
