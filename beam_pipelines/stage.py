@@ -251,13 +251,11 @@ def run_shards(
     options: BeamOptions,
     total_bytes: int,
     megabytes_per_second: float,
-    contents: Mapping[int, Any] | None = None,
     threads: bool = False,
 ) -> None:
     """Runs a DoFn over the shard numbers that have no report yet, with a progress bar in bytes of input.
 
-    The DoFn ends each shard with `report_shard`. With `contents` its elements are (shard, what the shard is made of),
-    so that no worker is sent more than its shards need.
+    The DoFn ends each shard with `report_shard`.
     """
     reports = directory.child("reports")
     done = {int(report.removesuffix(".json")) for report in reports.names() if report.endswith(".json")}
@@ -266,8 +264,7 @@ def run_shards(
         return
     seconds = total_bytes / 1e6 / megabytes_per_second
     with Progress(name, reports, shards, total_bytes), options.pipeline(seconds, threads) as pipeline:
-        elements = missing if contents is None else [(shard, contents[shard]) for shard in missing]
-        _ = pipeline | beam.Create(elements) | name >> beam.ParDo(step)
+        _ = pipeline | beam.Create(missing) | name >> beam.ParDo(step)
 
 
 def report_shard(directory: Directory, shard: int, tally: Tally, names: Sequence[str]) -> None:

@@ -15,6 +15,8 @@ may have are counted. A listing is compared by names, sizes and times of change:
 """
 
 import codecs
+import io
+import json
 import os
 import re
 import stat
@@ -292,15 +294,30 @@ def _decoded(data: bytes, encoding: str) -> tuple[str, str] | None:
 class CollectShard(beam.DoFn):
     """Reads the files of a shard, writes its documents and drops batch by batch, and a report."""
 
-    def __init__(self, output: str, config: CollectConfig) -> None:
+    def __init__(self, listing: Directory, output: str, config: CollectConfig) -> None:
+        self.listing = listing
         self.output = output
         self.config = config
 
-    def process(self, element: tuple[int, list[File]]) -> Iterator[int]:
-        """A shard's number and its files in the order of their ids in, the number out."""
-        shard, files = element
+    def process(self, shard: int) -> Iterator[int]:
+        files = read_listing(self.listing, shard)
         write_rows(Directory(self.output), shard, self.config.shards, batches(collect(files, self.config)))
         yield shard
+
+
+def write_listing(folder: Directory, shards: Sequence[Sequence[File]]) -> None:
+    """Writes what each shard is made of: it's read line by line, where a worker would be sent all of it at once."""
+    for shard, files in enumerate(shards):
+        with folder.atomic(f"{shard:05d}.jsonl") as stream:
+            for file in files:
+                stream.write(json.dumps(file).encode() + b"\n")
+
+
+def read_listing(folder: Directory, shard: int) -> Iterator[File]:
+    """The files of a shard, in the order that they were written."""
+    with folder.read(f"{shard:05d}.jsonl") as stream, io.BufferedReader(stream) as lines:
+        for line in lines:
+            yield File(*json.loads(line))
 
 
 BATCH_ROWS = 10_000  # of drops and tiny documents, which fill no batch by their bytes
@@ -387,12 +404,15 @@ def run(inputs: Sequence[str], output: str, config: CollectConfig, options: Beam
         listing.update(repr((file.repository, file.path, file.size, file.changed, file.reason)).encode())
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
-        shards: dict[int, list[File]] = {shard: [] for shard in range(config.shards)}
+        shards: list[list[File]] = [[] for _ in range(config.shards)]
         for file in files:
             shards[shard_of(file.identifier, config.shards)].append(file)
         total = sum(file.size for file in files if not file.reason and identify(file.place) is not UNKNOWN)
-        step = CollectShard(output, config)
-        run_shards("collect", directory, step, config.shards, options, total, SPEED, shards)
+        listed = directory.child("listing")
+        write_listing(listed, shards)
+        step = CollectShard(listed, output, config)
+        run_shards("collect", directory, step, config.shards, options, total, SPEED)
+        listed.remove_tree()
         tally, written = gather_reports(directory, config.shards)
         if not tally.get("out"):
             raise UserError(_no_source(roots, files, tally))
