@@ -102,7 +102,7 @@ def frac_chars_whitespace(view: View) -> float | None:
 
 def frac_chars_replacement_symbols(view: View) -> float | None:
     """U+FFFD, the sign of a wrong decoding, by characters."""
-    return view.histogram.get("\ufffd", 0) / len(view.text) if view.text else None
+    return view.count_of("\ufffd") / len(view.text) if view.text else None
 
 
 def frac_chars_comments(view: View) -> float | None:
@@ -216,7 +216,7 @@ def cate_encoded_data(view: View) -> float:
         words = (word for word in view.text.split() if len(word) >= 64)
         runs += [len(run) for word in words for run in _BASE64.findall(word) if _is_mixed(run)]
     digits = view.utf8.translate(_HEX_DIGITS)
-    patterns = [pattern for sign, pattern in _ENCODED.items() if view.histogram.get(sign, 0) >= 8]
+    patterns = [pattern for sign, pattern in _ENCODED.items() if view.count_of(sign) >= 8]
     patterns += [_HEX_PAIRS] if b" ff " in digits and _PAIRS.search(digits) else []
     runs += [len(match[0]) for pattern in patterns for match in pattern.finditer(view.text)]
     return float(max(runs, default=0) > 1024 or sum(runs) > len(view.text) / 2)
@@ -227,7 +227,7 @@ def _is_mixed(run: str) -> bool:
 
 
 def _visible_share(view: View, belongs: Callable[[str], bool]) -> float:
-    return sum(count for character, count in view.histogram.items() if belongs(character)) / max(1, view.visible)
+    return view.count(belongs) / max(1, view.visible)
 
 
 # The signals of code and of text, and those that only code and data have.

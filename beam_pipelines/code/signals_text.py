@@ -82,7 +82,7 @@ def frac_chars_alphabet(view: View) -> float | None:
         return 0.0
     if view.natural_language != "en":
         return None
-    return sum(count for character, count in view.histogram.items() if character.isalpha()) / view.visible
+    return view.count(str.isalpha) / view.visible
 
 
 def frac_chars_hex_words(view: View) -> float | None:
@@ -92,7 +92,7 @@ def frac_chars_hex_words(view: View) -> float | None:
 
 def frac_chars_curly_bracket(view: View) -> float | None:
     """Curly brackets by characters. No rule reads it."""
-    return (view.histogram.get("{", 0) + view.histogram.get("}", 0)) / len(view.text) if view.text else None
+    return (view.count_of("{") + view.count_of("}")) / len(view.text) if view.text else None
 
 
 def frac_chars_hyperlink_html_tag(view: View) -> float | None:

@@ -10,7 +10,8 @@ import ast
 import re
 import unicodedata
 from collections import Counter
-from functools import cached_property
+from collections.abc import Callable
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -27,8 +28,6 @@ _RARE_BLANKS = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\
 _BLANKS = b" \t\r\v\f\x1c\x1d\x1e\x1f"  # of ASCII, but for the line break
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 _HAN_WORD = re.compile(rf"[{_HAN}]{{1,2}}|[^\W_{_HAN}]+")
-_KANA = re.compile("[\u3040-\u30ff]")
-_HAN_CHARACTER = re.compile(f"[{_HAN}]")
 
 # Where a node of Python's syntax tree keeps statements.
 _BLOCKS: dict[type[ast.AST], tuple[str, ...]] = {
@@ -115,17 +114,23 @@ class View:
         return int(self._bytes[0][ord("\n")]) + (self.text[-1:] not in ("", "\n"))
 
     @cached_property
-    def histogram(self) -> dict[str, int]:
-        """How often each character occurs."""
-        counts = self._bytes[0][:128]
-        present = np.flatnonzero(counts)
-        found = dict(zip(map(chr, present.tolist()), counts[present].tolist(), strict=True))
-        return found if self.text.isascii() else found | Counter("".join(_NOT_ASCII_RUN.findall(self.text)))
+    def _others(self) -> Counter[str]:
+        """How often each character occurs that isn't ASCII."""
+        return Counter() if self.text.isascii() else Counter("".join(_NOT_ASCII_RUN.findall(self.text)))
+
+    def count(self, belongs: Callable[[str], bool]) -> int:
+        """How many characters belong to a class, such as `str.isdigit`."""
+        others = sum(count for character, count in self._others.items() if belongs(character))
+        return int(self._bytes[0][_ascii(belongs)].sum()) + others
+
+    def count_of(self, character: str) -> int:
+        """How often one character occurs."""
+        return int(self._bytes[0][ord(character)]) if character.isascii() else self._others[character]
 
     @cached_property
     def visible(self) -> int:
         """Characters that aren't white space."""
-        return sum(count for character, count in self.histogram.items() if not character.isspace())
+        return self.count(_is_visible)
 
     @cached_property
     def natural_language(self) -> str:
@@ -135,11 +140,8 @@ class View:
         """
         if self.kind not in ("text", "web") or self.text.isascii():
             return "en"
-        han = self._count(_HAN_CHARACTER)
-        return "zh" if 5 * han >= max(1, self.visible) and 10 * self._count(_KANA) <= han else "en"
-
-    def _count(self, characters: re.Pattern[str]) -> int:
-        return sum(count for character, count in self.histogram.items() if characters.match(character))
+        han = self.count(_is_han)
+        return "zh" if 5 * han >= max(1, self.visible) and 10 * self.count(_is_kana) <= han else "en"
 
     @cached_property
     def words(self) -> Words:
@@ -237,6 +239,24 @@ class View:
             for field in _BLOCKS.get(type(node), ()):
                 nodes += getattr(node, field)
         return [node for node in nodes if isinstance(node, ast.stmt)]
+
+
+def _is_visible(character: str) -> bool:
+    return not character.isspace()
+
+
+def _is_han(character: str) -> bool:
+    return "\u3400" <= character <= "\u4dbf" or "\u4e00" <= character <= "\u9fff"
+
+
+def _is_kana(character: str) -> bool:
+    return "\u3040" <= character <= "\u30ff"
+
+
+@cache
+def _ascii(belongs: Callable[[str], bool]) -> np.ndarray:
+    """The places of a class of characters in ASCII."""
+    return np.array([code for code in range(128) if belongs(chr(code))], np.intp)
 
 
 def _folded(text: str) -> str:

@@ -192,8 +192,12 @@ def test_signals_never_fail_and_shares_are_shares(text: str, language: str, kind
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8")))
-def test_the_histogram_is_a_count(text: str) -> None:
-    assert View(text, "C", "code", 0).histogram == Counter(text)
+def test_characters_are_counted(text: str) -> None:
+    view = View(text, "C", "code", 0)
+    assert all(view.count_of(character) == text.count(character) for character in {*text, "a", "{"})
+    for belongs in (str.isalpha, str.isdigit, str.isspace):
+        assert view.count(belongs) == sum(map(belongs, text))
+    assert view.visible == sum(not character.isspace() for character in text)
 
 
 def documents(*rows: tuple[str, str, str]) -> pa.RecordBatch:
