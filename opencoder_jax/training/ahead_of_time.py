@@ -27,7 +27,13 @@ from opencoder_jax.training.chips import GIB, Chip, Topology
 from opencoder_jax.training.collectives import Collective, collectives_of
 from opencoder_jax.training.communication import due, unexplained
 from opencoder_jax.training.estimate import Estimate, estimate
-from opencoder_jax.training.flops import FORMULA, executed_flops, flops_per_token
+from opencoder_jax.training.flops import (
+    FORMULA,
+    attention_flops_per_token,
+    executed_flops,
+    flops_per_token,
+    kernel_calls,
+)
 from opencoder_jax.training.gpus import Cluster
 from opencoder_jax.training.hlo import Program
 from opencoder_jax.training.kernel_cycles import kernel_cycles
@@ -67,7 +73,11 @@ class Compiled:
 
     @property
     def executed_flops(self) -> float:
-        return executed_flops(self.jaxpr) / self.topology.size
+        """What is multiplied and added; attention as in `model_flops` where its kernels don't say what they cost."""
+        flops, kernels = executed_flops(self.jaxpr), kernel_calls(self.jaxpr).values()
+        if kernels and not any(of_kernel for of_kernel, _ in kernels):
+            flops += self.rows * self.length * attention_flops_per_token(self.recipe.model, self.length)
+        return flops / self.topology.size
 
     def figures(self) -> dict[str, Any]:
         """All of it, for JSON."""

@@ -75,11 +75,9 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
         Due("all-gather", frozenset({"context"}), 2 * 2 * model.layers * keys, "keys and values, twice a pass"),
         Due("reduce-scatter", frozenset({"context"}), 2 * model.layers * keys, "slopes of keys and values"),
     ]
-    # The head's own is summed up once a step, where step.py sees to the head.
-    copies, gradients = (
-        mesh["replica"] * context,
-        layers * item + (embedding + head / (passes if tensor == 1 else 1)) * 4,
-    )
+    # Those of the vocabulary's tables are summed up once a step, where step.py sees to it.
+    tables = (embedding + head) * 4 / (passes if tensor == 1 else 1)
+    copies, gradients = mesh["replica"] * context, layers * item + tables
     along = frozenset(axis for axis in ("replica", "context") if mesh[axis] > 1)
     streams = stream * (sums * model.layers + 2) + 3 * 4 * tokens
     moved += [

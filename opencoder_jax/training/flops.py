@@ -46,7 +46,12 @@ def matrix_parameters(model: ModelConfig) -> int:
 
 def flops_per_token(model: ModelConfig, length: int) -> float:
     """Forward and backward, for rows of `length` tokens whose documents are one: the most that attention can cost."""
-    return 6.0 * matrix_parameters(model) + 6.0 * model.layers * model.heads * model.head_size * (length + 1)
+    return 6.0 * matrix_parameters(model) + attention_flops_per_token(model, length)
+
+
+def attention_flops_per_token(model: ModelConfig, length: int) -> float:
+    """The part of `flops_per_token` in which tokens meet one another."""
+    return 6.0 * model.layers * model.heads * model.head_size * (length + 1)
 
 
 def mfu(tokens_per_second: float, flops: float, chips: int, device_kind: str) -> float | None:

@@ -113,9 +113,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def handed_out(x: Array) -> Array:
     """The embedding's rows of the tokens, [rows, length, width], from who looked them up to whose rows they are.
 
-    The table is divided along its width, as the weights are: the devices along `fsdp` look up their part of the width
-    for each other's rows, and exchange the parts; so do the slopes on their way back. Left to itself, XLA's partitioner
-    gathers the slopes of all rows, or sums up the whole table's gradient on every device. Needs `jax.set_mesh`.
+    A hint to XLA's partitioner that the table is divided along its width, and parts are to be exchanged. Needs
+    `jax.set_mesh`.
     """
     looked_up = jax.lax.with_sharding_constraint(x, PartitionSpec("replica", "context", "fsdp"))
     return jax.lax.with_sharding_constraint(looked_up, PartitionSpec(*BATCH_AXES))

@@ -141,8 +141,42 @@ def compiled_train_step(
 def _loss(graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch) -> Float[Array, ""]:
     model = nnx.merge(graphdef, parameters)
     tokens, targets, positions, mask = map(jnp.asarray, batch)
-    hidden = model.after_embedding(meshes.handed_out(model.embed(tokens)), positions, recipe.train.remat)
+    hidden = model.after_embedding(_embedded(model, tokens), positions, recipe.train.remat)
     return _summed_loss(hidden, model.head[...], targets, mask, recipe.train.loss_chunk)
+
+
+# XLA's partitioner places the collectives of the layers well. Those of the vocabulary's two tables are placed here, but
+# where the vocabulary is divided, too (MeshConfig.tensor), which the partitioner alone knows how to compute with.
+
+
+def _placed_by_partitioner() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.shape["tensor"] > 1 or all(mesh.shape[axis] == 1 for axis in meshes.POSITION_AXES)
+
+
+def _embedded(model: decoder.Decoder, tokens: Int[Array, "B S"]) -> Float[Array, "B S W"]:
+    """The embedding's row of each token.
+
+    The table is divided along its width, as weights are: the devices along `fsdp` look up their part of the width for
+    each other's rows, and exchange the parts; so do the slopes on their way back. The partitioner may gather the slopes
+    of all rows, or sum up the gradient of the whole table on every device.
+    """
+    if _placed_by_partitioner():
+        return meshes.handed_out(model.embed(tokens))
+
+    def part(table: Array, tokens: Array) -> Array:
+        tokens = jax.lax.all_gather(tokens, "fsdp", axis=0, tiled=True)
+        with jax.named_scope("embed"):
+            x = table[tokens].astype(model.config.dtype)
+        return jax.lax.all_to_all(x, "fsdp", split_axis=0, concat_axis=2, tiled=True)
+
+    return jax.shard_map(
+        part,
+        in_specs=(PartitionSpec(None, "fsdp"), meshes.BATCH_AXES),
+        out_specs=meshes.BATCH_AXES,
+        axis_names=set(meshes.POSITION_AXES),
+        check_vma=False,
+    )(model.embedding[...], tokens)
 
 
 def _summed_loss(
@@ -155,12 +189,9 @@ def _summed_loss(
     """The summed loss of all devices, each of which takes its own positions through the head.
 
     The head is gathered once, and its gradient scattered once, both in the dtype of the products, as the layers' are.
-    XLA's partitioner, left to itself, does both for every chunk, the second in float32. Where the vocabulary is divided
-    too it is left to itself: it would gather that as well.
+    The partitioner does both for every chunk, the second in float32.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = meshes.POSITION_AXES
-    if mesh.shape["tensor"] > 1 or all(mesh.shape[axis] == 1 for axis in axes):
+    if _placed_by_partitioner():
         return cross_entropy(hidden, head, targets, mask, chunk)[0]
 
     def part(hidden: Array, head: Array, targets: Array, mask: Array) -> Array:
@@ -170,8 +201,8 @@ def _summed_loss(
     sums = jax.shard_map(
         part,
         in_specs=(meshes.BATCH_AXES, PartitionSpec("fsdp"), meshes.BATCH_AXES, meshes.BATCH_AXES),
-        out_specs=PartitionSpec(axes),
-        axis_names=set(axes),
+        out_specs=PartitionSpec(meshes.POSITION_AXES),
+        axis_names=set(meshes.POSITION_AXES),
         check_vma=False,
     )(hidden, head, targets, mask)
     return jnp.sum(sums)

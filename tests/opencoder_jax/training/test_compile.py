@@ -285,7 +285,8 @@ def test_the_1p5b_is_compiled_for_gpus(tmp_path: Path) -> None:
     for kernel in ("attention_forward", "attention_backward_keys", "attention_backward_queries"):
         assert figures["kernels"][kernel] == 24 * passes
     assert figures["unexplained_collectives"] == []
-    assert 0.5 < figures["mfu_at_most"] < 1
+    assert figures["executed_flops"] >= 0.99 * figures["model_flops"]  # attention is in it
+    assert 0.9 < figures["mfu_at_most"] < 1.01  # "dots" computes no product again, so the peak is the only bound
 
 
 @pytest.mark.slow
