@@ -23,9 +23,13 @@ from opencoder_jax.training.collectives import Collective
 from opencoder_jax.training.run import Recipe
 
 TOLERANCE = 1.01  # of what is due
-TILE = 16  # rows of a matrix, bfloat16, in a TPU's memory
-# Where layers are recomputed, so is the product that ends attention, which the feed-forward reads.
-RECOMPUTES_ATTENTION = ("attention", "full")
+# What XLA may add to a chip's part of a gradient before it scatters that along a ring (280 rows become 288, and so may
+# 256), and then hands on, since it lies with the wrong chip.
+PADDING = 1 / 8
+# Where these are recomputed, attention's projections are gathered for that and again for their slopes, for its kernel
+# runs between the two; and the product that ends attention, which the feed-forward reads, is summed up again.
+RECOMPUTES_PROJECTIONS = ("attention", "full")
+PROJECTIONS = ("query", "key", "value", "output")
 
 
 @dataclass(frozen=True)
@@ -55,23 +59,24 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
     # The matrices of a chip: what it holds, in numbers. The rest of each is with the others of its fsdp group.
     layers = sum(_held(weight) for weight in jax.tree.leaves(parameters["layers"]) if len(weight.shape) > 2)
     embedding, head = _held(parameters["embedding"]), _held(parameters["head"])
-    # XLA scatters whole tiles, and hands on what then lies with the wrong chip.
-    part = model.width // fsdp
-    padded = -(-part // TILE) * TILE
     of_head = item if tensor == 1 else 4
     scattered = (layers * item + head * of_head) * (fsdp - 1)
     stream = tokens * model.width * item
     keys = tokens * (context - 1) * model.kv_heads / tensor * model.head_size * item
-    sums = 4 + (recipe.train.remat in RECOMPUTES_ATTENTION)
+    again = recipe.train.remat in RECOMPUTES_PROJECTIONS
+    projections = again * sum(_held(parameters["layers"][name]) for name in PROJECTIONS)
+    sums = 4 + again
 
     moved = [
         Due("all-gather", frozenset({"fsdp"}), 2 * layers * (fsdp - 1) * item, "weights of the layers, twice a pass"),
+        Due("all-gather", frozenset({"fsdp"}), projections * (fsdp - 1) * item, "attention's, to compute them again"),
         Due("all-gather", frozenset({"fsdp"}), head * (fsdp - 1) * item, "the head, once a pass"),
-        Due("all-gather", frozenset({"fsdp"}), 2 * tokens * (fsdp - 1) * 4, "ids of tokens to look up, twice a pass"),
+        Due("all-gather", frozenset({"fsdp"}), tokens * (fsdp - 1) * 4, "ids of tokens to look up"),
         Due("all-to-all", frozenset({"fsdp"}), stream * (fsdp - 1) / fsdp, "rows of the embedding"),
         Due("all-to-all", frozenset({"fsdp"}), stream * (fsdp - 1) / fsdp, "slopes of the embedding's rows"),
-        Due("reduce-scatter", frozenset({"fsdp"}), scattered * padded / part, "gradients"),
-        Due("collective-permute", frozenset({"fsdp"}), scattered * (padded / part - 1), "the padding of gradients"),
+        Due("reduce-scatter", frozenset({"fsdp"}), scattered, "gradients"),
+        Due("reduce-scatter", frozenset({"fsdp"}), scattered * PADDING, "their padding, at most"),
+        Due("collective-permute", frozenset({"fsdp"}), scattered * PADDING, "their padding, at most"),
         Due("all-gather", frozenset({"context"}), 2 * 2 * model.layers * keys, "keys and values, twice a pass"),
         Due("reduce-scatter", frozenset({"context"}), 2 * model.layers * keys, "slopes of keys and values"),
     ]

@@ -156,7 +156,8 @@ class Program:
                 self.computations[name] = Computation(name, tuple(ordered))
             elif found := _INSTRUCTION.match(line):
                 text_ = line[found.end() :]
-                operands = tuple(re.findall(r"%([\w.-]+)", text_[: _closing(text_)]))
+                operands = tuple(re.findall(r"%([\w.-]+(?:#\d+)?)", text_[: _closing(text_)]))
+                lines += _elements(operands, lines)
                 lines.append(Instruction(found[2], found[3], found[4], operands, text_))
                 root = lines[-1] if found[1] else root
         if entry is None:
@@ -239,6 +240,28 @@ class Program:
 
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%([\w.-]+) = (.*?) ([a-z][a-z0-9-]*)\(")
 _CONSTANT = re.compile(r"constant\((-?\d+)\)")
+
+
+def _elements(operands: tuple[str, ...], before: list[Instruction]) -> Iterator[Instruction]:
+    """The `get-tuple-element` that newer XLA prints as a part of the operand: `%tuple#2`."""
+    known = {instruction.name: instruction for instruction in before if "#" in "".join(operands)}
+    for operand in dict.fromkeys(operands):
+        if "#" in operand and operand not in known:
+            name, index = operand.split("#")
+            shape = _parts(known[name].shape)[int(index)] if name in known else ""
+            yield Instruction(operand, shape, "get-tuple-element", (name,), f"%{name}), index={index}")
+
+
+def _parts(shape: str) -> list[str]:
+    """The shapes in a tuple's."""
+    parts, depth = [""], 0
+    for character in re.sub(r"/\*.*?\*/", "", shape)[1:-1]:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
 
 
 def _closing(text: str) -> int:

@@ -33,9 +33,19 @@ def row_lengths() -> list[tuple[str, int]]:
     return [(file, first) for file, of in recipes.items() if of.mesh.topology for first, _, _ in of.data.phases]
 
 
-def slow_ones(cases: list[tuple[str, int]]) -> list[Any]:
-    """libtpu takes four minutes of a core for v6e, and one for other chips."""
-    return [pytest.param(*case, marks=pytest.mark.slow if "v6e" in case[0] else ()) for case in cases]
+# A program takes a minute of two cores, one for v6e three. `make test` compiles one of each model and stage, but none
+# for v6e; the others, which differ from these in the length of their rows, are left to `make test-all`.
+SLOW = {
+    ("gin_configs/pretrain/opencoder_8b.gin", 0),
+    ("gin_configs/pretrain/opencoder_8b_v6e.gin", 0),
+    ("gin_configs/pretrain/opencoder_8b_v6e.gin", 130_000),
+    ("gin_configs/sft/opencoder_1p5b_stage2.gin", 0),
+    ("gin_configs/sft/opencoder_8b_stage2.gin", 0),
+}
+
+
+def cases() -> list[Any]:
+    return [pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ()) for case in row_lengths()]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +62,7 @@ def test_every_recipe_but_the_cookbooks_names_its_chips() -> None:
 
 
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
-@pytest.mark.parametrize(("file", "step"), slow_ones(row_lengths()))
+@pytest.mark.parametrize(("file", "step"), cases())
 def test_a_recipe_on_its_chips(file: str, step: int, programs: dict[tuple[str, str], Compiled]) -> None:
     recipe = recipe_of(file)
     topology = Topology.parse(recipe.mesh.topology or "")
@@ -66,6 +76,6 @@ def test_a_recipe_on_its_chips(file: str, step: int, programs: dict[tuple[str, s
     asked = due(recipe, compiled.mesh.shape, lowered.state.parameters, lowered.rows, lowered.length)
     for kind in ("all-gather", "reduce-scatter", "all-to-all"):
         moved = sum(one.bytes for one in compiled.collectives if one.kind == kind)
-        assert moved == pytest.approx(sum(one.bytes for one in asked if one.kind == kind), rel=0.02)
+        assert moved > 0.99 * sum(one.bytes for one in asked if one.kind == kind and "at most" not in one.what)
     assert set(compiled.kernels) == {"attention_forward", "attention_backward"}
     assert compiled.executed_flops > compiled.model_flops * 0.85  # the kernels count what they say of themselves

@@ -130,6 +130,18 @@ def test_groups_of_collectives(attribute: str, groups: tuple[tuple[int, ...], ..
     assert Program(text).computations["body"].by_name["begin"].groups == groups
 
 
+def test_elements_of_tuples_are_read_as_newer_compilers_print_them() -> None:
+    text = TEXT.replace("  %i = s32[]{:T(128)} get-tuple-element(%p), index=0\n", "").replace("%i,", "%p#0,")
+    text = text.replace("  %j = s32[]{:T(128)} get-tuple-element(%q), index=0\n", "").replace("%j,", "%q#0,")
+    text = text.replace("  %y = bf16[256,1024]{1,0} get-tuple-element(%loop), index=1\n", "").replace("%y)", "%loop#1)")
+    program = Program(text)
+    assert program.trips(program.entry.by_name["loop"], program.entry) == 12
+    assert program.entry.by_name["loop#1"].shape == "bf16[256,1024]{1,0}"
+    places = [(0, x, y) for x in range(4) for y in range(4)]
+    new, old = (estimate(x, Topology.parse("v5e:4x4"), places, {"kernel": 3e6}) for x in (program, Program(TEXT)))
+    assert new == old
+
+
 def test_links_of_a_group() -> None:
     ring, line = Topology.parse("v5p:4x4x4"), Topology.parse("v5e:4x4")
     axis, plane = [(0, x, 0, 0) for x in range(4)], [(0, x, y, 0) for x in range(4) for y in range(4)]
@@ -233,6 +245,7 @@ def test_a_mesh_axis_may_be_a_part_of_a_torus_axis() -> None:
     done = compile_command(
         "--gin_file=gin_configs/pretrain/opencoder_8b.gin",
         "--topology=v5e:4x4",
+        "--gin.MeshConfig.replica=2",
         "--gin.MeshConfig.tensor=2",
         "--gin.TrainConfig.remat=none",
         "--gin.TrainConfig.micro_batch=8",
@@ -243,7 +256,8 @@ def test_a_mesh_axis_may_be_a_part_of_a_torus_axis() -> None:
 
 @libtpu
 def test_a_recipe_that_does_not_fit_says_by_how_much_and_what_to_do() -> None:
-    done = compile_command("--gin_file=gin_configs/pretrain/opencoder_8b.gin", "--topology=v5e:2x2")
+    arguments = ["--gin_file=gin_configs/pretrain/opencoder_8b.gin", "--gin.MeshConfig.replica=1"]
+    done = compile_command(*arguments, "--topology=v5e:2x2")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "doesn't fit v5e:2x2: a chip has 15.75 GiB and would need" in done.stderr
