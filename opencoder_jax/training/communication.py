@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from opencoder_jax.training.collectives import Collective
+from opencoder_jax.training.mesh import AXES
 from opencoder_jax.training.run import Recipe
 
 TOLERANCE = 1.01  # of what is due
@@ -51,15 +52,16 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
         rows: of the whole batch, of `length` tokens each.
     """
     model = recipe.model
-    fsdp, tensor, context = mesh["fsdp"], mesh["tensor"], mesh["context"]
-    passes = recipe.train.passes(rows, mesh["replica"] * fsdp)
-    tokens = rows * length / passes / (mesh["replica"] * fsdp * context)  # of a chip, in a pass
+    replica, fsdp, context, tensor = (mesh[axis] for axis in AXES)
+    passes = recipe.train.passes(rows, replica * fsdp)
+    tokens = rows * length / passes / (replica * fsdp * context)  # of a chip, in a pass
     item = jnp.dtype(model.dtype).itemsize
 
     # The matrices of a chip: what it holds, in numbers. The rest of each is with the others of its fsdp group.
     layers = sum(_held(weight) for weight in jax.tree.leaves(parameters["layers"]) if len(weight.shape) > 2)
     embedding, head = _held(parameters["embedding"]), _held(parameters["head"])
-    of_head = item if tensor == 1 else 4
+    by_hand = tensor == 1 and replica * context > 1  # what step.py places itself
+    of_head = item if by_hand else 4
     scattered = (layers * item + head * of_head) * (fsdp - 1)
     stream = tokens * model.width * item
     keys = tokens * (context - 1) * model.kv_heads / tensor * model.head_size * item
@@ -81,8 +83,8 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
         Due("reduce-scatter", frozenset({"context"}), 2 * model.layers * keys, "slopes of keys and values"),
     ]
     # Those of the vocabulary's tables are summed up once a step, where step.py sees to it.
-    tables = (embedding + head) * 4 / (passes if tensor == 1 else 1)
-    copies, gradients = mesh["replica"] * context, layers * item + tables
+    tables = (embedding + head) * 4 / (passes if by_hand else 1)
+    copies, gradients = replica * context, layers * item + tables
     along = frozenset(axis for axis in ("replica", "context") if mesh[axis] > 1)
     streams = stream * (sums * model.layers + 2) + 3 * 4 * tokens
     moved += [

@@ -37,7 +37,6 @@ WEIGHT_AXES: Mapping[str, str | None] = {
     "ffn": "tensor",
 }
 BATCH_AXES = PartitionSpec(("replica", "fsdp"), "context")  # [rows, length]
-POSITION_AXES = ("replica", "fsdp", "context")  # those that divide the positions of a batch among them
 
 
 @configurable
@@ -103,6 +102,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 def data_parallel(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts the rows of a batch are divided."""
     return mesh.shape["replica"] * mesh.shape["fsdp"]
+
+
+def dividing_axes(mesh: AbstractMesh) -> tuple[PartitionSpec, tuple[str, ...]]:
+    """Of an array [rows, length] the sharding by the axes that divide something, and these axes."""
+    rows = tuple(axis for axis in ("replica", "fsdp") if mesh.shape[axis] > 1)
+    length = "context" if mesh.shape["context"] > 1 else None
+    return PartitionSpec(rows, length), rows + ((length,) if length else ())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -146,12 +146,13 @@ def _loss(graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Bat
 
 
 # XLA's partitioner places the collectives of the layers well. Those of the vocabulary's two tables are placed here, but
-# where the vocabulary is divided, too (MeshConfig.tensor), which the partitioner alone knows how to compute with.
+# where their vocabulary is divided, too, which the partitioner alone knows how to compute with, where the width isn't,
+# and where that is divided over all devices: XLA on TPUs fails when such a sum is scattered in a loop.
 
 
 def _placed_by_partitioner() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.shape["tensor"] > 1 or all(mesh.shape[axis] == 1 for axis in meshes.POSITION_AXES)
+    return mesh.shape["tensor"] > 1 or mesh.shape["fsdp"] in (1, mesh.size)
 
 
 def _embedded(model: decoder.Decoder, tokens: Int[Array, "B S"]) -> Float[Array, "B S W"]:
@@ -170,13 +171,10 @@ def _embedded(model: decoder.Decoder, tokens: Int[Array, "B S"]) -> Float[Array,
             x = table[tokens].astype(model.config.dtype)
         return jax.lax.all_to_all(x, "fsdp", split_axis=0, concat_axis=2, tiled=True)
 
-    return jax.shard_map(
-        part,
-        in_specs=(PartitionSpec(None, "fsdp"), meshes.BATCH_AXES),
-        out_specs=meshes.BATCH_AXES,
-        axis_names=set(meshes.POSITION_AXES),
-        check_vma=False,
-    )(model.embedding[...], tokens)
+    batch, axes = meshes.dividing_axes(jax.sharding.get_abstract_mesh())
+    in_specs = (PartitionSpec(None, "fsdp"), batch)
+    look_up = jax.shard_map(part, in_specs=in_specs, out_specs=batch, axis_names=set(axes), check_vma=False)
+    return look_up(model.embedding[...], tokens)
 
 
 def _summed_loss(
@@ -198,14 +196,10 @@ def _summed_loss(
         head = jax.lax.all_gather(head.astype(hidden.dtype), "fsdp", axis=0, tiled=True)
         return cross_entropy(hidden, head, targets, mask, math.gcd(chunk, hidden.shape[1]))[0][None]
 
-    sums = jax.shard_map(
-        part,
-        in_specs=(meshes.BATCH_AXES, PartitionSpec("fsdp"), meshes.BATCH_AXES, meshes.BATCH_AXES),
-        out_specs=PartitionSpec(meshes.POSITION_AXES),
-        axis_names=set(meshes.POSITION_AXES),
-        check_vma=False,
-    )(hidden, head, targets, mask)
-    return jnp.sum(sums)
+    batch, axes = meshes.dividing_axes(jax.sharding.get_abstract_mesh())
+    in_specs, out_specs = (batch, PartitionSpec("fsdp"), batch, batch), PartitionSpec(axes)
+    losses = jax.shard_map(part, in_specs=in_specs, out_specs=out_specs, axis_names=set(axes), check_vma=False)
+    return jnp.sum(losses(hidden, head, targets, mask))
 
 
 def _over_passes(recipe: Recipe, batch: Batch, compute: Callable[[Batch], PyTree]) -> PyTree:
