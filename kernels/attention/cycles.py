@@ -78,12 +78,17 @@ def estimate(
     last = np.arange(length)[None]
     bounds = jnp.asarray(np.stack((last - positions, last), axis=1), jnp.int32)
 
-    edge, full = (body.cycles for body in compiled[0].products())
-    ranges = np.asarray(tpu.key_ranges(bounds, forward.rows // group, forward, length)).reshape(-1, 6)
-    begin, cut, full_begin, full_end, tail, end = ranges.sum(axis=0)
+    *tiles, whole = compiled[0].products()
+    tokens = forward.rows // group
+    ranges = np.asarray(tpu.key_ranges(bounds, tokens, forward, length)).reshape(-1, 6)
+    seen, _ = sight(positions, min(forward.edge_queries, tokens), forward.edge)
+    inside = 0
+    for rows, (begin, cut, _, _, tail, end) in zip(np.split(seen, len(ranges)), ranges, strict=True):
+        inside += int(rows[:, begin:cut].sum() + rows[:, tail:end].sum())
     before, after, small = around(compiled[0])
     ahead = len(ranges) * (total(before) + total(after) + small)
-    ahead += (cut - begin + end - tail) * edge + (full_end - full_begin) * full
+    per_block = max(1, tokens // forward.edge_queries)  # as many tiles see a step, at each head, or one for all heads
+    ahead += inside * total(tiles) / per_block + (ranges[:, 3] - ranges[:, 2]).sum() * whole.cycles
 
     *tiles, whole = compiled[1].products()
     ranges = np.asarray(tpu.query_ranges(bounds, backward, length)).reshape(-1, 6)

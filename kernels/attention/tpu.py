@@ -44,6 +44,9 @@ class ForwardBlocks(NamedTuple):
     rows: int  # queries times heads of one key head that a program of the grid takes
     keys: int  # keys in a step of blocks in full sight
     edge: int  # keys in a step at an edge; divides `keys`
+    edge_queries: (
+        int  # queries of a head in a tile of such a step, skipped if out of sight; from a program's on: no tiles
+    )
     chunk: int  # rows whose scores are one product of matrices; divides `rows`
     turned: bool  # sums up the output as [D, rows]: cheaper where D isn't a multiple of the matrix unit's width
 
@@ -164,6 +167,7 @@ def fitted(blocks: Blocks, group: int, length: int, slots: int) -> Blocks:
         rows=tokens * group,
         keys=min(forward.keys, keys),
         edge=min(forward.edge, keys),
+        edge_queries=math.gcd(forward.edge_queries, tokens),
         chunk=math.gcd(forward.chunk, tokens * group),
     )
     backward = backward._replace(
@@ -233,8 +237,15 @@ def key_ranges(bounds: Int[Array, "B 2 S"], tokens: int, blocks: ForwardBlocks, 
     return jnp.stack((begin, cut, full_begin, full_end, tail, end), axis=-1).astype(jnp.int32).reshape(-1)
 
 
+def spans_of(bounds: Int[Array, "B 2 S"], queries: int) -> Int[Array, " B_N_2"]:
+    """The first and the last key that any of each `queries` queries sees."""
+    tiles = bounds.reshape(len(bounds), 2, -1, queries)
+    return jnp.stack((tiles[:, 0].min(-1), tiles[:, 1].max(-1)), axis=-1).reshape(-1)
+
+
 def _forward_kernel(
     ranges: Any,
+    spans: Any,
     q_ref: Any,
     k_ref: Any,
     v_ref: Any,
@@ -245,13 +256,14 @@ def _forward_kernel(
 ) -> None:
     *sums_ref, accumulator, highest, total, limits = rest
     heads, tokens, size = q_ref.shape[2:]
-    rows, chunk, dtype = heads * tokens, blocks.chunk, v_ref.dtype
+    rows, dtype = heads * tokens, v_ref.dtype
     accumulator[...] = jnp.zeros_like(accumulator)
     highest[...] = jnp.full_like(highest, LOWEST)
     total[...] = jnp.zeros_like(total)
 
-    def step(at: Any, keys: int, masked: bool) -> None:
-        """Adds `keys` keys from slot `at` on to the state of every row."""
+    def step(at: Any, keys: int, masked: bool, tile: range = range(rows)) -> None:
+        """Adds `keys` keys from slot `at` on to the state of a tile's rows."""
+        chunk = math.gcd(blocks.chunk, len(tile))
         k, v = k_ref[0, 0, pl.ds(at, keys), :], v_ref[0, 0, pl.ds(at, keys), :]
         q = q_ref[0, 0].reshape(rows, size)
 
@@ -259,11 +271,11 @@ def _forward_kernel(
             return dot(q[start : start + chunk], k, (1, 1))
 
         # The next chunk's scores are asked for before this one's exponentials: the matrix unit has work meanwhile.
-        coming = scores_of(0)
-        for start in range(0, rows, chunk):
+        coming = scores_of(tile.start)
+        for start in tile[::chunk]:
             here = slice(start, start + chunk)
             scores = coming
-            if start + chunk < rows:
+            if start + chunk < tile.stop:
                 coming = scores_of(start + chunk)
             if masked:
                 key = at + jax.lax.broadcasted_iota(jnp.int32, (chunk, keys), 1)
@@ -295,7 +307,17 @@ def _forward_kernel(
             limits[i] = jnp.broadcast_to(column, (heads, tokens, LANES)).reshape(rows, LANES)
 
     def edge_step(i: Any, _: None) -> None:
-        step(jnp.where(i < before_full, begin + i, tail + i - before_full) * blocks.edge, blocks.edge, masked=True)
+        at = jnp.where(i < before_full, begin + i, tail + i - before_full) * blocks.edge
+        if blocks.edge_queries == tokens:
+            step(at, blocks.edge, masked=True)
+            return
+        per_block = tokens // blocks.edge_queries
+        for n in range(heads * per_block):
+            span = ((batch * pl.num_programs(3) + block) * per_block + n % per_block) * 2
+
+            @pl.when((spans[span] < at + blocks.edge) & (at <= spans[span + 1]))
+            def _(start: int = n * blocks.edge_queries) -> None:
+                step(at, blocks.edge, masked=True, tile=range(start, start + blocks.edge_queries))
 
     def full_step(i: Any, _: None) -> None:
         step(i * blocks.keys, blocks.keys, masked=False)
@@ -336,7 +358,7 @@ def _forward(
     return pl.pallas_call(
         functools.partial(_forward_kernel, blocks=sizes),
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=1,
+            num_scalar_prefetch=2,
             grid=(batch, kv_heads, 1, length // tokens),
             in_specs=[per_block, per_row, per_row, pl.BlockSpec((1, 2, tokens), lambda b, h, g, i, *_: (b, 0, i))],
             out_specs=out_specs,
@@ -352,7 +374,7 @@ def _forward(
         compiler_params=_compiler_params(resident, blocks.vmem, "forward"),
         cost_estimate=_cost(q, k, products=2),
         interpret=interpret,
-    )(key_ranges(bounds, tokens, sizes, slots), q, k, v, bounds)
+    )(key_ranges(bounds, tokens, sizes, slots), spans_of(bounds, sizes.edge_queries), q, k, v, bounds)
 
 
 # ----------------------------------------------------------------------------------------------------------- backward
@@ -527,8 +549,6 @@ def _backward(
     )
     d_key = jax.ShapeDtypeStruct((batch, q.shape[1], slots, size), k.dtype if per_program == 1 else jnp.float32)
     total = pltpu.VMEM((size, summed) if sizes.turned else (summed, size), jnp.float32)
-    spans = bounds.reshape(batch, 2, -1, sizes.edge_queries)
-    spans = jnp.stack((spans[:, 0].min(-1), spans[:, 1].max(-1)), axis=-1).reshape(-1)
     dq, dk, dv = pl.pallas_call(
         functools.partial(_backward_kernel, blocks=sizes),
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -551,7 +571,17 @@ def _backward(
         compiler_params=_compiler_params(bytes_needed(buffers, summed), blocks.vmem, "backward"),
         cost_estimate=_cost(q, k, products=5),
         interpret=interpret,
-    )(query_ranges(bounds, sizes, slots), spans, q, d_mixed, log_sums, share, bounds, k, v)
+    )(
+        query_ranges(bounds, sizes, slots),
+        spans_of(bounds, sizes.edge_queries),
+        q,
+        d_mixed,
+        log_sums,
+        share,
+        bounds,
+        k,
+        v,
+    )
     if per_program > 1:
         dk, dv = (x.reshape(batch, kv_heads, group, slots, size).sum(axis=2).astype(k.dtype) for x in (dk, dv))
     return dq.reshape(batch, kv_heads, group, length, size), dk, dv

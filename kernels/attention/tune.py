@@ -31,7 +31,13 @@ def candidates(head_size: int, group: int) -> Iterator[tuple[ForwardBlocks, Back
     """Pairs to try: what is measured of one doesn't depend on the other, so they are tried side by side."""
     edges = (256, 512) if group == 1 else (128, 256)
     turns = (False, True) if head_size % 128 else (False,)
-    forward = [ForwardBlocks(1024, 1024, edge, chunk, turn) for turn in turns for edge in edges for chunk in (256, 512)]
+    forward = [
+        ForwardBlocks(1024, 1024, edge, queries, chunk, turn)
+        for turn in turns
+        for edge in edges
+        for queries in ((1024, 512) if group == 1 else (1024,))
+        for chunk in (256, 512)
+    ]
     backward = [
         BackwardBlocks(queries, keys, edge, edge, turn)
         for turn in turns

@@ -1,18 +1,22 @@
 """Attention on TPUs by the compiler's schedule, ours beside jax's and tokamax's splash attention: no TPU needed.
 
-    python -m tests.benchmarks.attention_schedule [--chips=v5e,v5p,v6e] [--tokamax=PYTHON]
+    python -m tests.benchmarks.attention_schedule [--chips=v5e,v5p,v6e] [--tokamax=PYTHON] [--output=FILE]
 
 PYTHON is an interpreter of 3.12 with tokamax 0.0.17, jax 0.12.0 and libtpu 0.0.52; without it tokamax is left out.
 
 Estimated cycles, not a measurement: each body of a kernel counts as often as it runs for the row's documents, and
 nothing waits for memory. Cycles of a pass are of one row and one query head. "floor" is what the matrix unit needs
 for the products of a block in full sight, were it never idle; the peers' blocks are 1024 by 1024 with 512 keys at once.
+A line on stderr tells of each kernel compiled (24 in all, two at a time); FILE gets the table's rows as JSON lines. The
+command ends with 1 where a pass of ours takes no fewer cycles than a peer's.
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -99,32 +103,62 @@ def table(chip: str, size: int, passes: Sequence[Pass]) -> str:
     return "\n".join(rows)
 
 
+def behind(passes: Sequence[Pass]) -> list[str]:
+    """Where the first of the passes takes no fewer cycles than another."""
+    mine, *peers = passes
+    return [
+        f"{direction}, {row}: {own:,.0f}, {peer.name} {other:,.0f}"
+        for i, direction in enumerate(("forward", "backward"), 1)
+        for peer in peers
+        for row, own, other in zip(ROWS, mine[i], peer[i], strict=True)
+        if own >= other
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chips", default="v5e,v5p,v6e")
     parser.add_argument("--sizes", default="128,160", help="head sizes")
     parser.add_argument("--tokamax", metavar="PYTHON", help="an interpreter that has tokamax")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="JSON lines")
     options = parser.parse_args()
+    lost, lines = False, []
     jax.config.update("jax_platforms", "cpu")  # this process only counts; it looks for no chip
     with ThreadPoolExecutor(2) as pool:
+
+        def started(chip: str, size: int, what: Callable[..., Pass], *arguments: Any, **more: Any) -> Future[Pass]:
+            future = pool.submit(what, *arguments, **more)
+            future.add_done_callback(
+                lambda done: print(
+                    f"{chip}, {size}: {done.exception() or done.result().name}", file=sys.stderr, flush=True
+                )
+            )
+            return future
+
         waiting = []
         for chip in options.chips.split(","):
             for size in map(int, options.sizes.split(",")):
-                group = SHAPES[size]
+                at = (chip, size, SHAPES[size])
                 row = [
-                    pool.submit(ours, chip, size, group),
-                    pool.submit(peer, "jax splash", "splash", chip, size, group, sys.executable, skips=False),
+                    started(chip, size, ours, *at),
+                    started(chip, size, peer, "jax splash", "splash", *at, sys.executable, skips=False),
                 ]
                 if options.tokamax:
-                    for more, name in ((False, "tokamax"), (True, "tokamax, experimental")):
-                        row.append(
-                            pool.submit(
-                                peer, name, "tokamax", chip, size, group, options.tokamax, skips=True, experimental=more
-                            )
-                        )
+                    row += [
+                        started(chip, size, peer, name, "tokamax", *at, options.tokamax, skips=True, experimental=more)
+                        for more, name in ((False, "tokamax"), (True, "tokamax, experimental"))
+                    ]
                 waiting.append((chip, size, row))
         for chip, size, row in waiting:
-            print(table(chip, size, [each.result() for each in row]), flush=True)
+            passes = [each.result() for each in row]
+            print(table(chip, size, passes), flush=True)
+            for line in behind(passes):
+                lost = True
+                print(f"    behind: {line}", flush=True)
+            lines += [json.dumps({"chip": chip, "head_size": size} | each._asdict()) for each in passes]
+    if options.output:
+        options.output.write_text("\n".join(lines) + "\n")
+    sys.exit(lost)
 
 
 if __name__ == "__main__":

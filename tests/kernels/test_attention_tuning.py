@@ -12,7 +12,7 @@ from kernels.attention.cycles import Cycles
 from kernels.attention.tpu import BackwardBlocks, ForwardBlocks
 from kernels.schedule import Body, Schedule
 
-FORWARD = ForwardBlocks(rows=512, keys=512, edge=256, chunk=256, turned=False)
+FORWARD = ForwardBlocks(rows=512, keys=512, edge=256, edge_queries=1024, chunk=256, turned=False)
 BACKWARD = BackwardBlocks(queries=512, keys=512, edge_queries=256, edge_keys=256, turned=False)
 
 
@@ -32,6 +32,11 @@ def test_bodies_count_as_often_as_they_run() -> None:
     got = cycles.estimate(both, 1, FORWARD, BACKWARD, cycles.documents(1024, 1))
     # Each diagonal block is two steps of 256 keys.
     assert got.forward == 2 * (1 + 1_000 + 2_000) + 4 * 10_000 + 1 * 1_000_000
+    tiled = FORWARD._replace(edge_queries=256)
+    bodies = both[0].bodies
+    both = (Schedule("kernel", (*bodies[:2], bodies[2], *bodies[2:])), both[1])
+    # Of the four tiles of 256 by 256 one is wholly above the diagonal.
+    assert cycles.estimate(both, 1, tiled, BACKWARD, cycles.documents(1024, 1)).forward == got.forward + 2 * 10_000
     # Each diagonal block is 3 tiles of 256 by 256 that aren't wholly above the diagonal.
     assert got.backward == 300 + 2 * (1 + 3_000) + 6 * 100_000 + 10_000_000
 
