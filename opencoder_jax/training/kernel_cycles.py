@@ -26,7 +26,8 @@ def kernel_cycles(jaxpr: Any, topology: Topology) -> KernelCycles:
     scheduled: dict[str, float] = {}
     if "attention_forward" in calls:
         _, shapes = calls["attention_forward"]
-        scheduled = _attention(topology, shapes[1], shapes[2])
+        q, k, *_ = (shape for shape in shapes if len(shape) > 3)  # after the scalars that are prefetched
+        scheduled = _attention(topology, q, k)
     return KernelCycles(found | scheduled, frozenset(found.keys() - scheduled.keys()))
 
 
