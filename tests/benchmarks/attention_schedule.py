@@ -52,7 +52,7 @@ def ours(chip: str, size: int, group: int) -> Pass:
     both = compiled(chip, group, size, forward, backward)
     costs = [estimate(both, group, forward, backward, documents(*row)) for row in ROWS.values()]
     full = (
-        of_full(both[0].products()[1], forward.rows * forward.keys),
+        of_full(both[0].products()[-1], forward.rows * forward.keys),
         of_full(both[1].products()[-1], backward.queries * backward.keys),
     )
     return Pass("ours", [cost.forward for cost in costs], [cost.backward for cost in costs], full)
