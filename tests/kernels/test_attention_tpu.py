@@ -172,7 +172,7 @@ def test_what_a_kernel_cannot_do_is_said() -> None:
     positions = jnp.arange(4)[None]
     with pytest.raises(ValueError, match="don't run on cpu"):
         attention(x, x, x, positions, implementation="tpu")
-    with pytest.raises(ValueError, match="is none of reference, tpu, gpu, cudnn"):
+    with pytest.raises(ValueError, match="is none of reference, tpu, gpu, hopper, cudnn"):
         attention(x, x, x, positions, implementation="flash")
     large = [jax.ShapeDtypeStruct((1, 4, 2, 264), jnp.float32)] * 3 + [jax.ShapeDtypeStruct((1, 4), jnp.int32)]
     with jax.set_mesh(Mesh(np.array(devices("v5e")[:1]), ("fsdp",))), pytest.raises(ValueError, match="up to 256"):
