@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from kernels.attention.bounds import LOG2_E, LOWEST, MASKED, bounds_of, ranges_of, sight, table_size
+from kernels.attention.residuals import named, share_of_sums
 
 if TYPE_CHECKING:  # so that its benchmark runs on GPU machines that have nothing installed but JAX's own family
     from jaxtyping import Array, Float, Int
@@ -122,10 +122,7 @@ def _attention(blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bo
 def _attention_and_residuals(
     blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bounds: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    mixed, log_sums = _forward(blocks.forward, interpret, q, k, v, bounds, with_sums=True)
-    # Names for a remat policy: with both kept, the forward kernel isn't run again in the backward pass.
-    mixed = checkpoint_name(mixed, "attention_mixed")
-    log_sums = checkpoint_name(log_sums, "attention_log_sums")
+    mixed, log_sums = named(*_forward(blocks.forward, interpret, q, k, v, bounds, with_sums=True))
     return mixed, (q, k, v, bounds, mixed, log_sums)
 
 
@@ -133,8 +130,7 @@ def _gradients(
     blocks: Blocks, interpret: bool, residuals: tuple[Array, ...], d_mixed: Array
 ) -> tuple[Array, Array, Array, np.ndarray]:
     q, k, v, bounds, mixed, log_sums = residuals
-    # The part of each score's gradient that the softmax's sum takes back.
-    share = jnp.sum(d_mixed.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1).swapaxes(1, 2)
+    share = share_of_sums(mixed, d_mixed).swapaxes(1, 2)
     arrays = (bounds, q, k, v, d_mixed, log_sums, share)
     dk, dv = _backward_keys(blocks.backward_keys, interpret, *arrays)
     dq = _backward_queries(blocks.backward_queries, interpret, *arrays)

@@ -33,11 +33,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as mgpu
 
 from kernels.attention.bounds import LOG2_E, LOWEST, MASKED, bounds_of, ranges_of, sight
+from kernels.attention.residuals import named, share_of_sums
 
 if TYPE_CHECKING:  # so that its benchmark runs on GPU machines that have nothing installed but JAX's own family
     from jaxtyping import Array, Float, Int
@@ -118,10 +118,7 @@ def _attention(blocks: Blocks, interpret: Any, q: Array, k: Array, v: Array, bou
 def _attention_and_residuals(
     blocks: Blocks, interpret: Any, q: Array, k: Array, v: Array, bounds: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    mixed, log_sums = _forward(blocks.forward, interpret, q, k, v, bounds)
-    # Names for a remat policy: with both kept, the forward kernel isn't run again in the backward pass.
-    mixed = checkpoint_name(mixed, "attention_mixed")
-    log_sums = checkpoint_name(log_sums, "attention_log_sums")
+    mixed, log_sums = named(*_forward(blocks.forward, interpret, q, k, v, bounds))
     return mixed, (q, k, v, bounds, mixed, log_sums)
 
 
@@ -129,8 +126,7 @@ def _gradients(
     blocks: Blocks, interpret: Any, residuals: tuple[Array, ...], d_mixed: Array
 ) -> tuple[Array, Array, Array, np.ndarray]:
     q, k, v, bounds, mixed, log_sums = residuals
-    # The part of each score's gradient that the softmax's sum takes back.
-    share = jnp.sum(d_mixed.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1).swapaxes(1, 2)
+    share = share_of_sums(mixed, d_mixed).swapaxes(1, 2)
     # Where the products of q and k, and of d_mixed and v, start counting from: so nothing is left to subtract.
     starts = jnp.stack((log_sums * -(q.shape[3] ** 0.5 / LOG2_E), -share), axis=2)
     dq = _backward_queries(blocks.backward_queries, interpret, q, k, v, d_mixed, starts, bounds)
@@ -244,6 +240,29 @@ def _ring(count: Array, stages: int, loads: list[tuple[Callable[[Array, Array], 
                 load(step, slot)
 
 
+def _ring_of_keys(
+    count: Array,
+    stages: int,
+    places: list[tuple[Any, Any, Any, Any]],
+    row: Array,
+    kv_head: Array,
+    begin: Array,
+    keys: int,
+) -> None:
+    """The producer of keys and values, a program a block of queries.
+
+    Args:
+        places: where each comes from and goes to, and the barriers for what was loaded and consumed.
+        begin: the first block of `keys` keys.
+    """
+
+    def load(ref: Any, smem: Any, loaded: Any, step: Array, slot: Array) -> None:
+        some = ref.at[row, pl.ds((begin + step) * keys, keys), kv_head]
+        mgpu.copy_gmem_to_smem(some, smem.at[slot], loaded.at[slot])
+
+    _ring(count, stages, [(functools.partial(load, *to), consumed) for *to, consumed in places])
+
+
 def _await(loaded: Any, step: Array | int, count: Array, stages: int) -> None:
     """Waits for a step ahead of time, if there is one.
 
@@ -309,14 +328,8 @@ def _forward(block: Block, interpret: Any, q: Array, k: Array, v: Array, bounds:
 
         @pl.when(warpgroup == CONSUMERS)
         def _produce() -> None:
-            def load(ref: Any, smem: Any, loaded: Any, step: Array, slot: Array) -> None:
-                some = ref.at[row, pl.ds((begin + step) * keys, keys), jax.lax.div(head, group)]
-                mgpu.copy_gmem_to_smem(some, smem.at[slot], loaded.at[slot])
-
-            load_k, load_v = (
-                functools.partial(load, *refs) for refs in ((k_ref, k_smem, k_loaded), (v_ref, v_smem, v_loaded))
-            )
-            _ring(count, stages, [(load_k, k_consumed), (load_v, v_consumed)])
+            places = [(k_ref, k_smem, k_loaded, k_consumed), (v_ref, v_smem, v_loaded, v_consumed)]
+            _ring_of_keys(count, stages, places, row, jax.lax.div(head, group), begin, keys)
 
         @pl.when(warpgroup < CONSUMERS)
         def _consume() -> None:
@@ -475,14 +488,8 @@ def _backward_queries(
 
         @pl.when(warpgroup == CONSUMERS)
         def _produce() -> None:
-            def load(ref: Any, smem: Any, loaded: Any, step: Array, slot: Array) -> None:
-                some = ref.at[row, pl.ds((begin + step) * keys, keys), jax.lax.div(head, group)]
-                mgpu.copy_gmem_to_smem(some, smem.at[slot], loaded.at[slot])
-
-            load_k, load_v = (
-                functools.partial(load, *refs) for refs in ((k_ref, k_smem, k_loaded), (v_ref, v_smem, v_loaded))
-            )
-            _ring(count, stages, [(load_k, k_consumed), (load_v, v_consumed)])
+            places = [(k_ref, k_smem, k_loaded, k_consumed), (v_ref, v_smem, v_loaded, v_consumed)]
+            _ring_of_keys(count, stages, places, row, jax.lax.div(head, group), begin, keys)
 
         @pl.when(warpgroup < CONSUMERS)
         def _consume() -> None:

@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
 from kernels.attention.bounds import bounds_of, table_size
+from kernels.attention.residuals import named, share_of_sums
 
 LANES = 128
 LOG2_E = math.log2(math.e)
@@ -129,10 +129,7 @@ def _attention(blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bo
 def _attention_and_residuals(
     blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bounds: Array
 ) -> tuple[Array, tuple[Array, ...]]:
-    mixed, log_sums = _forward(blocks, interpret, q, k, v, bounds, with_sums=True)
-    # Names for a remat policy: with both kept, the forward kernel isn't run again in the backward pass.
-    mixed = checkpoint_name(mixed, "attention_mixed")
-    log_sums = checkpoint_name(log_sums, "attention_log_sums")
+    mixed, log_sums = named(*_forward(blocks, interpret, q, k, v, bounds, with_sums=True))
     return mixed, (q, k, v, bounds, mixed, log_sums)
 
 
@@ -140,8 +137,7 @@ def _gradients(
     blocks: Blocks, interpret: bool, residuals: tuple[Array, ...], d_mixed: Array
 ) -> tuple[Array, Array, Array, np.ndarray]:
     q, k, v, bounds, mixed, log_sums = residuals
-    # The part of each score's gradient that the softmax's sum takes back.
-    share = jnp.sum(d_mixed.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1)[:, :, :, None]
+    share = share_of_sums(mixed, d_mixed)[:, :, :, None]
     dq, dk, dv = _backward(blocks, interpret, q, k, v, bounds, d_mixed, log_sums, share)
     return dq, dk, dv, np.zeros(bounds.shape, jax.dtypes.float0)
 

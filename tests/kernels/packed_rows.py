@@ -1,6 +1,7 @@
 """What the tests of every attention kernel share: rows of packed documents, and attention of them in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,3 +60,15 @@ def check_isolation(
         for others in (slice(0, inside.start), slice(inside.stop, positions.shape[1])):
             np.testing.assert_array_equal(np.asarray(one[:, others]), np.asarray(other[:, others]))
         assert not np.array_equal(one[:, inside], other[:, inside])
+
+
+def inputs_of(case: tuple[Any, ...], seed: int) -> list[jax.Array]:
+    """Queries, keys, values and slopes of the output, drawn at random.
+
+    Args:
+        case: begins with rows, heads, key heads, head size, dtype, queries, slots.
+    """
+    rows, heads, kv_heads, size, dtype, length, slots, *_ = case
+    random = np.random.default_rng(seed)
+    lengths_and_heads = [(length, heads), (slots, kv_heads), (slots, kv_heads), (length, heads)]
+    return [jnp.asarray(random.standard_normal((rows, *shape, size)), dtype) for shape in lengths_and_heads]

@@ -21,7 +21,7 @@ from kernels.attention.attention import QUERIES, ROWS, attention
 from kernels.attention.bounds import ranges_of, sight
 from kernels.attention.gpu import Block, Blocks
 from opencoder_jax.training.mesh import AXES, BATCH_AXES
-from tests.kernels.packed_rows import check_against_float64, check_isolation, positions_of
+from tests.kernels.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 
 
 def small(queries: int, keys: int) -> Blocks:
@@ -54,13 +54,6 @@ def interpreted(case: str) -> Callable[..., tuple[jax.Array, ...]]:
     return run
 
 
-def inputs_of(case: str, seed: int) -> list[jax.Array]:
-    rows, heads, kv_heads, size, dtype, length, slots, *_ = CASES[case]
-    random = np.random.default_rng(seed)
-    lengths_and_heads = [(length, heads), (slots, kv_heads), (slots, kv_heads), (length, heads)]
-    return [jnp.asarray(random.standard_normal((rows, *shape, size)), dtype) for shape in lengths_and_heads]
-
-
 DOCUMENTS = st.lists(st.integers(1, 90), max_size=6)
 
 
@@ -70,14 +63,14 @@ DOCUMENTS = st.lists(st.integers(1, 90), max_size=6)
 def test_equals_float64_on_any_documents(case: str, lengths: tuple[list[int], ...], seed: int) -> None:
     rows, *_, dtype, length, _, slot, _ = CASES[case]
     positions = np.concatenate([positions_of(lengths[row], length, slot) for row in range(rows)])
-    inputs = inputs_of(case, seed)
+    inputs = inputs_of(CASES[case], seed)
     check_against_float64(interpreted(case)(*inputs, positions), inputs, positions, slot, dtype)
 
 
 def test_one_document_cannot_touch_another() -> None:
     case = "one key head, 128, bfloat16"
     positions = positions_of([30, 37, 20], 120, 0)
-    check_isolation(interpreted(case), inputs_of(case, 0), positions, slice(30, 67))
+    check_isolation(interpreted(case), inputs_of(CASES[case], 0), positions, slice(30, 67))
 
 
 @functools.cache

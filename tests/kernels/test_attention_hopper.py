@@ -27,7 +27,7 @@ from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 from kernels.attention import hopper
 from kernels.attention.attention import attention
 from kernels.attention.hopper import Block, Blocks
-from tests.kernels.packed_rows import check_against_float64, check_isolation, positions_of
+from tests.kernels.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 from tests.kernels.test_attention_gpu import CUDA_PYTHON, has_cuda, on, shapes
 
 # XLA runs programs on as many threads as there are cores, and those of a kernel wait for one another: on two cores that
@@ -75,13 +75,6 @@ def _compile_each_thread_once() -> None:
     thread_map._run_jaxpr = run
 
 
-def inputs_of(case: str, seed: int) -> list[jax.Array]:
-    rows, heads, kv_heads, size, dtype, length, slots, *_ = CASES[case]
-    random = np.random.default_rng(seed)
-    lengths_and_heads = [(length, heads), (slots, kv_heads), (slots, kv_heads), (length, heads)]
-    return [jnp.asarray(random.standard_normal((rows, *shape, size)), dtype) for shape in lengths_and_heads]
-
-
 DOCUMENTS = st.lists(st.integers(1, 150), max_size=5)
 
 
@@ -92,7 +85,7 @@ DOCUMENTS = st.lists(st.integers(1, 150), max_size=5)
 def test_equals_float64_on_any_documents(case: str, lengths: tuple[list[int], ...], seed: int) -> None:
     rows, *_, dtype, length, _, slot, _ = CASES[case]
     positions = np.concatenate([positions_of(lengths[row], length, slot) for row in range(rows)])
-    inputs = inputs_of(case, seed)
+    inputs = inputs_of(CASES[case], seed)
     check_against_float64(interpreted(case)(*inputs, positions), inputs, positions, slot, dtype)
     assert not interpret_pallas_call.get_races().races_found
 
@@ -101,7 +94,7 @@ def test_equals_float64_on_any_documents(case: str, lengths: tuple[list[int], ..
 def test_one_document_cannot_touch_another() -> None:
     case = "shared keys, 64, three stages"
     positions = positions_of([60, 97], 200, 0)
-    check_isolation(interpreted(case), inputs_of(case, 0), positions, slice(60, 157))
+    check_isolation(interpreted(case), inputs_of(CASES[case], 0), positions, slice(60, 157))
 
 
 def test_the_interpreted_tests_pass() -> None:

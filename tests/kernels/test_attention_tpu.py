@@ -16,7 +16,7 @@ from kernels.attention import decode, reference, tpu
 from kernels.attention.attention import HEADS, QUERIES, ROWS, attention
 from kernels.attention.tpu import BackwardBlocks, Blocks, ForwardBlocks
 from opencoder_jax.training.mesh import AXES, BATCH_AXES, WEIGHT_AXES
-from tests.kernels.packed_rows import check_against_float64, check_isolation, positions_of
+from tests.kernels.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 
 
 def small(turned: bool, chunk: int = 128) -> Blocks:
@@ -51,32 +51,20 @@ def interpreted(case: str) -> Callable[..., tuple[jax.Array, ...]]:
     return run
 
 
-def inputs_of(case: str, seed: int) -> list[jax.Array]:
-    heads, kv_heads, size, dtype, length, slots, *_ = CASES[case]
-    random = np.random.default_rng(seed)
-    shapes = [
-        (1, length, heads, size),
-        (1, slots, kv_heads, size),
-        (1, slots, kv_heads, size),
-        (1, length, heads, size),
-    ]
-    return [jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes]
-
-
 @pytest.mark.parametrize("case", CASES)
 @settings(max_examples=5)
 @given(lengths=st.lists(st.integers(1, 400), max_size=6), seed=st.integers(0, 99))
 def test_equals_float64_on_any_documents(case: str, lengths: list[int], seed: int) -> None:
     *_, dtype, length, _, slot, _ = CASES[case]
     positions = positions_of(lengths, length, slot)
-    inputs = inputs_of(case, seed)
+    inputs = inputs_of((1, *CASES[case]), seed)
     check_against_float64(interpreted(case)(*inputs, positions), inputs, positions, slot, dtype)
 
 
 def test_one_document_cannot_touch_another() -> None:
     case = "one key head, 128, bfloat16"
     positions = positions_of([100, 130, 200], 512, 0)
-    check_isolation(interpreted(case), inputs_of(case, 0), positions, slice(100, 230))
+    check_isolation(interpreted(case), inputs_of((1, *CASES[case]), 0), positions, slice(100, 230))
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "dtype"), [(4, 2, jnp.float32), (2, 2, jnp.bfloat16)])
