@@ -27,6 +27,7 @@ _NOT_ASCII_RUN = re.compile(r"[^\x00-\x7f]++")
 _RARE_BLANKS = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 _BLANKS = b" \t\r\v\f\x1c\x1d\x1e\x1f"  # of ASCII, but for the line break
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
+_is_han, _is_kana = re.compile(f"[{_HAN}]").match, re.compile("[\u3040-\u30ff]").match
 _HAN_WORD = re.compile(rf"[{_HAN}]{{1,2}}|[^\W_{_HAN}]+")
 
 # Where a node of Python's syntax tree keeps statements.
@@ -118,7 +119,7 @@ class View:
         """How often each character occurs that isn't ASCII."""
         return Counter() if self.text.isascii() else Counter("".join(_NOT_ASCII_RUN.findall(self.text)))
 
-    def count(self, belongs: Callable[[str], bool]) -> int:
+    def count(self, belongs: Callable[[str], object]) -> int:
         """How many characters belong to a class, such as `str.isdigit`."""
         others = sum(count for character, count in self._others.items() if belongs(character))
         return int(self._bytes[0][_ascii(belongs)].sum()) + others
@@ -245,16 +246,8 @@ def _is_visible(character: str) -> bool:
     return not character.isspace()
 
 
-def _is_han(character: str) -> bool:
-    return "\u3400" <= character <= "\u4dbf" or "\u4e00" <= character <= "\u9fff"
-
-
-def _is_kana(character: str) -> bool:
-    return "\u3040" <= character <= "\u30ff"
-
-
 @cache
-def _ascii(belongs: Callable[[str], bool]) -> np.ndarray:
+def _ascii(belongs: Callable[[str], object]) -> np.ndarray:
     """The places of a class of characters in ASCII."""
     return np.array([code for code in range(128) if belongs(chr(code))], np.intp)
 
