@@ -99,10 +99,10 @@ def estimate(
         steps = [*range(begin, cut), *range(tail, end)]
         inside += int(seen[steps, block * per_block : (block + 1) * per_block].sum())
     before, after, small = around(compiled[1])
-    # The first body clears a head's sum for queries and the one after the products writes it; the others belong to
-    # blocks of keys, which the heads of a group share.
-    back = float(total(before[:1]) + total(after[:1]) + len(ranges) * small)
-    back += len(ranges) * (total(before[1:]) + total(after[1:])) / group
+    # The first body clears a head's sum for queries and the one after the products writes it; the last one before them
+    # turns a block's keys and values for a head; the others belong to blocks of keys, which the heads of a group share.
+    back = float(total(before[:1]) + total(after[:1]) + len(ranges) * (total(before[-1:]) + small))
+    back += len(ranges) * (total(before[1:-1]) + total(after[1:])) / group
     back += inside * total(tiles) / len(tiles) + (ranges[:, 3] - ranges[:, 2]).sum() * whole.cycles
     return Cycles(float(ahead / group), float(back))
 

@@ -19,6 +19,6 @@ def named(mixed: Array, log_sums: Array) -> tuple[Array, Array]:
     return checkpoint_name(mixed, "attention_mixed"), checkpoint_name(log_sums, "attention_log_sums")
 
 
-def share_of_sums(mixed: Float[Array, "*rows D"], d_mixed: Float[Array, "*rows D"]) -> Float[Array, "*rows"]:
-    """The part of each score's gradient that the softmax's sum takes back, in float32."""
-    return jnp.sum(d_mixed.astype(jnp.float32) * mixed.astype(jnp.float32), axis=-1)
+def share_of_sums(mixed: Float[Array, "..."], d_mixed: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """The part of each score's gradient that the softmax's sum takes back, in float32; `axis` is the head's D."""
+    return jnp.sum(d_mixed.astype(jnp.float32) * mixed.astype(jnp.float32), axis=axis)

@@ -113,12 +113,14 @@ def attention(
     added = -length % queries
     bounds = jnp.concatenate((bounds, bounds[:, :, -1:] + jnp.array([[0], [1]]) * jnp.arange(1, added + 1)), axis=2)
     scaled = (q.astype(jnp.float32) * (LOG2_E / math.sqrt(size))).astype(q.dtype)
-    q = jnp.pad(scaled, ((0, 0), (0, added), (0, 0), (0, 0))).swapaxes(1, 2)
-    q = q.reshape(rows, kv_heads, group, length + added, size)
     more = -slots % max(blocks.forward.keys, blocks.backward.keys)
-    k, v = (jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))).swapaxes(1, 2) for x in (k, v))
-    mixed = _attention(blocks, interpret, q, k, v, bounds)
-    return mixed.reshape(rows, heads, length + added, size)[:, :, :length].swapaxes(1, 2)
+    q = _upright(scaled, added).reshape(rows, kv_heads, group, size, length + added)
+    mixed = _attention(blocks, interpret, q, _upright(k, more), _upright(v, more), bounds)
+    return mixed.reshape(rows, heads, size, length + added)[..., :length].transpose(0, 3, 1, 2)
+
+
+def _upright(x: Float[Array, "B S N D"], added: int) -> Float[Array, "B N D S+added"]:
+    return jnp.pad(x, ((0, 0), (0, added), (0, 0), (0, 0))).transpose(0, 2, 3, 1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -137,7 +139,7 @@ def _gradients(
     blocks: Blocks, interpret: bool, residuals: tuple[Array, ...], d_mixed: Array
 ) -> tuple[Array, Array, Array, np.ndarray]:
     q, k, v, bounds, mixed, log_sums = residuals
-    share = share_of_sums(mixed, d_mixed)[:, :, :, None]
+    share = share_of_sums(mixed, d_mixed, axis=3)[:, :, :, None]
     dq, dk, dv = _backward(blocks, interpret, q, k, v, bounds, d_mixed, log_sums, share)
     return dq, dk, dv, np.zeros(bounds.shape, jax.dtypes.float0)
 
@@ -189,9 +191,9 @@ def _compiler_params(resident: int, vmem: int, what: str) -> pltpu.CompilerParam
 
 def _cost(q: Array, k: Array, products: int) -> pl.CostEstimate:
     """What XLA schedules around: a row of one document, in which a query sees half of the keys."""
-    pairs = math.prod(q.shape[:-1]) * k.shape[2] // 2
+    pairs = math.prod(q.shape[:3]) * q.shape[4] * k.shape[3] // 2
     moved = (2 * q.size * q.dtype.itemsize + 2 * k.size * k.dtype.itemsize) * (products + 1) // 3
-    return pl.CostEstimate(flops=2 * products * pairs * q.shape[-1], transcendentals=pairs, bytes_accessed=moved)
+    return pl.CostEstimate(flops=2 * products * pairs * q.shape[3], transcendentals=pairs, bytes_accessed=moved)
 
 
 def dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
@@ -250,9 +252,11 @@ def _forward_kernel(
     *rest: Any,
     blocks: ForwardBlocks,
 ) -> None:
-    *sums_ref, accumulator, highest, total, limits = rest
-    heads, tokens, size = q_ref.shape[2:]
+    *sums_ref, queries, accumulator, highest, total, limits = rest
+    heads, size, tokens = q_ref.shape[2:]
     rows, dtype = heads * tokens, v_ref.dtype
+    for head in range(heads):
+        queries[head * tokens : (head + 1) * tokens] = q_ref[0, 0, head].T
     accumulator[...] = jnp.zeros_like(accumulator)
     highest[...] = jnp.full_like(highest, LOWEST)
     total[...] = jnp.zeros_like(total)
@@ -260,11 +264,10 @@ def _forward_kernel(
     def step(at: Any, keys: int, masked: bool, tile: range = range(rows)) -> None:
         """Adds `keys` keys from slot `at` on to the state of a tile's rows."""
         chunk = math.gcd(blocks.chunk, len(tile))
-        k, v = k_ref[0, 0, pl.ds(at, keys), :], v_ref[0, 0, pl.ds(at, keys), :]
-        q = q_ref[0, 0].reshape(rows, size)
+        k, v = k_ref[0, 0, :, pl.ds(at, keys)], v_ref[0, 0, :, pl.ds(at, keys)]
 
         def scores_of(start: int) -> Array:
-            return dot(q[start : start + chunk], k, (1, 1))
+            return dot(queries[start : start + chunk], k, (1, 0))
 
         # The next chunk's scores are asked for before this one's exponentials: the matrix unit has work meanwhile.
         coming = scores_of(tile.start)
@@ -285,9 +288,9 @@ def _forward_kernel(
             # Sums by lane; the lanes are added up once, at the end.
             total[here] = total[here] * fade + sum(weights[:, i : i + LANES] for i in range(0, keys, LANES))
             if blocks.turned:
-                accumulator[:, here] = accumulator[:, here] * fade.T[:1] + dot(v, weights.astype(dtype), (0, 1))
+                accumulator[:, here] = accumulator[:, here] * fade.T[:1] + dot(v, weights.astype(dtype), (1, 1))
             else:
-                mixed = dot(weights.astype(dtype), v, (1, 0))
+                mixed = dot(weights.astype(dtype), v, (1, 1))
                 accumulator[here] = accumulator[here] * lanes(fade, size) + mixed
 
     batch, block = pl.program_id(0), pl.program_id(3)
@@ -323,10 +326,11 @@ def _forward_kernel(
 
     sums = jnp.broadcast_to(jnp.sum(total[...], axis=1, keepdims=True), (rows, LANES))
     if blocks.turned:
-        out = (accumulator[...] / sums.T[:1]).T
+        out = accumulator[...] / sums.T[:1]
     else:
-        out = accumulator[...] / lanes(sums, size)
-    out_ref[0, 0] = out.reshape(heads, tokens, size).astype(out_ref.dtype)
+        out = (accumulator[...] / lanes(sums, size)).T
+    for head in range(heads):
+        out_ref[0, 0, head] = out[:, head * tokens : (head + 1) * tokens].astype(out_ref.dtype)
     if sums_ref:
         log_sums = (highest[...] + jnp.log2(sums)).T[:1]
         for head in range(heads):
@@ -336,16 +340,16 @@ def _forward_kernel(
 def _forward(
     blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bounds: Array, *, with_sums: bool
 ) -> list[Array]:
-    """The mix of values [B, K, G, S, D] and, if asked for, base-2 logarithms of the softmax's sums [B, K, G, 1, S]."""
-    batch, kv_heads, group, length, size = q.shape
-    slots = k.shape[2]
+    """The mix of values [B, K, G, D, S] and, if asked for, base-2 logarithms of the softmax's sums [B, K, G, 1, S]."""
+    batch, kv_heads, group, size, length = q.shape
+    slots = k.shape[3]
     sizes, tokens = blocks.forward, blocks.forward.rows // group
     rows, width = tokens * group, _padded(size)
-    resident = 4 * slots * width * k.dtype.itemsize + 4 * rows * width * q.dtype.itemsize
-    resident += rows * 4 * (width + 4 * LANES) + sizes.chunk * sizes.keys * 8
+    resident = 4 * slots * size * k.dtype.itemsize + 4 * rows * size * q.dtype.itemsize
+    resident += rows * width * q.dtype.itemsize + rows * 4 * (width + 4 * LANES) + sizes.chunk * sizes.keys * 8
 
-    per_block = pl.BlockSpec((1, 1, group, tokens, size), lambda b, h, g, i, *_: (b, h, g, i, 0))
-    per_row = pl.BlockSpec((1, 1, slots, size), lambda b, h, g, i, *_: (b, h, 0, 0))
+    per_block = pl.BlockSpec((1, 1, group, size, tokens), lambda b, h, g, i, *_: (b, h, g, 0, i))
+    per_row = pl.BlockSpec((1, 1, size, slots), lambda b, h, g, i, *_: (b, h, 0, 0))
     out_specs = [per_block]
     out_shape = [jax.ShapeDtypeStruct(q.shape, v.dtype)]
     if with_sums:
@@ -359,6 +363,7 @@ def _forward(
             in_specs=[per_block, per_row, per_row, pl.BlockSpec((1, 2, tokens), lambda b, h, g, i, *_: (b, 0, i))],
             out_specs=out_specs,
             scratch_shapes=[
+                pltpu.VMEM((rows, size), q.dtype),
                 pltpu.VMEM((size, rows) if sizes.turned else (rows, size), jnp.float32),
                 pltpu.VMEM((rows, LANES), jnp.float32),
                 pltpu.VMEM((rows, LANES), jnp.float32),
@@ -421,6 +426,8 @@ def _backward_kernel(
     dq_ref: Any,
     dk_ref: Any,
     dv_ref: Any,
+    keys_t: Any,
+    values_t: Any,
     dq_sum: Any,
     dk_sum: Any,
     dv_sum: Any,
@@ -428,7 +435,7 @@ def _backward_kernel(
     blocks: BackwardBlocks,
 ) -> None:
     batch, head, block = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-    length = q_ref.shape[3]
+    length = q_ref.shape[4]
     dtype = q_ref.dtype
     # Where the heads of a group share keys, the sums of all blocks wait in VMEM for the next head.
     whole = dk_sum.shape[1 if blocks.turned else 0] > blocks.keys
@@ -447,27 +454,29 @@ def _backward_kernel(
         for total in (dk_sum, dv_sum):
             total[place(0, blocks.keys)] = jnp.zeros_like(total[place(0, blocks.keys)])
 
+    keys_t[...], values_t[...] = k_ref[0, 0].T, v_ref[0, 0].T
+
     def tile(at: Any, queries: int, start: int, keys: int, masked: bool) -> None:
         """What `queries` queries from `at` on and `keys` keys from `start` of the block on add to the gradients."""
         where = pl.ds(at, queries)
-        q, d_mixed = q_ref[0, 0, 0, where, :], d_mixed_ref[0, 0, 0, where, :]
-        k, v = k_ref[0, 0, start : start + keys], v_ref[0, 0, start : start + keys]
+        q, d_mixed = q_ref[0, 0, 0, :, where], d_mixed_ref[0, 0, 0, :, where]
+        k, v = keys_t[start : start + keys], values_t[start : start + keys]
         # [keys, queries]: what belongs to a query lies along lanes and is spread over sublanes for nothing.
-        weights = jnp.exp2(dot(k, q, (1, 1)) - sums_ref[0, 0, 0, :, where])
+        weights = jnp.exp2(dot(k, q, (1, 0)) - sums_ref[0, 0, 0, :, where])
         if masked:
             key = block * blocks.keys + start + jax.lax.broadcasted_iota(jnp.int32, (keys, queries), 0)
             seen = (bounds_ref[0, :1, where] <= key) & (key <= bounds_ref[0, 1:, where])
             weights = jnp.where(seen, weights, 0.0)
-        d_scores = (weights * (dot(v, d_mixed, (1, 1)) - share_ref[0, 0, 0, :, where])).astype(dtype)
+        d_scores = (weights * (dot(v, d_mixed, (1, 0)) - share_ref[0, 0, 0, :, where])).astype(dtype)
         weights = weights.astype(dtype)
         here = place(start, keys)
         if blocks.turned:
-            dv_sum[here] += dot(d_mixed, weights, (0, 1))
-            dk_sum[here] += dot(q, d_scores, (0, 1))
+            dv_sum[here] += dot(d_mixed, weights, (1, 1))
+            dk_sum[here] += dot(q, d_scores, (1, 1))
         else:
-            dv_sum[here] += dot(weights, d_mixed, (1, 0))
-            dk_sum[here] += dot(d_scores, q, (1, 0))
-        dq_sum[:, where] += dot(k, d_scores, (0, 0))
+            dv_sum[here] += dot(weights, d_mixed, (1, 1))
+            dk_sum[here] += dot(d_scores, q, (1, 1))
+        dq_sum[:, where] += dot(k_ref[0, 0, :, start : start + keys], d_scores, (1, 0))
 
     base = (batch * pl.num_programs(3) + block) * 6
     begin, cut, full_begin, full_end, tail, end = (ranges[base + i] for i in range(6))
@@ -493,13 +502,13 @@ def _backward_kernel(
     # the scale takes ln 2 away again.
     @pl.when(block == pl.num_programs(3) - 1)
     def _() -> None:
-        dq_ref[0, 0, 0] = (dq_sum[...] * (1 / LOG2_E)).T.astype(dq_ref.dtype)
+        dq_ref[0, 0, 0] = (dq_sum[...] * (1 / LOG2_E)).astype(dq_ref.dtype)
 
     @pl.when(head == pl.num_programs(2) - 1)
     def _() -> None:
         for total, ref, scale in ((dk_sum, dk_ref, 1 / LOG2_E), (dv_sum, dv_ref, 1.0)):
             gradient = total[place(0, blocks.keys)] * scale
-            ref[0, 0] = (gradient.T if blocks.turned else gradient).astype(ref.dtype)
+            ref[0, 0] = (gradient if blocks.turned else gradient.T).astype(ref.dtype)
 
 
 def _backward(
@@ -514,13 +523,14 @@ def _backward(
     share: Array,
 ) -> tuple[Array, Array, Array]:
     """The gradients of `_forward`'s output in q (as scaled), k and v."""
-    batch, kv_heads, group, length, size = q.shape
-    slots, sizes, width = k.shape[2], blocks.backward, _padded(size)
+    batch, kv_heads, group, size, length = q.shape
+    slots, sizes, width = k.shape[3], blocks.backward, _padded(size)
     item = q.dtype.itemsize
 
     def bytes_needed(buffers: int, summed: int) -> int:
-        rows = length * (buffers * 2 * width * item + 4 * size + 2 * width * item + 8 * buffers * 4 * 8)
-        return rows + summed * 2 * (size if sizes.turned else width) * 4 + 8 * sizes.keys * width * item
+        rows = length * (buffers * 2 * size * item + 4 * size + 2 * size * item + 8 * buffers * 4 * 8)
+        rows += summed * 2 * (size if sizes.turned else width) * 4
+        return rows + 8 * sizes.keys * size * item + 2 * sizes.keys * width * item
 
     # A group's sums of dk and dv stay in VMEM if it holds them; else each head writes its own, summed up afterwards.
     shared = bytes_needed(2, slots) <= blocks.vmem * MIB * 3 // 4
@@ -537,30 +547,31 @@ def _backward(
     def per_head(*shape: int) -> pl.BlockSpec:
         return pl.BlockSpec((1, 1, 1, *shape), lambda b, h, g, i, *_: (b, h, g, 0, 0), pipeline_mode=mode)
 
-    keys_in = pl.BlockSpec((1, 1, sizes.keys, size), lambda b, h, g, i, *_: (b, jax.lax.div(h, per_program), i, 0))
+    keys_in = pl.BlockSpec((1, 1, size, sizes.keys), lambda b, h, g, i, *_: (b, jax.lax.div(h, per_program), 0, i))
     # Written when the last head of the group comes by; until then the block stays where it is.
     heads_last = q.shape[2] - 1
     keys_out = pl.BlockSpec(
-        (1, 1, sizes.keys, size), lambda b, h, g, i, *_: (b, h, jnp.where(g == heads_last, i, 0), 0)
+        (1, 1, size, sizes.keys), lambda b, h, g, i, *_: (b, h, 0, jnp.where(g == heads_last, i, 0))
     )
-    d_key = jax.ShapeDtypeStruct((batch, q.shape[1], slots, size), k.dtype if per_program == 1 else jnp.float32)
+    d_key = jax.ShapeDtypeStruct((batch, q.shape[1], size, slots), k.dtype if per_program == 1 else jnp.float32)
     total = pltpu.VMEM((size, summed) if sizes.turned else (summed, size), jnp.float32)
+    turned = pltpu.VMEM((sizes.keys, size), k.dtype)
     dq, dk, dv = pl.pallas_call(
         functools.partial(_backward_kernel, blocks=sizes),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(batch, q.shape[1], q.shape[2], slots // sizes.keys),
             in_specs=[
-                per_head(length, size),
-                per_head(length, size),
+                per_head(size, length),
+                per_head(size, length),
                 per_head(1, length),
                 per_head(1, length),
                 pl.BlockSpec((1, 2, length), lambda b, h, g, i, *_: (b, 0, 0)),
                 keys_in,
                 keys_in,
             ],
-            out_specs=[per_head(length, size), keys_out, keys_out],
-            scratch_shapes=[pltpu.VMEM((size, length), jnp.float32), total, total],
+            out_specs=[per_head(size, length), keys_out, keys_out],
+            scratch_shapes=[turned, turned, pltpu.VMEM((size, length), jnp.float32), total, total],
         ),
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), d_key, d_key],
         name="attention_backward",
@@ -579,5 +590,5 @@ def _backward(
         v,
     )
     if per_program > 1:
-        dk, dv = (x.reshape(batch, kv_heads, group, slots, size).sum(axis=2).astype(k.dtype) for x in (dk, dv))
-    return dq.reshape(batch, kv_heads, group, length, size), dk, dv
+        dk, dv = (x.reshape(batch, kv_heads, group, size, slots).sum(axis=2).astype(k.dtype) for x in (dk, dv))
+    return dq.reshape(batch, kv_heads, group, size, length), dk, dv

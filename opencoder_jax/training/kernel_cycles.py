@@ -32,10 +32,10 @@ def kernel_cycles(jaxpr: Any, topology: Topology) -> KernelCycles:
 
 
 def _attention(topology: Topology, q: tuple[int, ...], k: tuple[int, ...]) -> dict[str, float]:
-    """Forward and backward, by the operands of the forward kernel: [B, K, G, S, D] and [B, K, T, D]."""
-    rows, kv_heads, group, length, size = q
-    blocks = tpu.fitted(tpu.blocks_for(topology.chip.kind, size, group), group, length, k[2])
-    if length != k[2]:  # a part of the queries: not what `estimate` counts
+    """Forward and backward, by the operands of the forward kernel: [B, K, G, D, S] and [B, K, D, T]."""
+    rows, kv_heads, group, size, length = q
+    blocks = tpu.fitted(tpu.blocks_for(topology.chip.kind, size, group), group, length, k[3])
+    if length != k[3]:  # a part of the queries: not what `estimate` counts
         return {}
     try:
         compiled = cycles.compiled(topology.name, group, size, blocks.forward, blocks.backward, length)
