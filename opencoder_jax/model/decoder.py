@@ -210,10 +210,20 @@ def rotate(x: Float[Array, "B S N D"], positions: Int[Array, "B S"], theta: floa
     """Rotary embedding: turns the pair (i, i + D/2) by positions * theta^(-2i/D), as Llama's published weights want."""
     half = x.shape[-1] // 2
     frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
+    angles = positions[:, :, None, None, None].astype(jnp.float32) * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    return jnp.concatenate((a * cos - b * sin, b * cos + a * sin), axis=-1).astype(x.dtype)
+    # The halves stay one array: XLA writes two halves apart, and joins them in another pass.
+    return _turned(x, cos, jnp.concatenate((-sin, sin), axis=-2))
+
+
+@jax.custom_vjp
+def _turned(x: Array, cos: Array, sin: Array) -> Array:
+    halves = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
+    other = jnp.flip(halves, axis=-2)
+    return (halves.astype(jnp.float32) * cos + other.astype(jnp.float32) * sin).astype(x.dtype).reshape(x.shape)
+
+
+_turned.defvjp(lambda x, cos, sin: (_turned(x, cos, sin), (cos, sin)), lambda r, d: (_turned(d, r[0], -r[1]), None, None))
 
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:
