@@ -99,7 +99,7 @@ class Layer(nnx.Module):
             # One row of all tokens, so that no array of F is shaped to rows between two products: with several rows XLA
             # on TPUs would lay the slope of `down`'s operand out anew, which takes three times the product.
             h = settled(h.reshape(1, -1, h.shape[-1]))
-            gate, up = settled((project(h, self.gate[...]), project(h, self.up[...])))
+            gate, up = settled_back((project(h, self.gate[...]), project(h, self.up[...])))
             return x + project(settled(jax.nn.silu(gate) * up), self.down[...]).reshape(x.shape)
 
 
@@ -197,6 +197,14 @@ def settled(x: PyTree) -> PyTree:
     of the weights: a layer's feed-forward then takes up to a tenth longer (tests/benchmarks/LOG.md, 2026-11-25).
     """
     return jax.lax.optimization_barrier(x)
+
+
+@jax.custom_vjp
+def settled_back(x: PyTree) -> PyTree:
+    return x
+
+
+settled_back.defvjp(lambda x: (x, None), lambda _, d: (settled(d),))
 
 
 def rms_norm(x: Float[Array, "B S W"], scale: Float[Array, " W"], eps: float) -> Float[Array, "B S W"]:
