@@ -23,7 +23,7 @@ from opencoder_jax.training.hlo import COLLECTIVES, Computation, Instruction, Pr
 PARTS = ("input", "attention", "ffn", "head and loss", "optimizer", "other", "copies", "collectives")
 SCOPES = {"embed": "input", "attention": "attention", "ffn": "ffn", "loss": "head and loss", "optimizer": "optimizer"}
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all"}
-FREE |= {"opt-barrier", "add-dependency", "iota", "async-update"}
+FREE |= {"opt-barrier", "add-dependency", "iota"}
 SCALAR = 512  # bytes; what is smaller belongs to the scalar unit
 
 
@@ -80,6 +80,7 @@ class _Player:
         self.now = 0.0
         self.free: dict[str, float] = defaultdict(float)  # when each link and the copy engine will be idle
         self.pending: dict[str, tuple[float, str]] = {}  # what was started: when it ends, and its kind
+        self.prepared: dict[str, Instruction] = {}  # what a SparseCore was told of, and waits for its operands
 
     def play(self, computation: Computation, runs: int) -> None:
         """Moves the clock over one run of a computation that runs so often in a step."""
@@ -91,6 +92,10 @@ class _Player:
                 self.play(self.program.computations[called], runs)
             elif opcode == "conditional":
                 self.result.unknown.add(f"{instruction.name} (a conditional; taken to cost nothing)")
+            elif opcode == "async-start" and not instruction.operands:
+                self.prepared[instruction.name] = instruction
+            elif opcode == "async-update":
+                self._update(instruction, runs)
             elif opcode.endswith("-start") or async_fusion(self.program, instruction) == "Start":
                 self._start(instruction, runs)
             elif opcode.endswith("-done") or async_fusion(self.program, instruction) == "Done":
@@ -138,10 +143,18 @@ class _Player:
         self.result.kernels[name] = before + runs, seconds
         return seconds
 
+    def _update(self, update: Instruction, runs: int) -> None:
+        """What was prepared begins with the operands that are handed to it here; whatever it is, it takes this name."""
+        before = update.operands[0]
+        if (prepared := self.prepared.pop(before, None)) is not None:
+            self._start(prepared, runs)
+        if before in self.pending:
+            self.pending[update.name] = self.pending.pop(before)
+
     def _start(self, instruction: Instruction, runs: int) -> str:
         """Notes when what is started will have ended; returns the ticket that `_wait` takes."""
         collective = collective_in(self.program, instruction)
-        ticket = ticket_of(collective) or instruction.name
+        ticket = instruction.name if instruction.opcode == "async-start" else ticket_of(collective) or instruction.name
         if collective is None:
             self.pending[ticket] = self.now, "copies"  # how much is copied, its end says
             return ticket
@@ -159,7 +172,7 @@ class _Player:
 
     def _done(self, instruction: Instruction, runs: int) -> None:
         ticket = ticket_of(collective_in(self.program, instruction)) if instruction.opcode == "fusion" else None
-        ticket = ticket or instruction.operands[0].removesuffix(".update")
+        ticket = ticket or instruction.operands[0]
         if (began := self.pending.get(ticket)) and began[1] == "copies":
             self.free["copies"] = max(self.free["copies"], began[0])
             self.free["copies"] += instruction.bytes / self.topology.chip.memory_bandwidth

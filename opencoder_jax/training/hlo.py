@@ -47,8 +47,8 @@ class Instruction:
         return found[1] if found else ""
 
     def called(self, attribute: str) -> str | None:
-        """The computation named by `calls`, `body`, `condition` or `to_apply`."""
-        found = re.search(rf"\b{attribute}=%([\w.-]+)", self.text)
+        """The computation named by `calls`, `body`, `condition`, `to_apply`, or the first of `called_computations`."""
+        found = re.search(rf"\b{attribute}=\{{?%([\w.-]+)", self.text)
         return found[1] if found else None
 
     @property
@@ -234,7 +234,7 @@ class Program:
         """The instructions of a computation and of those that it calls, but for loops."""
         for instruction in self.computations[name].instructions:
             yield instruction
-            if called := instruction.called("calls"):
+            if called := instruction.called("calls") or instruction.called("called_computations"):
                 yield from self.inside(called)
 
 

@@ -14,6 +14,7 @@ import pytest
 from kernels.attention import cycles, tpu
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.chips import CHIPS, Topology
+from opencoder_jax.training.collectives import collectives_of
 from opencoder_jax.training.estimate import estimate, part_of
 from opencoder_jax.training.flops import executed_flops
 from opencoder_jax.training.gpus import GPUS, Cluster
@@ -110,6 +111,38 @@ ENTRY"""
     assert "all-reduce" not in result.traffic
     assert result.traffic["reduce-scatter"].bytes == 2**19 * 3 / 4
     assert result.traffic["reduce-scatter"].waited == pytest.approx(2**19 * 3 / 4 / 4.5e10)
+
+
+def test_what_a_sparse_core_gathers_begins_with_its_operand_and_runs_beside_work() -> None:
+    """A start prepares the core, the update hands over what is gathered, and the end waits for what is left."""
+    offloaded = """%gathers (o: bf16[256,1024]) -> bf16[4096,1024] {
+  %o = bf16[256,1024]{1,0} parameter(0)
+  ROOT %whole = bf16[4096,1024]{1,0} all-gather(%o), channel_id=7, replica_groups=[1,16]<=[16], dimensions={0}
+}
+
+%on_a_sparse_core (c: bf16[256,1024]) -> bf16[4096,1024] {
+  %c = bf16[256,1024]{1,0} parameter(0)
+  ROOT %call = bf16[4096,1024]{1,0} custom-call(%c), custom_call_target="offloaded", called_computations={%gathers}
+}
+
+%body"""
+    begin = next(line for line in TEXT.splitlines() if "%begin =" in line)
+    work = next(line for line in TEXT.splitlines() if "%work =" in line)
+    shape = "((), bf16[4096,1024]{1,0}, s32[])"
+    text = TEXT.replace("%body", offloaded, 1).replace("all-gather-done(%begin)", "async-done(%handed)")
+    text = text.replace(
+        f"{begin}\n{work}",
+        f'  %begin = {shape} async-start(), async_execution_thread="sparsecore", calls=%on_a_sparse_core\n'
+        f"{work}\n"
+        f"  %handed = {shape} async-update(%begin, %x)\n"
+        f"{work.replace('%work', '%more').replace('1500000', '15000')}",
+    )
+    result = estimate(Program(text), Topology.parse("v5e:4x4"), PLACES, {"kernel": 3e6})
+    gathered = result.traffic["all-gather"]
+    assert (gathered.count, gathered.bytes) == (12, 12 * 2**23 * 15 / 16)
+    assert gathered.waited == pytest.approx(gathered.seconds - 12e-5)  # 10 us of work after the update
+    [found] = [one for one in collectives_of(Program(text), {"fsdp": 16}) if one.kind == "all-gather"]
+    assert (found.runs, found.bytes) == (12, gathered.bytes)
 
 
 def test_a_loop_that_cannot_be_counted_is_said() -> None:
