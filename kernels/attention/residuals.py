@@ -19,6 +19,6 @@ def named(mixed: Array, log_sums: Array) -> tuple[Array, Array]:
     return checkpoint_name(mixed, "attention_mixed"), checkpoint_name(log_sums, "attention_log_sums")
 
 
-def share_of_sums(mixed: Float[Array, "..."], d_mixed: Float[Array, "..."], axis: int = -1) -> Float[Array, "..."]:
+def share_of_sums(mixed: Float[Array, "*all"], d_mixed: Float[Array, "*all"], axis: int = -1) -> Float[Array, "*rest"]:
     """The part of each score's gradient that the softmax's sum takes back, in float32; `axis` is the head's D."""
     return jnp.sum(d_mixed.astype(jnp.float32) * mixed.astype(jnp.float32), axis=axis)

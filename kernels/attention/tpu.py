@@ -114,13 +114,14 @@ def attention(
     bounds = jnp.concatenate((bounds, bounds[:, :, -1:] + jnp.array([[0], [1]]) * jnp.arange(1, added + 1)), axis=2)
     scaled = (q.astype(jnp.float32) * (LOG2_E / math.sqrt(size))).astype(q.dtype)
     more = -slots % max(blocks.forward.keys, blocks.backward.keys)
-    q = _upright(scaled, added).reshape(rows, kv_heads, group, size, length + added)
+    q = _upright(scaled, added).reshape(kv_heads, group, size, -1)
     mixed = _attention(blocks, interpret, q, _upright(k, more), _upright(v, more), bounds)
-    return mixed.reshape(rows, heads, size, length + added)[..., :length].transpose(0, 3, 1, 2)
+    return mixed.reshape(heads, size, -1).transpose(2, 0, 1).reshape(rows, -1, heads, size)[:, :length]
 
 
-def _upright(x: Float[Array, "B S N D"], added: int) -> Float[Array, "B N D S+added"]:
-    return jnp.pad(x, ((0, 0), (0, added), (0, 0), (0, 0))).transpose(0, 2, 3, 1)
+def _upright(x: Float[Array, "B S N D"], added: int) -> Float[Array, "N D B*(S+added)"]:
+    """All tokens along lanes, as XLA lays out what a product with weights makes for a kernel that asks for it."""
+    return jnp.pad(x, ((0, 0), (0, added), (0, 0), (0, 0))).reshape(-1, *x.shape[2:]).transpose(1, 2, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -139,7 +140,7 @@ def _gradients(
     blocks: Blocks, interpret: bool, residuals: tuple[Array, ...], d_mixed: Array
 ) -> tuple[Array, Array, Array, np.ndarray]:
     q, k, v, bounds, mixed, log_sums = residuals
-    share = share_of_sums(mixed, d_mixed, axis=3)[:, :, :, None]
+    share = share_of_sums(mixed, d_mixed, axis=2)[:, :, None]
     dq, dk, dv = _backward(blocks, interpret, q, k, v, bounds, d_mixed, log_sums, share)
     return dq, dk, dv, np.zeros(bounds.shape, jax.dtypes.float0)
 
@@ -189,11 +190,11 @@ def _compiler_params(resident: int, vmem: int, what: str) -> pltpu.CompilerParam
     )
 
 
-def _cost(q: Array, k: Array, products: int) -> pl.CostEstimate:
+def _cost(q: Array, k: Array, slots: int, products: int) -> pl.CostEstimate:
     """What XLA schedules around: a row of one document, in which a query sees half of the keys."""
-    pairs = math.prod(q.shape[:3]) * q.shape[4] * k.shape[3] // 2
+    pairs = math.prod(q.shape[:2]) * q.shape[3] * slots // 2
     moved = (2 * q.size * q.dtype.itemsize + 2 * k.size * k.dtype.itemsize) * (products + 1) // 3
-    return pl.CostEstimate(flops=2 * products * pairs * q.shape[3], transcendentals=pairs, bytes_accessed=moved)
+    return pl.CostEstimate(flops=2 * products * pairs * q.shape[2], transcendentals=pairs, bytes_accessed=moved)
 
 
 def dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
@@ -253,10 +254,10 @@ def _forward_kernel(
     blocks: ForwardBlocks,
 ) -> None:
     *sums_ref, queries, accumulator, highest, total, limits = rest
-    heads, size, tokens = q_ref.shape[2:]
+    heads, size, tokens = q_ref.shape[1:]
     rows, dtype = heads * tokens, v_ref.dtype
     for head in range(heads):
-        queries[head * tokens : (head + 1) * tokens] = q_ref[0, 0, head].T
+        queries[head * tokens : (head + 1) * tokens] = q_ref[0, head].T
     accumulator[...] = jnp.zeros_like(accumulator)
     highest[...] = jnp.full_like(highest, LOWEST)
     total[...] = jnp.zeros_like(total)
@@ -264,7 +265,7 @@ def _forward_kernel(
     def step(at: Any, keys: int, masked: bool, tile: range = range(rows)) -> None:
         """Adds `keys` keys from slot `at` on to the state of a tile's rows."""
         chunk = math.gcd(blocks.chunk, len(tile))
-        k, v = k_ref[0, 0, :, pl.ds(at, keys)], v_ref[0, 0, :, pl.ds(at, keys)]
+        k, v = k_ref[0, :, pl.ds(at, keys)], v_ref[0, :, pl.ds(at, keys)]
 
         def scores_of(start: int) -> Array:
             return dot(queries[start : start + chunk], k, (1, 0))
@@ -330,36 +331,37 @@ def _forward_kernel(
     else:
         out = (accumulator[...] / lanes(sums, size)).T
     for head in range(heads):
-        out_ref[0, 0, head] = out[:, head * tokens : (head + 1) * tokens].astype(out_ref.dtype)
+        out_ref[0, head] = out[:, head * tokens : (head + 1) * tokens].astype(out_ref.dtype)
     if sums_ref:
         log_sums = (highest[...] + jnp.log2(sums)).T[:1]
         for head in range(heads):
-            sums_ref[0][0, 0, head] = log_sums[:, head * tokens : (head + 1) * tokens]
+            sums_ref[0][0, head] = log_sums[:, head * tokens : (head + 1) * tokens]
 
 
 def _forward(
     blocks: Blocks, interpret: bool, q: Array, k: Array, v: Array, bounds: Array, *, with_sums: bool
 ) -> list[Array]:
-    """The mix of values [B, K, G, D, S] and, if asked for, base-2 logarithms of the softmax's sums [B, K, G, 1, S]."""
-    batch, kv_heads, group, size, length = q.shape
-    slots = k.shape[3]
+    """The mix of values [K, G, D, B*S] and, if asked for, base-2 logarithms of the softmax's sums [K, G, 1, B*S]."""
+    batch, (kv_heads, group, size, _) = len(bounds), q.shape
+    length, slots = q.shape[3] // batch, k.shape[2] // batch
     sizes, tokens = blocks.forward, blocks.forward.rows // group
     rows, width = tokens * group, _padded(size)
     resident = 4 * slots * size * k.dtype.itemsize + 4 * rows * size * q.dtype.itemsize
     resident += rows * width * q.dtype.itemsize + rows * 4 * (width + 4 * LANES) + sizes.chunk * sizes.keys * 8
 
-    per_block = pl.BlockSpec((1, 1, group, size, tokens), lambda b, h, g, i, *_: (b, h, g, 0, i))
-    per_row = pl.BlockSpec((1, 1, size, slots), lambda b, h, g, i, *_: (b, h, 0, 0))
+    steps = length // tokens
+    per_block = pl.BlockSpec((1, group, size, tokens), lambda b, h, g, i, *_: (h, g, 0, b * steps + i))
+    per_row = pl.BlockSpec((1, size, slots), lambda b, h, g, i, *_: (h, 0, b))
     out_specs = [per_block]
     out_shape = [jax.ShapeDtypeStruct(q.shape, v.dtype)]
     if with_sums:
-        out_specs.append(pl.BlockSpec((1, 1, group, 1, tokens), lambda b, h, g, i, *_: (b, h, g, 0, i)))
-        out_shape.append(jax.ShapeDtypeStruct((batch, kv_heads, group, 1, length), jnp.float32))
+        out_specs.append(pl.BlockSpec((1, group, 1, tokens), lambda b, h, g, i, *_: (h, g, 0, b * steps + i)))
+        out_shape.append(jax.ShapeDtypeStruct((kv_heads, group, 1, batch * length), jnp.float32))
     return pl.pallas_call(
         functools.partial(_forward_kernel, blocks=sizes),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(batch, kv_heads, 1, length // tokens),
+            grid=(batch, kv_heads, 1, steps),
             in_specs=[per_block, per_row, per_row, pl.BlockSpec((1, 2, tokens), lambda b, h, g, i, *_: (b, 0, i))],
             out_specs=out_specs,
             scratch_shapes=[
@@ -373,7 +375,7 @@ def _forward(
         out_shape=out_shape,
         name="attention_forward",
         compiler_params=_compiler_params(resident, blocks.vmem, "forward"),
-        cost_estimate=_cost(q, k, products=2),
+        cost_estimate=_cost(q, k, slots, products=2),
         interpret=interpret,
     )(key_ranges(bounds, tokens, sizes, slots), spans_of(bounds, sizes.edge_queries), q, k, v, bounds)
 
@@ -435,7 +437,7 @@ def _backward_kernel(
     blocks: BackwardBlocks,
 ) -> None:
     batch, head, block = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-    length = q_ref.shape[4]
+    length = q_ref.shape[3]
     dtype = q_ref.dtype
     # Where the heads of a group share keys, the sums of all blocks wait in VMEM for the next head.
     whole = dk_sum.shape[1 if blocks.turned else 0] > blocks.keys
@@ -454,20 +456,20 @@ def _backward_kernel(
         for total in (dk_sum, dv_sum):
             total[place(0, blocks.keys)] = jnp.zeros_like(total[place(0, blocks.keys)])
 
-    keys_t[...], values_t[...] = k_ref[0, 0].T, v_ref[0, 0].T
+    keys_t[...], values_t[...] = k_ref[0].T, v_ref[0].T
 
     def tile(at: Any, queries: int, start: int, keys: int, masked: bool) -> None:
         """What `queries` queries from `at` on and `keys` keys from `start` of the block on add to the gradients."""
         where = pl.ds(at, queries)
-        q, d_mixed = q_ref[0, 0, 0, :, where], d_mixed_ref[0, 0, 0, :, where]
+        q, d_mixed = q_ref[0, 0, :, where], d_mixed_ref[0, 0, :, where]
         k, v = keys_t[start : start + keys], values_t[start : start + keys]
         # [keys, queries]: what belongs to a query lies along lanes and is spread over sublanes for nothing.
-        weights = jnp.exp2(dot(k, q, (1, 0)) - sums_ref[0, 0, 0, :, where])
+        weights = jnp.exp2(dot(k, q, (1, 0)) - sums_ref[0, 0, :, where])
         if masked:
             key = block * blocks.keys + start + jax.lax.broadcasted_iota(jnp.int32, (keys, queries), 0)
             seen = (bounds_ref[0, :1, where] <= key) & (key <= bounds_ref[0, 1:, where])
             weights = jnp.where(seen, weights, 0.0)
-        d_scores = (weights * (dot(v, d_mixed, (1, 0)) - share_ref[0, 0, 0, :, where])).astype(dtype)
+        d_scores = (weights * (dot(v, d_mixed, (1, 0)) - share_ref[0, 0, :, where])).astype(dtype)
         weights = weights.astype(dtype)
         here = place(start, keys)
         if blocks.turned:
@@ -476,7 +478,7 @@ def _backward_kernel(
         else:
             dv_sum[here] += dot(weights, d_mixed, (1, 1))
             dk_sum[here] += dot(d_scores, q, (1, 1))
-        dq_sum[:, where] += dot(k_ref[0, 0, :, start : start + keys], d_scores, (1, 0))
+        dq_sum[:, where] += dot(k_ref[0, :, start : start + keys], d_scores, (1, 0))
 
     base = (batch * pl.num_programs(3) + block) * 6
     begin, cut, full_begin, full_end, tail, end = (ranges[base + i] for i in range(6))
@@ -502,13 +504,13 @@ def _backward_kernel(
     # the scale takes ln 2 away again.
     @pl.when(block == pl.num_programs(3) - 1)
     def _() -> None:
-        dq_ref[0, 0, 0] = (dq_sum[...] * (1 / LOG2_E)).astype(dq_ref.dtype)
+        dq_ref[0, 0] = (dq_sum[...] * (1 / LOG2_E)).astype(dq_ref.dtype)
 
     @pl.when(head == pl.num_programs(2) - 1)
     def _() -> None:
         for total, ref, scale in ((dk_sum, dk_ref, 1 / LOG2_E), (dv_sum, dv_ref, 1.0)):
             gradient = total[place(0, blocks.keys)] * scale
-            ref[0, 0] = (gradient if blocks.turned else gradient.T).astype(ref.dtype)
+            ref[0] = (gradient if blocks.turned else gradient.T).astype(ref.dtype)
 
 
 def _backward(
@@ -523,8 +525,9 @@ def _backward(
     share: Array,
 ) -> tuple[Array, Array, Array]:
     """The gradients of `_forward`'s output in q (as scaled), k and v."""
-    batch, kv_heads, group, size, length = q.shape
-    slots, sizes, width = k.shape[3], blocks.backward, _padded(size)
+    batch, (kv_heads, group, size, _) = len(bounds), q.shape
+    length, slots = q.shape[3] // batch, k.shape[2] // batch
+    sizes, width = blocks.backward, _padded(size)
     item = q.dtype.itemsize
 
     def bytes_needed(buffers: int, summed: int) -> int:
@@ -538,29 +541,32 @@ def _backward(
     per_program = 1
     if not shared or group == 1:
         q, d_mixed, log_sums, share = (
-            x.reshape(batch, kv_heads * group, 1, *x.shape[3:]) for x in (q, d_mixed, log_sums, share)
+            x.reshape(kv_heads * group, 1, *x.shape[2:]) for x in (q, d_mixed, log_sums, share)
         )
         per_program = group
     summed = slots if shared and group > 1 else sizes.keys
     mode = None if buffers == 2 else pl.Buffered(1)
 
     def per_head(*shape: int) -> pl.BlockSpec:
-        return pl.BlockSpec((1, 1, 1, *shape), lambda b, h, g, i, *_: (b, h, g, 0, 0), pipeline_mode=mode)
+        return pl.BlockSpec((1, 1, *shape), lambda b, h, g, i, *_: (h, g, 0, b), pipeline_mode=mode)
 
-    keys_in = pl.BlockSpec((1, 1, size, sizes.keys), lambda b, h, g, i, *_: (b, jax.lax.div(h, per_program), 0, i))
-    # Written when the last head of the group comes by; until then the block stays where it is.
-    heads_last = q.shape[2] - 1
-    keys_out = pl.BlockSpec(
-        (1, 1, size, sizes.keys), lambda b, h, g, i, *_: (b, h, 0, jnp.where(g == heads_last, i, 0))
+    steps = slots // sizes.keys
+    keys_in = pl.BlockSpec(
+        (1, size, sizes.keys), lambda b, h, g, i, *_: (jax.lax.div(h, per_program), 0, b * steps + i)
     )
-    d_key = jax.ShapeDtypeStruct((batch, q.shape[1], size, slots), k.dtype if per_program == 1 else jnp.float32)
+    # Written when the last head of the group comes by; until then the block stays where it is.
+    heads_last = q.shape[1] - 1
+    keys_out = pl.BlockSpec(
+        (1, size, sizes.keys), lambda b, h, g, i, *_: (h, 0, b * steps + jnp.where(g == heads_last, i, 0))
+    )
+    d_key = jax.ShapeDtypeStruct((q.shape[0], size, batch * slots), k.dtype if per_program == 1 else jnp.float32)
     total = pltpu.VMEM((size, summed) if sizes.turned else (summed, size), jnp.float32)
     turned = pltpu.VMEM((sizes.keys, size), k.dtype)
     dq, dk, dv = pl.pallas_call(
         functools.partial(_backward_kernel, blocks=sizes),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(batch, q.shape[1], q.shape[2], slots // sizes.keys),
+            grid=(batch, *q.shape[:2], steps),
             in_specs=[
                 per_head(size, length),
                 per_head(size, length),
@@ -576,7 +582,7 @@ def _backward(
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), d_key, d_key],
         name="attention_backward",
         compiler_params=_compiler_params(bytes_needed(buffers, summed), blocks.vmem, "backward"),
-        cost_estimate=_cost(q, k, products=5),
+        cost_estimate=_cost(q, k, slots, products=5),
         interpret=interpret,
     )(
         query_ranges(bounds, sizes, slots),
@@ -590,5 +596,5 @@ def _backward(
         v,
     )
     if per_program > 1:
-        dk, dv = (x.reshape(batch, kv_heads, group, size, slots).sum(axis=2).astype(k.dtype) for x in (dk, dv))
-    return dq.reshape(batch, kv_heads, group, size, length), dk, dv
+        dk, dv = (x.reshape(kv_heads, group, size, -1).sum(axis=1).astype(k.dtype) for x in (dk, dv))
+    return dq.reshape(kv_heads, group, size, -1), dk, dv

@@ -7,8 +7,11 @@ Each weight names its axes where it is made, in order, and keeps the names as it
 divides is the mesh's business (opencoder_jax/training/mesh.py). Parameters are float32; `config.dtype` is what the
 matrices are multiplied in.
 
-Shapes: B rows, S tokens in a row, W width, H heads, K heads of keys and values, D head size, F feed-forward width,
-V vocabulary, L layers, T slots of the cache.
+The layers see the B rows of S tokens as one row of N = B * S: attention alone wants to know where rows end. So XLA lays
+out what lies between products as these want it, where rows of their own would cost copies (tests/benchmarks/LOG.md).
+
+Shapes: B rows, S tokens in a row, N tokens in all, W width, H heads, K heads of keys and values, D head size,
+F feed-forward width, V vocabulary, L layers, T slots of the cache.
 """
 
 from math import prod
@@ -76,31 +79,33 @@ class Layer(nnx.Module):
         self.up = normal(rngs, std, layers=layers, width=width, ffn=config.ffn_width)
         self.down = normal(rngs, std, layers=layers, ffn=config.ffn_width, width=width)
 
-    def __call__(self, x: Float[Array, "B S W"], positions: Int[Array, "B S"]) -> Float[Array, "B S W"]:
+    def __call__(self, x: Float[Array, "N W"], positions: Int[Array, "B S"]) -> Float[Array, "N W"]:
         with jax.named_scope("attention"):
             q, k, v = self.heads(x, positions)
             mixed = attention(q, k, v, positions)
         return self.after_attention(x, mixed)
 
     def heads(
-        self, x: Float[Array, "B S W"], positions: Int[Array, "B S"]
+        self, x: Float[Array, "N W"], positions: Int[Array, "B S"]
     ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
         """Queries, keys and values; queries and keys are turned to their positions."""
-        x, theta = rms_norm(x, self.attention_norm[...], self.config.norm_eps), self.config.rope_theta
-        q, k, v = (project(x, weight[...]) for weight in (self.query, self.key, self.value))
-        return rotate(q, positions, theta), rotate(k, positions, theta), v
+        h, places, theta = self._normed(x, self.attention_norm), positions.reshape(-1), self.config.rope_theta
+        q, k, v = (project(h, weight[...]) for weight in (self.query, self.key, self.value))
+        q, k = rotate(q, places, theta), rotate(k, places, theta)
+        rows, length = positions.shape
+        return q.reshape(rows, length, *q.shape[1:]), *(y.reshape(rows, length, *y.shape[1:]) for y in (k, v))
 
-    def after_attention(self, x: Float[Array, "B S W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "B S W"]:
+    def after_attention(self, x: Float[Array, "N W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "N W"]:
         """Adds to the stream what attention mixed, then what the feed-forward makes of it."""
         with jax.named_scope("attention"):
-            x = x + project(mixed, self.output[...])
+            x = x + project(mixed.reshape(-1, *mixed.shape[2:]), self.output[...])
         with jax.named_scope("ffn"):
-            h = rms_norm(x, self.ffn_norm[...], self.config.norm_eps)
-            # One row of all tokens, so that no array of F is shaped to rows between two products: with several rows XLA
-            # on TPUs would lay the slope of `down`'s operand out anew, which takes three times the product.
-            h = settled(h.reshape(1, -1, h.shape[-1]))
-            gate, up = settled_back((project(h, self.gate[...]), project(h, self.up[...])))
-            return x + project(settled(jax.nn.silu(gate) * up), self.down[...]).reshape(x.shape)
+            h = settled(self._normed(x, self.ffn_norm))
+            gate, up = settled_slopes((project(h, self.gate[...]), project(h, self.up[...])))
+            return x + project(settled(jax.nn.silu(gate) * up), self.down[...])
+
+    def _normed(self, x: Float[Array, "N W"], scale: nnx.Param) -> Float[Array, "N W"]:
+        return rms_norm(x, scale[...], self.config.norm_eps)
 
 
 class Decoder(nnx.Module):
@@ -139,7 +144,10 @@ class Decoder(nnx.Module):
             return layer(x, positions), None
 
         step = one_layer if remat == "none" else jax.checkpoint(one_layer, prevent_cse=False, policy=REMAT[remat])
-        x, _ = jax.lax.scan(step, x, self.layers)
+        tokens, _ = jax.lax.scan(step, x.reshape(-1, x.shape[-1]), self.layers)
+        return self._final(tokens).reshape(x.shape)
+
+    def _final(self, x: Float[Array, "*tokens W"]) -> Float[Array, "*tokens W"]:
         return rms_norm(x, self.final_norm[...], self.config.norm_eps)
 
     def empty_cache(self, rows: int, slots: int) -> Cache:
@@ -168,26 +176,25 @@ class Decoder(nnx.Module):
             mixed = attention(q, keys[index].swapaxes(1, 2), values[index].swapaxes(1, 2), positions, slot)
             return (layer.after_attention(x, mixed), Cache(keys, values)), None
 
-        (x, cache), _ = jax.lax.scan(
-            one_layer, (self.embed(tokens), cache), (jnp.arange(self.config.layers), self.layers)
-        )
-        return rms_norm(x, self.final_norm[...], self.config.norm_eps), cache
+        x = self.embed(tokens)
+        layers = jnp.arange(self.config.layers), self.layers
+        (hidden, cache), _ = jax.lax.scan(one_layer, (x.reshape(-1, x.shape[-1]), cache), layers)
+        return self._final(hidden).reshape(x.shape), cache
 
 
-def project(x: Float[Array, "B S *inner"], weight: Float[Array, "*inner_and_outer"]) -> Float[Array, "B S *outer"]:
-    """Contracts the axes after B and S with the leading axes of a weight, in the dtype of `x`.
+def project(x: Float[Array, "N ..."], weight: Float[Array, "*inner_and_outer"]) -> Float[Array, "N ..."]:
+    """Contracts the axes after N with the leading axes of a weight, in the dtype of `x`, as a product of two matrices.
 
-    It is one product of two matrices, [B * S, inner] by [inner, outer]: with B and S apart, XLA on CPUs transposes both
-    operands of the weight's gradient in memory, which doubles the time of a step. (A mesh that divides S keeps dividing
-    it as long as it divides B down to one row a device.)
+    (With rows and their tokens apart, XLA on CPUs transposes both operands of the weight's gradient in memory, which
+    doubles the time of a step. A mesh that divides tokens of rows keeps dividing them as long as it divides the rows
+    down to one a device.)
     """
-    inner = x.shape[2:]
+    inner = x.shape[1:]
     outer = weight.shape[len(inner) :]
     # Settled on the way back: XLA on TPUs would turn the weight's gradient to heads before it's summed up over the
     # devices, and lay 160 of a head out so that the sum can't be scattered.
     matrix = settled(weight.astype(x.dtype).reshape(prod(inner), prod(outer)))
-    product = x.reshape(-1, prod(inner)) @ matrix
-    return product.reshape(*x.shape[:2], *outer)
+    return (x.reshape(-1, prod(inner)) @ matrix).reshape(-1, *outer)
 
 
 def settled(x: PyTree) -> PyTree:
@@ -200,38 +207,42 @@ def settled(x: PyTree) -> PyTree:
 
 
 @jax.custom_vjp
-def settled_back(x: PyTree) -> PyTree:
+def settled_slopes(x: PyTree) -> PyTree:
+    """The same arrays; their slopes alone are settled. What reads the arrays may be fused with what makes them."""
     return x
 
 
-settled_back.defvjp(lambda x: (x, None), lambda _, d: (settled(d),))
+settled_slopes.defvjp(lambda x: (x, None), lambda _, slopes: (settled(slopes),))
 
 
-def rms_norm(x: Float[Array, "B S W"], scale: Float[Array, " W"], eps: float) -> Float[Array, "B S W"]:
+def rms_norm(x: Float[Array, "*tokens W"], scale: Float[Array, " W"], eps: float) -> Float[Array, "*tokens W"]:
     """Divides by the root of the mean square, in float32."""
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
     return (x32 * jax.lax.rsqrt(mean_square + eps) * scale).astype(x.dtype)
 
 
-def rotate(x: Float[Array, "B S N D"], positions: Int[Array, "B S"], theta: float) -> Float[Array, "B S N D"]:
+def rotate(x: Float[Array, "N H D"], positions: Int[Array, " N"], theta: float) -> Float[Array, "N H D"]:
     """Rotary embedding: turns the pair (i, i + D/2) by positions * theta^(-2i/D), as Llama's published weights want."""
     half = x.shape[-1] // 2
     frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[:, :, None, None, None].astype(jnp.float32) * frequencies
+    angles = positions[:, None, None, None].astype(jnp.float32) * frequencies
     cos, sin = jnp.cos(angles), jnp.sin(angles)
-    # The halves stay one array: XLA writes two halves apart, and joins them in another pass.
-    return _turned(x, cos, jnp.concatenate((-sin, sin), axis=-2))
+    return _turned(x, cos, jnp.concatenate((-sin, sin), axis=2))
 
 
 @jax.custom_vjp
-def _turned(x: Array, cos: Array, sin: Array) -> Array:
-    halves = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
-    other = jnp.flip(halves, axis=-2)
-    return (halves.astype(jnp.float32) * cos + other.astype(jnp.float32) * sin).astype(x.dtype).reshape(x.shape)
+def _turned(x: Float[Array, "N H D"], cos: Float[Array, "N 1 1 half"], sin: Float[Array, "N 1 2 half"]) -> Array:
+    """One pass over `x`, and one over its slopes, which are turned back (what XLA makes of slices takes two each)."""
+    halves = x.reshape(*x.shape[:2], 2, -1)
+    other = jnp.flip(halves, axis=2).astype(jnp.float32)
+    return (halves.astype(jnp.float32) * cos + other * sin).astype(x.dtype).reshape(x.shape)
 
 
-_turned.defvjp(lambda x, cos, sin: (_turned(x, cos, sin), (cos, sin)), lambda r, d: (_turned(d, r[0], -r[1]), None, None))
+_turned.defvjp(
+    lambda x, cos, sin: (_turned(x, cos, sin), (cos, sin)),
+    lambda angles, slopes: (_turned(slopes, angles[0], -angles[1]), None, None),
+)
 
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:

@@ -26,16 +26,16 @@ def kernel_cycles(jaxpr: Any, topology: Topology) -> KernelCycles:
     scheduled: dict[str, float] = {}
     if "attention_forward" in calls:
         _, shapes = calls["attention_forward"]
-        q, k, *_ = (shape for shape in shapes if len(shape) > 3)  # after the scalars that are prefetched
-        scheduled = _attention(topology, q, k)
+        q, k, _, bounds = shapes[2:]  # after the scalars that are prefetched
+        scheduled = _attention(topology, bounds[0], q, k)
     return KernelCycles(found | scheduled, frozenset(found.keys() - scheduled.keys()))
 
 
-def _attention(topology: Topology, q: tuple[int, ...], k: tuple[int, ...]) -> dict[str, float]:
-    """Forward and backward, by the operands of the forward kernel: [B, K, G, D, S] and [B, K, D, T]."""
-    rows, kv_heads, group, size, length = q
-    blocks = tpu.fitted(tpu.blocks_for(topology.chip.kind, size, group), group, length, k[3])
-    if length != k[3]:  # a part of the queries: not what `estimate` counts
+def _attention(topology: Topology, rows: int, q: tuple[int, ...], k: tuple[int, ...]) -> dict[str, float]:
+    """Forward and backward, by the operands of the forward kernel: [K, G, D, B*S] and [K, D, B*T]."""
+    kv_heads, group, size, length = *q[:3], q[3] // rows
+    blocks = tpu.fitted(tpu.blocks_for(topology.chip.kind, size, group), group, length, k[2] // rows)
+    if q[3] != k[2]:  # a part of the queries: not what `estimate` counts
         return {}
     try:
         compiled = cycles.compiled(topology.name, group, size, blocks.forward, blocks.backward, length)
