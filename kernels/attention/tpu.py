@@ -9,8 +9,14 @@ of keys are one of three things, and each costs what it must:
 
 The keys and values of a row lie in VMEM whole, so a skipped block costs nothing, not even a step of the grid. Scores
 are base-2 logarithms: queries come scaled by log2(e) / sqrt(D). The running maximum and sum are float32, with copies
-along lanes, so that no step spreads a column. Block sizes stand in tpu_blocks.json, per chip; what the compiler makes
-of them is printed by `python -m tests.benchmarks.attention_schedule`.
+along lanes, so that no step spreads a column.
+
+All operands and results lie with the tokens of all rows along lanes, [heads, D, B * S]. That is how XLA leaves what a
+product with weights makes if it's asked for, so nothing is copied on the way in or out, and a head size of 160 isn't
+padded to 256 in memory. A block of queries (forward) or of keys and values (backward) is turned once, in VMEM.
+
+Block sizes stand in tpu_blocks.json, per chip; what the compiler makes of them is printed by
+`python -m tests.benchmarks.attention_schedule`.
 
 Shapes: B rows, K key heads, G query heads to each, S queries, T keys, D head size.
 """
@@ -58,7 +64,6 @@ class BackwardBlocks(NamedTuple):
     keys: int  # that a program of the grid takes
     edge_queries: int  # tiles at an edge; divides `queries`
     edge_keys: int  # divides `keys`
-    turned: bool  # sums up the gradients of keys and values as [D, keys]
 
 
 class Blocks(NamedTuple):
@@ -257,7 +262,7 @@ def _forward_kernel(
     heads, size, tokens = q_ref.shape[1:]
     rows, dtype = heads * tokens, v_ref.dtype
     for head in range(heads):
-        queries[head * tokens : (head + 1) * tokens] = q_ref[0, head].T
+        queries[head * tokens : (head + 1) * tokens] = q_ref[0, head].T  # [tokens, D]
     accumulator[...] = jnp.zeros_like(accumulator)
     highest[...] = jnp.full_like(highest, LOWEST)
     total[...] = jnp.zeros_like(total)
@@ -428,8 +433,8 @@ def _backward_kernel(
     dq_ref: Any,
     dk_ref: Any,
     dv_ref: Any,
-    keys_t: Any,
-    values_t: Any,
+    turned_keys: Any,
+    turned_values: Any,
     dq_sum: Any,
     dk_sum: Any,
     dv_sum: Any,
@@ -440,12 +445,8 @@ def _backward_kernel(
     length = q_ref.shape[3]
     dtype = q_ref.dtype
     # Where the heads of a group share keys, the sums of all blocks wait in VMEM for the next head.
-    whole = dk_sum.shape[1 if blocks.turned else 0] > blocks.keys
-    mine = block * blocks.keys if whole else 0
-
-    def place(start: int, size: int) -> tuple[Any, ...]:
-        at = pl.ds(mine + start, size)
-        return (slice(None), at) if blocks.turned else (at, slice(None))
+    mine = block * blocks.keys if dk_sum.shape[1] > blocks.keys else 0
+    all_mine = pl.ds(mine, blocks.keys)
 
     @pl.when(block == 0)
     def _() -> None:
@@ -454,15 +455,15 @@ def _backward_kernel(
     @pl.when(head == 0)
     def _() -> None:
         for total in (dk_sum, dv_sum):
-            total[place(0, blocks.keys)] = jnp.zeros_like(total[place(0, blocks.keys)])
+            total[:, all_mine] = jnp.zeros((total.shape[0], blocks.keys), total.dtype)
 
-    keys_t[...], values_t[...] = k_ref[0].T, v_ref[0].T
+    turned_keys[...], turned_values[...] = k_ref[0].T, v_ref[0].T  # [keys, D]
 
     def tile(at: Any, queries: int, start: int, keys: int, masked: bool) -> None:
         """What `queries` queries from `at` on and `keys` keys from `start` of the block on add to the gradients."""
         where = pl.ds(at, queries)
         q, d_mixed = q_ref[0, 0, :, where], d_mixed_ref[0, 0, :, where]
-        k, v = keys_t[start : start + keys], values_t[start : start + keys]
+        k, v = turned_keys[start : start + keys], turned_values[start : start + keys]
         # [keys, queries]: what belongs to a query lies along lanes and is spread over sublanes for nothing.
         weights = jnp.exp2(dot(k, q, (1, 0)) - sums_ref[0, 0, :, where])
         if masked:
@@ -471,13 +472,9 @@ def _backward_kernel(
             weights = jnp.where(seen, weights, 0.0)
         d_scores = (weights * (dot(v, d_mixed, (1, 0)) - share_ref[0, 0, :, where])).astype(dtype)
         weights = weights.astype(dtype)
-        here = place(start, keys)
-        if blocks.turned:
-            dv_sum[here] += dot(d_mixed, weights, (1, 1))
-            dk_sum[here] += dot(q, d_scores, (1, 1))
-        else:
-            dv_sum[here] += dot(weights, d_mixed, (1, 1))
-            dk_sum[here] += dot(d_scores, q, (1, 1))
+        here = pl.ds(mine + start, keys)
+        dv_sum[:, here] += dot(d_mixed, weights, (1, 1))
+        dk_sum[:, here] += dot(q, d_scores, (1, 1))
         dq_sum[:, where] += dot(k_ref[0, :, start : start + keys], d_scores, (1, 0))
 
     base = (batch * pl.num_programs(3) + block) * 6
@@ -509,8 +506,7 @@ def _backward_kernel(
     @pl.when(head == pl.num_programs(2) - 1)
     def _() -> None:
         for total, ref, scale in ((dk_sum, dk_ref, 1 / LOG2_E), (dv_sum, dv_ref, 1.0)):
-            gradient = total[place(0, blocks.keys)] * scale
-            ref[0] = (gradient if blocks.turned else gradient.T).astype(ref.dtype)
+            ref[0] = (total[:, all_mine] * scale).astype(ref.dtype)
 
 
 def _backward(
@@ -532,7 +528,7 @@ def _backward(
 
     def bytes_needed(buffers: int, summed: int) -> int:
         rows = length * (buffers * 2 * size * item + 4 * size + 2 * size * item + 8 * buffers * 4 * 8)
-        rows += summed * 2 * (size if sizes.turned else width) * 4
+        rows += summed * 2 * size * 4
         return rows + 8 * sizes.keys * size * item + 2 * sizes.keys * width * item
 
     # A group's sums of dk and dv stay in VMEM if it holds them; else each head writes its own, summed up afterwards.
@@ -560,8 +556,7 @@ def _backward(
         (1, size, sizes.keys), lambda b, h, g, i, *_: (h, 0, b * steps + jnp.where(g == heads_last, i, 0))
     )
     d_key = jax.ShapeDtypeStruct((q.shape[0], size, batch * slots), k.dtype if per_program == 1 else jnp.float32)
-    total = pltpu.VMEM((size, summed) if sizes.turned else (summed, size), jnp.float32)
-    turned = pltpu.VMEM((sizes.keys, size), k.dtype)
+    turned, total = pltpu.VMEM((sizes.keys, size), k.dtype), pltpu.VMEM((size, summed), jnp.float32)
     dq, dk, dv = pl.pallas_call(
         functools.partial(_backward_kernel, blocks=sizes),
         grid_spec=pltpu.PrefetchScalarGridSpec(

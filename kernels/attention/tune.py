@@ -39,8 +39,7 @@ def candidates(head_size: int, group: int) -> Iterator[tuple[ForwardBlocks, Back
         for chunk in (256, 512)
     ]
     backward = [
-        BackwardBlocks(queries, keys, edge, edge, turn)
-        for turn in turns
+        BackwardBlocks(queries, keys, edge, edge)
         for queries, keys, edge in ((1024, 1024, 512), (512, 1024, 512), (1024, 1024, 256), (512, 512, 512))
     ]
     for i in range(max(len(forward), len(backward))):

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int, PyTree
 
 from kernels.attention.attention import attention
@@ -44,6 +45,10 @@ REMAT = {
     # Nothing.
     "full": _policies.nothing_saveable,
 }
+
+# How the stream lies in memory between layers. Left to itself, XLA on TPUs may have it so in the forward pass and along
+# tokens in the backward one, and copy what it stored.
+TOKEN_BY_TOKEN = Layout((0, 1))
 
 
 class Cache(NamedTuple):
@@ -141,7 +146,7 @@ class Decoder(nnx.Module):
         """What `__call__` makes of the tokens' rows of the embedding."""
 
         def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
-            return layer(x, positions), None
+            return layer(with_layout_constraint(x, TOKEN_BY_TOKEN), positions), None
 
         step = one_layer if remat == "none" else jax.checkpoint(one_layer, prevent_cse=False, policy=REMAT[remat])
         tokens, _ = jax.lax.scan(step, x.reshape(-1, x.shape[-1]), self.layers)

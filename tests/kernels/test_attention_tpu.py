@@ -22,7 +22,7 @@ from tests.kernels.packed_rows import check_against_float64, check_isolation, in
 def small(turned: bool, chunk: int = 128) -> Blocks:
     """Blocks so small that short rows have blocks out of sight, in full sight and at edges."""
     forward = ForwardBlocks(rows=256, keys=256, edge=128, edge_queries=128, chunk=chunk, turned=turned)
-    return Blocks(forward, BackwardBlocks(256, 256, 128, 128, turned), vmem=128)
+    return Blocks(forward, BackwardBlocks(256, 256, 128, 128), vmem=128)
 
 
 # Heads, key heads, head size, dtype, queries, slots, the first query's slot, blocks.

@@ -13,7 +13,7 @@ from kernels.attention.tpu import BackwardBlocks, ForwardBlocks
 from kernels.schedule import Body, Schedule
 
 FORWARD = ForwardBlocks(rows=512, keys=512, edge=256, edge_queries=1024, chunk=256, turned=False)
-BACKWARD = BackwardBlocks(queries=512, keys=512, edge_queries=256, edge_keys=256, turned=False)
+BACKWARD = BackwardBlocks(queries=512, keys=512, edge_queries=256, edge_keys=256)
 
 
 def schedule(*bodies: tuple[int, int]) -> Schedule:
@@ -44,11 +44,20 @@ def test_bodies_count_as_often_as_they_run() -> None:
 def test_documents_that_end_with_blocks_leave_only_diagonals() -> None:
     both = (
         schedule((200, 0), (1_000, 9), (50_000, 9), (200, 0)),
-        schedule((200, 0), (1_000, 9), (50_000, 9), (200, 0)),
+        schedule((200, 0), (300, 0), (1_000, 9), (50_000, 9), (200, 0)),
     )
     got = cycles.estimate(both, 1, FORWARD, BACKWARD, cycles.documents(2048, 4))
     assert got.forward == 4 * 400 + 8 * 1_000
-    assert got.backward == 400 + 12 * 1_000
+    assert got.backward == 400 + 4 * 300 + 12 * 1_000
+
+
+def test_heads_that_share_keys_share_what_is_done_once_a_block_of_keys() -> None:
+    """A head clears and writes its own sum and turns every block of keys; the blocks' sums are the group's."""
+    forward = schedule((200, 0), (1_000, 9), (50_000, 9), (200, 0))
+    backward = schedule((100, 0), (5_000, 0), (300, 0), (1_000, 9), (50_000, 9), (200, 0), (7_000, 0))
+    shared = FORWARD._replace(rows=2048)
+    got = cycles.estimate((forward, backward), 4, shared, BACKWARD, cycles.documents(2048, 4))
+    assert got.backward == 300 + 4 * 300 + 4 * 12_000 / 4 + 12 * 1_000
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
