@@ -8,7 +8,7 @@ backend names:
     TPUs        tpu.py       Pallas kernels for Mosaic; decode.py for one new token
     GPUs        gpu.py       Pallas kernels for Triton
                 hopper.py    Pallas kernels for Mosaic GPU, on Hopper, where they are asked for by name
-                cuDNN        as jax.nn offers it, where it's asked for by name
+    both        peers.py     cuDNN's, jax's Triton kernel and jax's splash attention, where they are asked for by name
     elsewhere   reference.py the formula, as XLA compiles it
 
 Under a mesh the kernels run in a `jax.shard_map` over rows, queries and heads; each part sees all keys of its rows.
@@ -17,16 +17,19 @@ Under a mesh the kernels run in a `jax.shard_map` over rows, queries and heads; 
 import functools
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from kernels.attention import decode, gpu, hopper, reference, tpu
+from kernels.attention import decode, gpu, hopper, peers, reference, tpu
 
 # The platform that each runs on; the reference runs on all.
-IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu", "cudnn": "gpu"}
+IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu"}
+PEERS = {"cudnn": "gpu", "jax_triton": "gpu", "jax_splash": "tpu"}
+IMPLEMENTATIONS |= PEERS
 # What a platform gets that isn't asked for another.
 DEFAULTS = {"tpu": "tpu", "gpu": "gpu"}
 # The axes of a mesh that divide rows, queries and heads (opencoder_jax/training/mesh.py says what they are).
@@ -50,10 +53,10 @@ def attention(
         positions: of each query in its own document, counted from 0. None: each row is one document from slot 0 on.
         slot: the slot of the first query: query i stands at slot + i, and sees the slots
             from slot + i - positions[i], where its document starts, to its own.
-        implementation: "reference", "tpu", "gpu" (Triton), "hopper" (Mosaic GPU) or "cudnn"; None: our kernels on
-            TPUs, and through Triton on GPUs, where they can do what is asked, else the reference. Where a TPU or GPU
-            gets the reference after all, standard error says so once. cuDNN's (jax.nn's) can't tell documents apart,
-            so it wants positions to be None.
+        implementation: "reference", "tpu", "gpu" (Triton), "hopper" (Mosaic GPU), or others' kernels: "cudnn",
+            "jax_triton", "jax_splash". None: our kernels on TPUs, and through Triton on GPUs, where they can do what
+            is asked, else the reference. Where a TPU or GPU gets the reference after all, standard error says so once.
+            cuDNN's can't tell documents apart, so it wants positions to be None.
 
     Returns:
         The mix of values for each query, in the dtype of `v`. The softmax is float32.
@@ -74,8 +77,12 @@ def attention(
     platform, chip = _device()
     if implementation and IMPLEMENTATIONS[implementation] not in (None, platform):
         raise ValueError(f"attention: the kernels of implementation {implementation!r} don't run on {chip}")
+    if implementation in PEERS and (k.shape[1] != length or not isinstance(slot, int) or slot):
+        raise ValueError(f"attention: {implementation} takes as many keys as queries, from slot 0 on, not a cache")
     if implementation == "cudnn":
-        return _cudnn(q, k, v, positions, slot)
+        if positions is not None:
+            raise ValueError("attention: cuDNN would attend across documents: rows of one each only (positions=None)")
+        return peers.cudnn(q, k, v)
     if positions is None:
         positions = jnp.broadcast_to(slot + jnp.arange(length, dtype=jnp.int32), (batch, length))
     name = implementation or DEFAULTS.get(platform, "reference")
@@ -100,6 +107,8 @@ def _device() -> tuple[str, str]:
 def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
     """What an implementation's kernels can't do, in words."""
     dtypes = {str(x.dtype) for x in (q, k, v)}
+    if name in PEERS:
+        return None
     takes = ("bfloat16", "float16") if name == "hopper" else ("bfloat16", "float32")
     if len(dtypes) > 1 or not dtypes <= set(takes):
         return f"its operands are all {takes[0]} or all {takes[1]}, not {', '.join(sorted(dtypes))}"
@@ -115,6 +124,8 @@ def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
 
 def _kernel(name: str, chip: str, q: Array, k: Array) -> Callable[..., Array]:
     """An implementation's kernel for one device."""
+    if name in PEERS:
+        return functools.partial(_whole_rows, {"jax_triton": peers.jax_triton, "jax_splash": peers.jax_splash}[name])
     if name == "hopper":
         return hopper.attention
     if name == "gpu":
@@ -124,12 +135,10 @@ def _kernel(name: str, chip: str, q: Array, k: Array) -> Callable[..., Array]:
     return functools.partial(tpu.attention, blocks=tpu.blocks_for(chip, q.shape[3], q.shape[2] // k.shape[2]))
 
 
-def _cudnn(q: Array, k: Array, v: Array, positions: Array | None, slot: int | Array) -> Array:
-    if positions is not None:
-        raise ValueError("attention: cuDNN would attend across documents: rows of one each only (positions=None)")
-    if k.shape[1] != q.shape[1] or not isinstance(slot, int) or slot:
-        raise ValueError("attention: cuDNN takes as many keys as queries, from slot 0 on, not a cache")
-    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+def _whole_rows(kernel: Callable[..., Array], q: Array, k: Array, v: Array, positions: Array, slot: Any) -> Array:
+    if q.shape[1] != k.shape[1]:
+        raise ValueError("attention: others' kernels want whole rows, which the mesh's axis `context` divides")
+    return kernel(q, k, v, positions)
 
 
 @functools.cache

@@ -15,7 +15,6 @@ Where there is no GPU, `python -m tests.benchmarks.attention_gpu_compiled` says 
 """
 
 import argparse
-import dataclasses
 import functools
 import importlib
 import itertools
@@ -30,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.attention import gpu, hopper
+from kernels.attention import gpu, hopper, peers
 
 # Rows, heads, key heads, head size, row length.
 SHAPES = {
@@ -63,26 +62,10 @@ def ours(blocks: gpu.Blocks, positions: np.ndarray) -> Kernel:
     return lambda q, k, v: gpu.attention(q, k, v, jnp.asarray(positions), blocks=blocks)
 
 
-def jax_triton(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Jax's kernel with its default blocks, or smaller where those don't fit; it wants keys for each query head."""
-    module = importlib.import_module("jax.experimental.pallas.ops.gpu.attention")
-    group = q.shape[2] // k.shape[2]
-    k, v = (jnp.repeat(x, group, axis=2) for x in (k, v))
-    sizes = module.BlockSizes.get_default()
-    if q.shape[3] > 128:
-        sizes = dataclasses.replace(sizes, block_q=64, block_k=32)
-    return module.mha(q, k, v, segment_ids=None, sm_scale=q.shape[3] ** -0.5, causal=True, block_sizes=sizes)
-
-
 def tokamax(implementation: str) -> Kernel:
     """Tokamax's, through Triton or Mosaic GPU."""
     module = importlib.import_module("tokamax")
     return functools.partial(module.dot_product_attention, is_causal=True, implementation=implementation)
-
-
-def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """CuDNN's, as jax.nn offers it: one document a row."""
-    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
 
 
 def ours_for_hopper(positions: np.ndarray) -> Kernel:
@@ -101,7 +84,7 @@ def everybody(chip: str, shape: str) -> dict[str, Kernel]:
     if gpu.family_of(chip) == "Hopper":
         kernels["ours for Hopper"] = ours_for_hopper(one_document(rows, length))
         kernels["ours for Hopper, packed"] = ours_for_hopper(positions_of(rows, length))
-    kernels |= {"cuDNN": cudnn, "jax Triton": jax_triton}
+    kernels |= {"cuDNN": peers.cudnn, "jax Triton": functools.partial(peers.jax_triton, positions=None)}
     for name in ("triton", "mosaic"):
         try:
             kernels[f"tokamax {name}"] = tokamax(name)

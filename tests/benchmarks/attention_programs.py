@@ -12,33 +12,17 @@ import jax
 import jax.numpy as jnp
 
 from kernels.attention.cycles import abstract
-
-BLOCK, COMPUTE = 1024, 512  # the peers' blocks
+from kernels.attention.peers import BLOCK, COMPUTE, splash_of
 
 Program = tuple[Callable[..., Any], list[jax.ShapeDtypeStruct]]
 
 
 def splash(chip: str, length: int, group: int, size: int) -> Program:
     """jax's splash attention, causal, with segment ids; its fused backward at head size 128, two kernels at 160."""
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
-    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+    from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SegmentIds
 
-    fused = size % 128 == 0
-    block = min(BLOCK, length)
-    sizes = kernel.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=COMPUTE,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=COMPUTE,
-        block_q_dq=None if fused else block,
-        block_kv_dq=None if fused else block,
-        use_fused_bwd_kernel=fused,
-    )
-    mask = masks.MultiHeadMask([masks.CausalMask((length, length)) for _ in range(group)])
-    call = kernel.make_splash_mqa(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1)
-    return _with_gradient(lambda q, k, v, s: call(q, k, v, kernel.SegmentIds(s, s)), chip, length, group, size)
+    call = splash_of(length, group, size)
+    return _with_gradient(lambda q, k, v, s: call(q, k, v, SegmentIds(s, s)), chip, length, group, size)
 
 
 def tokamax(chip: str, length: int, group: int, size: int, experimental: bool = False) -> Program:

@@ -61,6 +61,18 @@ def test_equals_float64_on_any_documents(case: str, lengths: list[int], seed: in
     check_against_float64(interpreted(case)(*inputs, positions), inputs, positions, slot, dtype)
 
 
+@pytest.mark.parametrize("case", ["own keys, 160", "shared keys, 64", "sums of each head alone"])
+def test_rows_are_computed_as_each_alone(case: str) -> None:
+    *_, length, _, slot, _ = CASES[case]
+    rows = [positions_of(lengths, length, slot) for lengths in ([100, 150], [length], [7, 300])]
+    inputs = inputs_of((3, *CASES[case]), 0)
+    together = interpreted(case)(*inputs, np.concatenate(rows))
+    for row, positions in enumerate(rows):
+        alone = interpreted(case)(*(x[row : row + 1] for x in inputs), positions)
+        for one, all_rows in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one[0], all_rows[row], atol=1e-5)
+
+
 def test_one_document_cannot_touch_another() -> None:
     case = "one key head, 128, bfloat16"
     positions = positions_of([100, 130, 200], 512, 0)
@@ -162,7 +174,7 @@ def test_what_a_kernel_cannot_do_is_said() -> None:
     positions = jnp.arange(4)[None]
     with pytest.raises(ValueError, match="don't run on cpu"):
         attention(x, x, x, positions, implementation="tpu")
-    with pytest.raises(ValueError, match="is none of reference, tpu, gpu, hopper, cudnn"):
+    with pytest.raises(ValueError, match="is none of reference, tpu, gpu, hopper, cudnn, jax_triton, jax_splash"):
         attention(x, x, x, positions, implementation="flash")
     large = [jax.ShapeDtypeStruct((1, 4, 2, 264), jnp.float32)] * 3 + [jax.ShapeDtypeStruct((1, 4), jnp.int32)]
     with jax.set_mesh(Mesh(np.array(devices("v5e")[:1]), ("fsdp",))), pytest.raises(ValueError, match="up to 256"):
