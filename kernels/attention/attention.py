@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
@@ -177,6 +178,8 @@ def _over_mesh(
     def part(q: Array, k: Array, v: Array, positions: Array, slot: Array) -> Array:
         if queries is not None:
             slot = slot + jax.lax.axis_index(QUERIES) * q.shape[1]
+            # [B, K, T, D] in memory, and so their slopes: XLA on TPUs scatters their sums along tokens like that only.
+            k, v = (with_layout_constraint(x, Layout((0, 2, 1, 3))) for x in (k, v))
         return kernel(q, k, v, positions, slot)
 
     of_queries, of_keys = PartitionSpec(rows, queries, heads), PartitionSpec(rows, None, heads)
