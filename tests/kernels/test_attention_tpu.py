@@ -120,7 +120,7 @@ def gradients(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) ->
 
 
 # One shape a chip takes seconds; the others are the slow proof.
-QUICK = {("v5e", "1.5B"), ("v5p", "8B")}
+QUICK = {("v4", "8B at 8192"), ("v5e", "1.5B"), ("v5p", "8B"), ("v6e", "8B")}
 
 
 @pytest.mark.parametrize(
