@@ -75,7 +75,7 @@ def attention(
     if implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"attention: implementation {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
 
-    platform, chip = _device()
+    platform, chip = traced_for()
     if implementation and IMPLEMENTATIONS[implementation] not in (None, platform):
         raise ValueError(f"attention: the kernels of implementation {implementation!r} don't run on {chip}")
     if implementation in PEERS and (k.shape[1] != length or not isinstance(slot, int) or slot):
@@ -97,8 +97,8 @@ def attention(
     return _over_mesh(_kernel(name, chip, q, k), q, k, v, positions, slot)
 
 
-def _device() -> tuple[str, str]:
-    """Platform and kind of the devices that the program is traced for."""
+def traced_for() -> tuple[str, str]:
+    """Platform and kind of the devices that the program is traced for: the mesh's, or else the default backend's."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     if device is not None:
         return device.platform, device.device_kind
@@ -178,8 +178,9 @@ def _over_mesh(
     def part(q: Array, k: Array, v: Array, positions: Array, slot: Array) -> Array:
         if queries is not None:
             slot = slot + jax.lax.axis_index(QUERIES) * q.shape[1]
-            # [B, K, T, D] in memory, and so their slopes: XLA on TPUs scatters their sums along tokens like that only.
-            k, v = (with_layout_constraint(x, Layout((0, 2, 1, 3))) for x in (k, v))
+            if traced_for()[0] == "tpu":
+                # [B, K, T, D] in memory, and so their slopes: XLA scatters their sums along tokens like that only.
+                k, v = (with_layout_constraint(x, Layout((0, 2, 1, 3))) for x in (k, v))
         return kernel(q, k, v, positions, slot)
 
     of_queries, of_keys = PartitionSpec(rows, queries, heads), PartitionSpec(rows, None, heads)

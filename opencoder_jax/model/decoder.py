@@ -23,7 +23,7 @@ from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int, PyTree
 
-from kernels.attention.attention import attention
+from kernels.attention.attention import attention, traced_for
 from opencoder_jax.model.config import ModelConfig
 
 _policies = jax.checkpoint_policies
@@ -45,10 +45,6 @@ REMAT = {
     # Nothing.
     "full": _policies.nothing_saveable,
 }
-
-# How the stream lies in memory between layers. Left to itself, XLA on TPUs may have it so in the forward pass and along
-# tokens in the backward one, and copy what it stored.
-TOKEN_BY_TOKEN = Layout((0, 1))
 
 
 class Cache(NamedTuple):
@@ -146,7 +142,7 @@ class Decoder(nnx.Module):
         """What `__call__` makes of the tokens' rows of the embedding."""
 
         def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
-            return layer(with_layout_constraint(x, TOKEN_BY_TOKEN), positions), None
+            return layer(token_by_token(x), positions), None
 
         step = one_layer if remat == "none" else jax.checkpoint(one_layer, prevent_cse=False, policy=REMAT[remat])
         tokens, _ = jax.lax.scan(step, x.reshape(-1, x.shape[-1]), self.layers)
@@ -218,6 +214,15 @@ def settled_slopes(x: PyTree) -> PyTree:
 
 
 settled_slopes.defvjp(lambda x: (x, None), lambda _, slopes: (settled(slopes),))
+
+
+def token_by_token(x: Float[Array, "N W"]) -> Float[Array, "N W"]:
+    """The stream, with its tokens one after the other in memory, on TPUs, and so its slopes.
+
+    Left to itself, XLA may have it so in the forward pass, the other way round in the backward one, and copy what it
+    stored. (Its partitioner for TPUs alone knows that each device can see to that; for GPUs it gathers the stream.)
+    """
+    return with_layout_constraint(x, Layout((0, 1))) if traced_for()[0] == "tpu" else x
 
 
 def rms_norm(x: Float[Array, "*tokens W"], scale: Float[Array, " W"], eps: float) -> Float[Array, "*tokens W"]:

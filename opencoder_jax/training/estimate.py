@@ -7,8 +7,8 @@ was started early runs beside all that; what the program then waits for is the p
 body is played once and counts as often as it runs.
 
 An estimate, not a measurement: contention for the memory, the kernels' waiting for their operands, the start of each
-operation and the host are not in it, links carry what they were measured to carry at best, and a SparseCore that carries
-out a collective is taken to keep up with them.
+operation and the host are not in it. Links carry what they were measured to carry at best, and a SparseCore that
+carries out a collective is taken to keep up with them.
 """
 
 import re
