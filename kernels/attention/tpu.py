@@ -162,25 +162,33 @@ def _tokens(blocks: ForwardBlocks, group: int) -> int:
 
 
 def fitted(blocks: Blocks, group: int, length: int, slots: int) -> Blocks:
-    """Block sizes that divide one another, no larger than rows of `length` queries and `slots` keys need."""
+    """Block sizes that divide one another, in whose multiples rows of `length` queries and `slots` keys grow little."""
     forward, backward, vmem = blocks
-    queries = 1 << max(7, math.ceil(math.log2(length)))
-    keys = 1 << max(7, math.ceil(math.log2(slots)))
-    tokens = min(_tokens(forward, group), queries)
+    tokens = _fitted(_tokens(forward, group), length)
+    keys = _fitted(forward.keys, slots)
     forward = forward._replace(
         rows=tokens * group,
-        keys=min(forward.keys, keys),
+        keys=keys,
         edge=min(forward.edge, keys),
         edge_queries=math.gcd(forward.edge_queries, tokens),
         chunk=math.gcd(forward.chunk, tokens * group),
     )
+    queries, keys = _fitted(backward.queries, length), _fitted(backward.keys, slots)
     backward = backward._replace(
-        queries=min(backward.queries, queries),
-        keys=min(backward.keys, keys),
+        queries=queries,
+        keys=keys,
         edge_queries=min(backward.edge_queries, queries),
         edge_keys=min(backward.edge_keys, keys),
     )
     return Blocks(forward, backward, vmem)
+
+
+def _fitted(block: int, length: int) -> int:
+    """The block, halved until its multiples make a row longer by an eighth at most, or as little as those of 128 do."""
+    most = max(length * 9 // 8, -(-length // LANES) * LANES)
+    while -(-length // block) * block > most:
+        block //= 2
+    return block
 
 
 def _compiler_params(resident: int, vmem: int, what: str) -> pltpu.CompilerParams:

@@ -140,13 +140,17 @@ class Decoder(nnx.Module):
         self, x: Float[Array, "B S W"], positions: Int[Array, "B S"], remat: str = "dots"
     ) -> Float[Array, "B S W"]:
         """What `__call__` makes of the tokens' rows of the embedding."""
+        length = x.shape[1]
+        if traced_for()[0] == "tpu":
+            # Rows of whole tiles of tokens, or they'd be laid out anew around each kernel; what is added sees itself.
+            x, positions = (_lengthened(y, -length % 128) for y in (x, positions))
 
         def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
             return layer(token_by_token(x), positions), None
 
         step = one_layer if remat == "none" else jax.checkpoint(one_layer, prevent_cse=False, policy=REMAT[remat])
         tokens, _ = jax.lax.scan(step, x.reshape(-1, x.shape[-1]), self.layers)
-        return self._final(tokens).reshape(x.shape)
+        return self._final(tokens).reshape(x.shape)[:, :length]
 
     def _final(self, x: Float[Array, "*tokens W"]) -> Float[Array, "*tokens W"]:
         return rms_norm(x, self.final_norm[...], self.config.norm_eps)
@@ -181,6 +185,11 @@ class Decoder(nnx.Module):
         layers = jnp.arange(self.config.layers), self.layers
         (hidden, cache), _ = jax.lax.scan(one_layer, (x.reshape(-1, x.shape[-1]), cache), layers)
         return self._final(hidden).reshape(x.shape), cache
+
+
+def _lengthened(x: Array, added: int) -> Array:
+    """Zeros after the second axis."""
+    return jnp.pad(x, ((0, 0), (0, added), *((0, 0),) * (x.ndim - 2)))
 
 
 def project(x: Float[Array, "N ..."], weight: Float[Array, "*inner_and_outer"]) -> Float[Array, "N ..."]:

@@ -54,7 +54,7 @@ def test_the_published_devices_of_the_1p5b() -> None:
     recipe = Recipe.from_gin()
     mesh = AbstractMesh(recipe.mesh.sizes(256), AXES)
     abstract_state(recipe, mesh)
-    assert recipe.train.passes(1024, data_parallel(mesh)) == 4  # one row of 256 devices at once
+    assert recipe.train.passes(1024, data_parallel(mesh)) == 2  # two rows of 256 devices at once
 
 
 def test_tokens_a_step_and_steps() -> None:

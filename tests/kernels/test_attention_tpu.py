@@ -61,6 +61,21 @@ def test_equals_float64_on_any_documents(case: str, lengths: list[int], seed: in
     check_against_float64(interpreted(case)(*inputs, positions), inputs, positions, slot, dtype)
 
 
+@given(length=st.integers(1, 10_000), group=st.sampled_from([1, 4]), chip=st.sampled_from(["TPU v4", "TPU v6 lite"]))
+def test_blocks_are_fitted_so_that_rows_grow_little(length: int, group: int, chip: str) -> None:
+    table = tpu.blocks_for(chip, 128, group)
+    fitted = tpu.fitted(table, group, length, length)
+    most = max(length * 9 / 8, -(-length // 128) * 128)
+    sizes = (fitted.forward.rows // group, fitted.forward.keys, fitted.backward.queries, fitted.backward.keys)
+    for size in sizes:
+        assert size % 128 == 0
+        assert -(-length // size) * size <= most
+    assert fitted.forward.keys % fitted.forward.edge == fitted.backward.keys % fitted.backward.edge_keys == 0
+    assert fitted.backward.queries % fitted.backward.edge_queries == 0
+    if length % 1024 == 0:
+        assert fitted.backward == table.backward
+
+
 @pytest.mark.parametrize("case", ["own keys, 160", "shared keys, 64", "sums of each head alone"])
 def test_rows_are_computed_as_each_alone(case: str) -> None:
     *_, length, _, slot, _ = CASES[case]
