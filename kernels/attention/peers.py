@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -83,7 +84,7 @@ def jax_splash(
     return out.transpose(0, 3, 1, 2, 4).reshape(rows, length, heads, size)
 
 
-def splash_of(length: int, group: int, size: int, interpret: bool = False):  # type: ignore[no-untyped-def]
+def splash_of(length: int, group: int, size: int, interpret: bool = False) -> Callable[..., jax.Array]:
     """Splash attention of `group` query heads on one key head's keys: (q [G, S, D], k, v [S, D], SegmentIds)."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as module
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks

@@ -31,6 +31,8 @@ _mixed = _policies.save_only_these_names("attention_mixed", "attention_log_sums"
 _products = _policies.dots_with_no_batch_dims_saveable
 _to_host = _policies.offload_dot_with_no_batch_dims("device", "pinned_host")
 
+TILE = 128  # tokens that lie side by side in a TPU's memory
+
 # What the backward pass finds of a layer; the rest is computed again, from the layer's input.
 REMAT = {
     # Everything, without asking.
@@ -143,7 +145,7 @@ class Decoder(nnx.Module):
         length = x.shape[1]
         if traced_for()[0] == "tpu":
             # Rows of whole tiles of tokens, or they'd be laid out anew around each kernel; what is added sees itself.
-            x, positions = (_lengthened(y, -length % 128) for y in (x, positions))
+            x, positions = (_lengthened(y, -length % TILE) for y in (x, positions))
 
         def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
             return layer(token_by_token(x), positions), None

@@ -71,7 +71,12 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
 
     moved = [
         Due("all-gather", frozenset({"fsdp"}), 2 * layers * (fsdp - 1) * item, "weights of the layers, twice a pass"),
-        Due("all-gather", frozenset({"fsdp"}), projections * (fsdp - 1) * item, "attention's, to compute them again (at most: they may be kept)"),
+        Due(
+            "all-gather",
+            frozenset({"fsdp"}),
+            projections * (fsdp - 1) * item,
+            "attention's, again, at most",
+        ),
         Due("all-gather", frozenset({"fsdp"}), head * (fsdp - 1) * item, "the head, once a pass"),
         Due("all-gather", frozenset({"fsdp"}), tokens * (fsdp - 1) * 4, "ids of tokens to look up"),
         Due("all-to-all", frozenset({"fsdp"}), stream * (fsdp - 1) / fsdp, "rows of the embedding"),
