@@ -94,9 +94,11 @@ class Layer(nnx.Module):
         """Queries, keys and values; queries and keys are turned to their positions."""
         h, places, theta = self._normed(x, self.attention_norm), positions.reshape(-1), self.config.rope_theta
         q, k, v = (project(h, weight[...]) for weight in (self.query, self.key, self.value))
-        q, k = rotate(q, places, theta), rotate(k, places, theta)
-        rows, length = positions.shape
-        return q.reshape(rows, length, *q.shape[1:]), *(y.reshape(rows, length, *y.shape[1:]) for y in (k, v))
+
+        def in_rows(x: Float[Array, "N H D"]) -> Float[Array, "B S H D"]:
+            return x.reshape(*positions.shape, *x.shape[1:])
+
+        return in_rows(rotate(q, places, theta)), in_rows(rotate(k, places, theta)), in_rows(v)
 
     def after_attention(self, x: Float[Array, "N W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "N W"]:
         """Adds to the stream what attention mixed, then what the feed-forward makes of it."""
