@@ -28,9 +28,8 @@ from jaxtyping import Array, Float, Int
 from kernels.attention import decode, gpu, hopper, peers, reference, tpu
 
 # The platform that each runs on; the reference runs on all.
-IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu"}
 PEERS = {"cudnn": "gpu", "jax_triton": "gpu", "jax_splash": "tpu"}
-IMPLEMENTATIONS |= PEERS
+IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu"} | PEERS
 # What a platform gets that isn't asked for another.
 DEFAULTS = {"tpu": "tpu", "gpu": "gpu"}
 # The axes of a mesh that divide rows, queries and heads (opencoder_jax/training/mesh.py says what they are).
@@ -107,9 +106,9 @@ def traced_for() -> tuple[str, str]:
 
 def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
     """What an implementation's kernels can't do, in words."""
-    dtypes = {str(x.dtype) for x in (q, k, v)}
-    if name in PEERS:
+    if name in PEERS:  # they say so themselves
         return None
+    dtypes = {str(x.dtype) for x in (q, k, v)}
     takes = ("bfloat16", "float16") if name == "hopper" else ("bfloat16", "float32")
     if len(dtypes) > 1 or not dtypes <= set(takes):
         return f"its operands are all {takes[0]} or all {takes[1]}, not {', '.join(sorted(dtypes))}"
@@ -125,8 +124,10 @@ def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
 
 def _kernel(name: str, chip: str, q: Array, k: Array) -> Callable[..., Array]:
     """An implementation's kernel for one device."""
-    if name in PEERS:
-        return functools.partial(_whole_rows, {"jax_triton": peers.jax_triton, "jax_splash": peers.jax_splash}[name])
+    if name == "jax_triton":
+        return functools.partial(_whole_rows, peers.jax_triton)
+    if name == "jax_splash":
+        return functools.partial(_whole_rows, peers.jax_splash)
     if name == "hopper":
         return hopper.attention
     if name == "gpu":

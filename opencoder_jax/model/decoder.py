@@ -24,14 +24,13 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int, PyTree
 
 from kernels.attention.attention import attention, traced_for
+from kernels.attention.tpu import LANES
 from opencoder_jax.model.config import ModelConfig
 
 _policies = jax.checkpoint_policies
 _mixed = _policies.save_only_these_names("attention_mixed", "attention_log_sums")  # names that the kernels give
 _products = _policies.dots_with_no_batch_dims_saveable
 _to_host = _policies.offload_dot_with_no_batch_dims("device", "pinned_host")
-
-TILE = 128  # tokens that lie side by side in a TPU's memory
 
 # What the backward pass finds of a layer; the rest is computed again, from the layer's input.
 REMAT = {
@@ -147,7 +146,7 @@ class Decoder(nnx.Module):
         length = x.shape[1]
         if traced_for()[0] == "tpu":
             # Rows of whole tiles of tokens, or they'd be laid out anew around each kernel; what is added sees itself.
-            x, positions = (_lengthened(y, -length % TILE) for y in (x, positions))
+            x, positions = (_lengthened(y, -length % LANES) for y in (x, positions))
 
         def one_layer(x: Array, layer: Layer) -> tuple[Array, None]:
             return layer(token_by_token(x), positions), None
