@@ -6,6 +6,7 @@ A verb's module is imported only when the verb is called: `--help` needs no JAX,
 import difflib
 import importlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
     if name in ("-h", "--help"):
         print(usage())
     elif name in VERBS:
-        keep_libtpu_quiet()
+        leave_libtpu_alone()
         importlib.import_module(VERBS[name].module).main(rest)
     else:
         near = difflib.get_close_matches(name, VERBS, 1, 0.5)
@@ -77,15 +78,21 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unknown verb {name}; {advice}")
 
 
-def keep_libtpu_quiet() -> None:
-    """Where libtpu is installed to compile with and there is no TPU, it would complain of that on standard error.
+def leave_libtpu_alone() -> None:
+    """Where there is no TPU, libtpu is installed to compile with, and JAX must not try to run on it.
 
-    It asks the machine who it is and where its neighbours are, unless the environment says so.
+    It would ask the machine who it is and where its neighbours are, and its profiler, of another release than JAX's,
+    crashes the first trace.
     """
-    if not (any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))):
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    if any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")):
+        return
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    if find_spec("jax_plugins") is None:  # where JAX's packages for other accelerators lie
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    elif any(Path("/dev").glob("nvidia[0-9]*")):
+        os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu")
 
 
 def usage() -> str:

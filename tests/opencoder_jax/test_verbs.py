@@ -1,7 +1,9 @@
 """`python -m opencoder_jax`: the verbs are told, found, and each loads only what it needs."""
 
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,18 @@ def test_the_list_of_verbs_loads_no_room() -> None:
     program = "import sys, opencoder_jax.__main__ as m; m.main([]); print(*sys.modules, file=sys.stderr)"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"jax", "tensorflow", "apache_beam"} & set(ended.stderr.split())
+
+
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
+@pytest.mark.skipif(any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")), reason="has a TPU")
+def test_libtpu_is_not_loaded_to_run_where_there_is_no_tpu() -> None:
+    program = (
+        "import opencoder_jax.__main__ as m; m.leave_libtpu_alone(); import jax; jax.devices();"
+        "print('libtpu' in open('/proc/self/maps').read())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False\n", "")
 
 
 @pytest.mark.parametrize("verb", VERBS)

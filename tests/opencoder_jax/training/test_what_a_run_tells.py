@@ -34,7 +34,12 @@ def test_every_way_to_watch_a_run(data: Path, tmp_path: Path) -> None:
     written = events[0].read_bytes()
     assert b"gradient_norm" in written
     assert b"tokens_per_second" in written
-    assert any((output / "profile").rglob("*.xplane.pb"))
+    (trace,) = (output / "profile").rglob("*.xplane.pb")
+    lines = [line for plane in jax.profiler.ProfileData.from_file(str(trace)).planes for line in plane.lines]
+    events = [event for line in lines for event in line.events]
+    assert [dict(event.stats)["step_num"] for event in events if event.name == "train"] == [2, 3]
+    # No call of Python's: hooks for them, set in other threads, crash a process now and then.
+    assert not [event.name for event in events if event.name.startswith("$")]
     last = read_metrics(output / "metrics.jsonl")[-1]
     assert 0 <= last["input_wait"] < 1
     assert 0.05 < last["memory_gb"] < 100
