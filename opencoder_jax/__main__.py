@@ -79,20 +79,15 @@ def main(argv: list[str]) -> None:
 
 
 def leave_libtpu_alone() -> None:
-    """Where there is no TPU, libtpu is installed to compile with, and JAX must not try to run on it.
+    """Where libtpu is installed to compile with and there is no TPU, JAX must not try to run on it.
 
     It would ask the machine who it is and where its neighbours are, and its profiler, of another release than JAX's,
     crashes the first trace.
     """
-    if any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")):
+    if any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")) or find_spec("libtpu") is None:
         return
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    if find_spec("jax_plugins") is None:  # where JAX's packages for other accelerators lie
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    elif any(Path("/dev").glob("nvidia[0-9]*")):
-        os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu")
+    has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter under Windows
+    os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu" if has_gpu and find_spec("jax_plugins") else "cpu")
 
 
 def usage() -> str:
