@@ -35,6 +35,7 @@ from opencoder_jax.training.step import (
     initial_state,
     optimizer_of,
 )
+from opencoder_jax.training.trace import Trace
 
 
 def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = None) -> None:
@@ -84,9 +85,10 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
             Report(recipe, batches, mesh, output, first) as report,
             Feed(batches, mesh, recipe.model.vocab_size, first, recipe.train.steps) as feed,
             Preemption() as preemption,
+            Trace(output / "profile", recipe.train.profile) as trace,
         ):
             try:
-                _run(recipe, mesh, state, feed, held_out, checkpoints, report, preemption, output)
+                _run(recipe, mesh, state, feed, held_out, checkpoints, report, preemption, trace, output)
             except jax.errors.JaxRuntimeError as error:
                 if jax.process_count() == 1:
                     raise
@@ -109,23 +111,20 @@ def _run(
     checkpoints: Checkpoints,
     report: Report,
     preemption: Preemption,
+    trace: Trace,
     output: Path,
 ) -> None:
     """The loop itself, from a state to the last step."""
     config = recipe.train
     update = compiled_train_step(recipe, mesh)
     for step in range(int(state.step), config.steps):
-        if config.profile and step == config.profile[0]:
-            _start_trace(output / "profile")
         rate = learning_rate(recipe.optimizer, config.steps, step)
-        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+        with trace.step(step):
             state, measured = update(state, feed.next(), rate)
         report.read(feed)
         report.later(step + 1, rate, measured)
         last, preempted = step + 1 == config.steps, preemption.reached(step + 1)
-        if config.profile and step + 1 == config.profile[1]:
-            jax.block_until_ready(state)
-            jax.profiler.stop_trace()
+        trace.after(step, state)
         if held_out and (last or (step + 1) % config.evaluate_every == 0):
             report.read(feed, held_out(state.parameters))
         if last or preempted or (step + 1) % config.checkpoint_every == 0:
@@ -134,17 +133,6 @@ def _run(
             checkpoints.save(state)
         if preempted and not last:
             raise TryAgain(f"{output}: this host or another was told to go; step {step + 1:,} is saved")
-
-
-def _start_trace(directory: Path) -> None:
-    """Traces devices, the runtime and the steps by their number, but not the calls of Python.
-
-    For those JAX would hook into the state of every thread, also of one that is just ending: beside a checkpoint that
-    is being written, that crashes the process (jaxlib 0.10.2: about once in a thousand traces).
-    """
-    options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0
-    jax.profiler.start_trace(str(directory), profiler_options=options)
 
 
 def _say(words: str) -> None:

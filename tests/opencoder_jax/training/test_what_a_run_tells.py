@@ -1,6 +1,7 @@
 """What a run tells: its rows, the boards, the trace, and the arithmetic of MFU and of bits a byte."""
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,33 +19,55 @@ from opencoder_jax.recipe import ROOT, UserError
 from opencoder_jax.training.flops import PEAK_FLOPS, flops_per_token, matrix_parameters, mfu
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import read_metrics
+from opencoder_jax.training.run import Recipe
+
+
+def watched(recipe: Recipe, data: Path, output: Path) -> None:
+    """Trains in a process of its own: JAX's profiler doesn't share one with TensorFlow's, which other tests load."""
+    gin_file = output.with_suffix(".gin")
+    gin_file.write_text(recipes.operative(*recipe))
+    command = [sys.executable, "-m", "opencoder_jax", "train"]
+    command += [f"--gin_file={gin_file}", f"--data={data}", f"--output={output}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def traced(output: Path) -> list[list[int]]:
+    """The steps in each trace of a run, in the order of the traces."""
+    found = []
+    for trace in sorted((output / "profile").rglob("*.xplane.pb")):
+        lines = [line for plane in jax.profiler.ProfileData.from_file(str(trace)).planes for line in plane.lines]
+        events = [event for line in lines for event in line.events]
+        found.append([dict(event.stats)["step_num"] for event in events if event.name == "train"])
+        # No call of Python's: hooks for them, set in other threads, crash a process now and then.
+        assert not [event.name for event in events if event.name.startswith("$")]
+    return found
 
 
 def test_every_way_to_watch_a_run(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    recipe = small_recipe(TrainConfig_tensorboard=True, TrainConfig_profile=(2, 4), TrainConfig_steps=4)
-    (tmp_path / "recipe.gin").write_text(recipes.operative(*recipe))
-    # In a process of its own: JAX's profiler doesn't share one with TensorFlow's, which other tests load.
-    command = [sys.executable, "-m", "opencoder_jax", "train", f"--gin_file={tmp_path / 'recipe.gin'}"]
-    command += [f"--data={data}", f"--output={output}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    watched(small_recipe(TrainConfig_tensorboard=True, TrainConfig_profile=(2, 4), TrainConfig_steps=5), data, output)
+    assert traced(output) == [[2, 3]]
     events = list((output / "tensorboard").glob("events.*"))
     assert len(events) == 1
     written = events[0].read_bytes()
     assert b"gradient_norm" in written
     assert b"tokens_per_second" in written
-    (trace,) = (output / "profile").rglob("*.xplane.pb")
-    lines = [line for plane in jax.profiler.ProfileData.from_file(str(trace)).planes for line in plane.lines]
-    events = [event for line in lines for event in line.events]
-    assert [dict(event.stats)["step_num"] for event in events if event.name == "train"] == [2, 3]
-    # No call of Python's: hooks for them, set in other threads, crash a process now and then.
-    assert not [event.name for event in events if event.name.startswith("$")]
     last = read_metrics(output / "metrics.jsonl")[-1]
     assert 0 <= last["input_wait"] < 1
     assert 0.05 < last["memory_gb"] < 100
     assert last["tokens_per_second"] > 0
     assert "mfu" not in last  # of a CPU, nobody knows the peak
+
+
+def test_a_run_goes_on_and_ends_among_the_steps_that_it_traces(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    recipe = small_recipe(TrainConfig_profile=(1, 9), TrainConfig_steps=5)
+    watched(recipe, data, output)
+    for step in (4, 5):
+        shutil.rmtree(output / "checkpoints" / str(step))
+    watched(recipe, data, output)
+    assert traced(output) == [[1, 2, 3, 4], [2, 3, 4]]
 
 
 def test_a_board_that_is_not_installed_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
