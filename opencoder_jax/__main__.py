@@ -84,10 +84,15 @@ def leave_libtpu_alone() -> None:
     It would ask the machine who it is and where its neighbours are, and its profiler, of another release than JAX's,
     crashes the first trace.
     """
-    if any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")) or find_spec("libtpu") is None:
+    if has_tpu() or find_spec("libtpu") is None:
         return
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter under Windows
     os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu" if has_gpu and find_spec("jax_plugins") else "cpu")
+
+
+def has_tpu() -> bool:
+    """Whether this machine has one, by its devices."""
+    return any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
 
 
 def usage() -> str:

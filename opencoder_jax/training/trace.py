@@ -12,8 +12,7 @@ class Trace:
     """Traces those of the wanted steps that this process takes: a run may go on, or end, among them.
 
     The calls of Python aren't in it. For them JAX would hook into the state of every thread, also of one that is just
-    ending: beside a checkpoint that is being written, that crashes the process (jaxlib 0.10.2: about once in a thousand
-    traces).
+    ending: beside a checkpoint that is being written, that crashes the process now and then (jaxlib 0.10.2).
     """
 
     def __init__(self, directory: Path, steps: tuple[int, int] | None):

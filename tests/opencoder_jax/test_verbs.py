@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.__main__ import VERBS, main
+from opencoder_jax.__main__ import VERBS, has_tpu, main
 from opencoder_jax.recipe import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ def test_the_list_of_verbs_loads_no_room() -> None:
 
 
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
-@pytest.mark.skipif(any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*")), reason="has a TPU")
+@pytest.mark.skipif(has_tpu(), reason="it is loaded to run on the TPU")
 def test_libtpu_is_not_loaded_to_run_where_there_is_no_tpu() -> None:
     program = (
         "import opencoder_jax.__main__ as m; m.leave_libtpu_alone(); import jax; jax.devices();"
