@@ -7,9 +7,9 @@ from opencoder_jax.recipe import UserError, run_command
 
 # The module of a verb defines `main(argv)`; its docstring begins with what it does.
 VERBS = {
-    "refinecode": ("beam_pipelines.refinecode", "--input=/path/to/repositories --output=runs/refinecode"),
+    "refinecode": ("opencoder_jax.beam_pipelines.refinecode", "--input=/path/to/repositories --output=runs/refinecode"),
     "inspect": (
-        "beam_pipelines.code.inspect_rules",
+        "opencoder_jax.beam_pipelines.inspection.inspect_rules",
         "--input=runs/refinecode/redact --input=runs/refinecode/signals --output=runs/inspect",
     ),
 }

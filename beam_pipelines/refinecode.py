@@ -9,7 +9,7 @@ duplicates, redact, signals, filter, sample. Each stage is a command of its own 
 `--output`; a stage that is up to date isn't run again, and one that was killed goes on where it stopped. Beam's flags
 go to every stage, so the same command runs on this machine, Dataflow, Flink or Spark.
 
-`--source` names the stage that it begins with, of beam_pipelines.sources: folders by default. Whichever it is, it
+`--source` names the stage that it begins with, of opencoder_jax.beam_pipelines.sources: folders by default. Whichever it is, it
 writes the directory `collect`.
 
 In the end `refinecode.json` says in one place what every stage did: its configuration, what it read and wrote, and
@@ -25,10 +25,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from beam_pipelines.manifest import MANIFEST, Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import command
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import command
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import UserError, parse_flags
 
 SUMMARY = "refinecode.json"
@@ -73,7 +73,7 @@ STEPS = (
     Step("sample languages", "code.sample", "sample", ("filter",)),
 )
 
-# What the chain may begin with, by modules of beam_pipelines.sources.
+# What the chain may begin with, by modules of opencoder_jax.beam_pipelines.sources.
 SOURCES = {
     "collect": STEPS[0].title,
     "git_repositories": "collect files of git repositories",
@@ -115,7 +115,7 @@ def main(argv: list[str]) -> None:
         "--source",
         default="collect",
         metavar="NAME",
-        help=f"of beam_pipelines.sources: {', '.join(SOURCES)}; the first, folders, by default",
+        help=f"of opencoder_jax.beam_pipelines.sources: {', '.join(SOURCES)}; the first, folders, by default",
     )
     parser.add_argument(
         "--input",
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> None:
         print(f"[{number}/{len(steps)}] {step.title}", file=sys.stderr, flush=True)
         print(f"  python -m beam_pipelines.{step.module} {shlex.join(arguments)}", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        command(f"beam_pipelines.{step.module}", arguments)
+        command(f"opencoder_jax.beam_pipelines.{step.module}", arguments)
         seconds[step.name] = time.perf_counter() - began
     write_summary(flags.output)
     print(throughput(flags.output, seconds))

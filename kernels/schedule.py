@@ -1,6 +1,6 @@
 """What the TPU compiler scheduled for a kernel: cycles, use of each unit and spills, body by body. Needs no TPU.
 
-    python -m kernels.schedule MODULE:FUNCTION '{"chip": "v5e"}' --kernel=attention
+    python -m opencoder_jax.kernels.schedule MODULE:FUNCTION '{"chip": "v5e"}' --kernel=attention
 
 FUNCTION, called with the JSON object's fields, returns a function and its abstract arguments, whose shardings name the
 devices to compile for. The compiler's dump is asked for by an environment variable that libtpu reads when jax starts,
@@ -75,7 +75,15 @@ def schedules(
         RuntimeError: it doesn't compile; the message ends with the compiler's.
     """
     root = Path(__file__).resolve().parent.parent
-    command = [python, "-m", "kernels.schedule", target, json.dumps(arguments), f"--kernel={kernel}", "--json"]
+    command = [
+        python,
+        "-m",
+        "opencoder_jax.kernels.schedule",
+        target,
+        json.dumps(arguments),
+        f"--kernel={kernel}",
+        "--json",
+    ]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{target} {dict(arguments)} doesn't compile: {done.stderr.strip()[-800:]}")

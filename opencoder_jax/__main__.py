@@ -38,7 +38,7 @@ VERBS = {
         "--name=NAME --zone=ZONE --accelerator=v6e-256 run -- train --gin_file=… --data=DIR --output=DIR",
     ),
     "compile": Verb(
-        "opencoder_jax.training.compile",
+        "opencoder_jax.compile.command",
         "what a recipe takes on a TPU that needn't be there: memory, traffic, time",
         "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4",
     ),

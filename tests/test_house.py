@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "opencoder_jax.model": ("opencoder_jax.recipe", "kernels"),
     "opencoder_jax.training": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
     # `compile` alone asks the kernels what they cost.
-    "opencoder_jax.training.kernel_cycles": ("opencoder_jax.training", "kernels.attention"),
+    "opencoder_jax.compile.kernel_cycles": ("opencoder_jax.training", "opencoder_jax.kernels.attention"),
     "opencoder_jax.inference": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
     "opencoder_jax.evaluation": (
         "opencoder_jax.recipe",

@@ -1,6 +1,6 @@
 """Collects source files from tar and zip archives, without unpacking them.
 
-    python -m beam_pipelines.sources.archives --input=downloads --output=runs/archives
+    python -m opencoder_jax.beam_pipelines.sources.archives --input=downloads --output=runs/archives
 
 `--input` is a folder or an archive and may be repeated: .tar (also .gz, .bz2, .xz; .tgz), .zip (also .jar, .whl). An
 archive is a repository of its name, and the time of a member its commit time. Members are read one after the other in
@@ -22,15 +22,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
-from beam_pipelines.documents import document_id
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.collect import SKIPPED_FOLDERS, text_of
-from beam_pipelines.sources.languages import HEAD_BYTES, identify
-from beam_pipelines.sources.stars import read_stars, with_digest
-from beam_pipelines.sources.units import Row, Unit, collect_units
-from beam_pipelines.stage import main
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import document_id
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import main
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, identify
+from opencoder_jax.beam_pipelines.sources.collect import SKIPPED_FOLDERS, text_of
+from opencoder_jax.beam_pipelines.sources.stars import read_stars, with_digest
+from opencoder_jax.beam_pipelines.sources.units import Row, Unit, collect_units
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 20.0  # megabytes of archive a second on one core
@@ -257,4 +257,4 @@ def run(inputs: Sequence[str], output: str, config: ArchivesConfig, options: Bea
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.sources.archives")
+    main("opencoder_jax.beam_pipelines.sources.archives")

@@ -31,21 +31,21 @@ import apache_beam as beam
 import pyarrow as pa
 import xxhash
 
-from beam_pipelines.documents import (
+from opencoder_jax.beam_pipelines.core.documents import (
     BATCH_BYTES,
     DROP_SCHEMA,
     SCHEMA,
     document_id,
     shard_of,
 )
-from beam_pipelines.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources import notebooks
-from beam_pipelines.sources.languages import HEAD_BYTES, UNKNOWN, Language, identify, settled
-from beam_pipelines.sources.stars import read_stars, with_digest
-from beam_pipelines.sources.units import Row, write_rows
-from beam_pipelines.stage import Stage, gather_reports, main, run_shards
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, main, run_shards
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, UNKNOWN, Language, identify, settled
+from opencoder_jax.beam_pipelines.sources import notebooks
+from opencoder_jax.beam_pipelines.sources.stars import read_stars, with_digest
+from opencoder_jax.beam_pipelines.sources.units import Row, write_rows
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 25.0  # megabytes a second on one core
@@ -429,4 +429,4 @@ def _no_source(roots: Sequence[Root], files: Sequence[File], tally: Tally) -> st
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.sources.collect")
+    main("opencoder_jax.beam_pipelines.sources.collect")

@@ -1,6 +1,6 @@
 """Collects conversations for instruction tuning from Parquet and JSON-lines files.
 
-    python -m beam_pipelines.sources.conversations --input=opc-sft-stage1 --output=runs/conversations \\
+    python -m opencoder_jax.beam_pipelines.sources.conversations --input=opc-sft-stage1 --output=runs/conversations \\
         --gin.ConversationsConfig.preset=opencoder
 
 `--input` is a folder or a file and may be repeated; .parquet, .jsonl and .json are read, the last two also with .gz or
@@ -20,13 +20,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beam_pipelines.documents import document_id
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.languages import by_name
-from beam_pipelines.sources.rows import list_tables, rows_of
-from beam_pipelines.sources.units import Row, Unit, collect_units
-from beam_pipelines.stage import main
+from opencoder_jax.beam_pipelines.core.documents import document_id
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import main
+from opencoder_jax.beam_pipelines.languages.detect import by_name
+from opencoder_jax.beam_pipelines.sources.rows import list_tables, rows_of
+from opencoder_jax.beam_pipelines.sources.units import Row, Unit, collect_units
 from opencoder_jax.data.chat import Message
 from opencoder_jax.recipe import UserError, configurable
 
@@ -220,4 +220,4 @@ def run(inputs: Sequence[str], output: str, config: ConversationsConfig, options
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.sources.conversations")
+    main("opencoder_jax.beam_pipelines.sources.conversations")

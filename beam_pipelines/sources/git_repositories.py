@@ -1,6 +1,6 @@
 """Collects the source files of git repositories as they are at HEAD, checked out or bare.
 
-    python -m beam_pipelines.sources.git_repositories --input=/path/to/clones --output=runs/git
+    python -m opencoder_jax.beam_pipelines.sources.git_repositories --input=/path/to/clones --output=runs/git
 
 `--input` is a repository, or a folder with repositories one or two levels below it, and may be repeated. The files of
 HEAD's tree are read, not those of a work tree: the same commit gives the same documents. A repository's name is that of
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import pygit2
 from pygit2.enums import RepositoryOpenFlag, SortMode
 
-from beam_pipelines.documents import document_id
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.collect import SKIPPED_FOLDERS, text_of
-from beam_pipelines.sources.languages import HEAD_BYTES, identify
-from beam_pipelines.sources.stars import read_stars, with_digest
-from beam_pipelines.sources.units import Row, Unit, collect_units
-from beam_pipelines.stage import main
+from opencoder_jax.beam_pipelines.core.documents import document_id
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import main
+from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, identify
+from opencoder_jax.beam_pipelines.sources.collect import SKIPPED_FOLDERS, text_of
+from opencoder_jax.beam_pipelines.sources.stars import read_stars, with_digest
+from opencoder_jax.beam_pipelines.sources.units import Row, Unit, collect_units
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 20.0  # megabytes of packed objects a second on one core
@@ -223,4 +223,4 @@ def run(inputs: Sequence[str], output: str, config: GitConfig, options: BeamOpti
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.sources.git_repositories")
+    main("opencoder_jax.beam_pipelines.sources.git_repositories")

@@ -1,6 +1,6 @@
 """Rebuilds a corpus from its metadata alone: joins rows of (repository, path) with documents that have the text.
 
-    python -m beam_pipelines.sources.join_metadata --input=RefineCode-code-corpus-meta --input=runs/stack \\
+    python -m opencoder_jax.beam_pipelines.sources.join_metadata --input=RefineCode-code-corpus-meta --input=runs/stack \\
         --output=runs/rebuilt
 
 OpenCoder released which files RefineCode's code is made of, 336,845,710 rows of repository and path, but not their
@@ -27,8 +27,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from beam_pipelines.columnar import by_segment, pack, run_starts, sort_rows, unpack
-from beam_pipelines.documents import (
+from opencoder_jax.beam_pipelines.core.documents import (
     DROP_SCHEMA,
     ShardWriter,
     addresses,
@@ -40,13 +39,22 @@ from beam_pipelines.documents import (
     shard_name,
     unpack_addresses,
 )
-from beam_pipelines.manifest import MANIFEST, PLAN, Manifest, Tally, merge_tallies, tally_documents, tally_drops
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.languages import by_name, identify
-from beam_pipelines.sources.rows import integer, list_tables, rows_of
-from beam_pipelines.sources.units import Row, Unit, UnitsPlan
-from beam_pipelines.stage import Progress, Stage, gather_reports, input_shards, main, report_shard
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.manifest import (
+    MANIFEST,
+    PLAN,
+    Manifest,
+    Tally,
+    merge_tallies,
+    tally_documents,
+    tally_drops,
+)
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.shuffles import by_segment, pack, run_starts, sort_rows, unpack
+from opencoder_jax.beam_pipelines.core.stage import Progress, Stage, gather_reports, input_shards, main, report_shard
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.languages.detect import by_name, identify
+from opencoder_jax.beam_pipelines.sources.rows import integer, list_tables, rows_of
+from opencoder_jax.beam_pipelines.sources.units import Row, Unit, UnitsPlan
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 60.0  # megabytes of corpus a second on one core
@@ -332,4 +340,4 @@ def run(inputs: Sequence[str], output: str, config: JoinMetadataConfig, options:
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.sources.join_metadata")
+    main("opencoder_jax.beam_pipelines.sources.join_metadata")

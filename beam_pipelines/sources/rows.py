@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.sources.units import Unit
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.sources.units import Unit
 from opencoder_jax.recipe import UserError
 
 _ENDINGS = (".parquet", *(kind + packed for kind in (".jsonl", ".json") for packed in ("", ".gz", ".zst")))
@@ -122,7 +122,9 @@ def _require(file: Unit, columns: Mapping[str, str], required: Sequence[str], na
         if "blob_id" in names and "text" in required:
             advice = "it has only the blobs' ids; fetch their contents into such a column first"
         elif {"repo_name", "sub_path"} <= set(names) and "text" in required:
-            advice = "it's RefineCode's metadata, without any text: see beam_pipelines.sources.join_metadata"
+            advice = (
+                "it's RefineCode's metadata, without any text: see opencoder_jax.beam_pipelines.sources.join_metadata"
+            )
         elif "text" in required:
             advice = "name the column of the text: --gin.TablesConfig.text=…"
         raise UserError(f"{file.directory}/{file.name}: no column {missing!r} in {', '.join(names)}; {advice}")

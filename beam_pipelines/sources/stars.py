@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import pyarrow.csv
 
-from beam_pipelines.manifest import digest
-from beam_pipelines.sources.rows import integer, rows_of
-from beam_pipelines.sources.units import Unit
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.manifest import digest
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.sources.rows import integer, rows_of
+from opencoder_jax.beam_pipelines.sources.units import Unit
 from opencoder_jax.recipe import UserError
 
 Config = TypeVar("Config")

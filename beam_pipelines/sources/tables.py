@@ -1,6 +1,6 @@
 """Collects documents from Parquet and JSON-lines files: The Stack, OpenCoder's releases, or any table with a text.
 
-    python -m beam_pipelines.sources.tables --input=data/python --output=runs/stack \\
+    python -m opencoder_jax.beam_pipelines.sources.tables --input=data/python --output=runs/stack \\
         --gin.TablesConfig.preset=the_stack_v1
 
 `--input` is a folder or a file and may be repeated; .parquet, .jsonl and .json are read, the last two also with .gz or
@@ -17,14 +17,14 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from beam_pipelines.documents import document_id
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.languages import HEAD_BYTES, Language, by_name, identify
-from beam_pipelines.sources.rows import integer, list_tables, rows_of
-from beam_pipelines.sources.stars import read_stars, with_digest
-from beam_pipelines.sources.units import Row, Unit, collect_units
-from beam_pipelines.stage import main
+from opencoder_jax.beam_pipelines.core.documents import document_id
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import main
+from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language, by_name, identify
+from opencoder_jax.beam_pipelines.sources.rows import integer, list_tables, rows_of
+from opencoder_jax.beam_pipelines.sources.stars import read_stars, with_digest
+from opencoder_jax.beam_pipelines.sources.units import Row, Unit, collect_units
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 40.0  # megabytes a second on one core
@@ -185,4 +185,4 @@ def run(inputs: Sequence[str], output: str, config: TablesConfig, options: BeamO
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.sources.tables")
+    main("opencoder_jax.beam_pipelines.sources.tables")

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_pipelines.documents import BATCH_BYTES, DROP_SCHEMA, SCHEMA, ShardWriter, empty, shard_name
-from beam_pipelines.manifest import Manifest, Tally, merge_tallies, tally_documents, tally_drops
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Stage, gather_reports, report_shard, run_shards
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import BATCH_BYTES, DROP_SCHEMA, SCHEMA, ShardWriter, empty, shard_name
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, merge_tallies, tally_documents, tally_drops
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, report_shard, run_shards
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import UserError
 
 Row = dict[str, Any]

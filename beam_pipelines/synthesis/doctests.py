@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from beam_pipelines.documents import SCHEMA, document_id
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Result, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Result, main, map_stage, require_inputs
 from opencoder_jax.recipe import configurable
 from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Limits, Program
@@ -302,4 +302,4 @@ def run(inputs: Sequence[str], output: str, config: DoctestConfig, options: Beam
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.synthesis.doctests")
+    main("opencoder_jax.beam_pipelines.synthesis.doctests")

@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_pipelines.documents import SCHEMA, document_id
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Result, main, map_stage, require_inputs
-from beam_pipelines.synthesis.doctests import source_lines
+from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Drop, Result, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.synthesis.doctests import source_lines
 from opencoder_jax.recipe import configurable
 
 Message = dict[str, str]
@@ -118,4 +118,4 @@ def run(inputs: Sequence[str], output: str, config: InstructionsConfig, options:
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.synthesis.instructions")
+    main("opencoder_jax.beam_pipelines.synthesis.instructions")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
 from opencoder_jax.recipe import configurable
 
 
@@ -52,4 +52,4 @@ def run(inputs: Sequence[str], output: str, config: SelectConfig, options: BeamO
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.synthesis.select")
+    main("opencoder_jax.beam_pipelines.synthesis.select")

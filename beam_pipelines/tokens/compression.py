@@ -1,6 +1,6 @@
 """Reports how many bytes a token holds, for each language, beside tokenizers that people use.
 
-    python -m beam_pipelines.tokens.compression --input=runs/refinecode/sample --input=runs/tokenizer \
+    python -m opencoder_jax.beam_pipelines.tokens.compression --input=runs/refinecode/sample --input=runs/tokenizer \
         --output=runs/compression --against=qwen=qwen/tokenizer.json --against=llama2=llama/tokenizer.model
 
 More bytes a token is less to compute for the same text. `--against=NAME=FILE` may be repeated: a `tokenizer.json` of
@@ -25,15 +25,15 @@ import tokenizers
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from beam_pipelines.documents import read_shard
-from beam_pipelines.manifest import Manifest, Tally, digest, merge_tallies
-from beam_pipelines.page import Content, Html, figure, note, page, section, table
-from beam_pipelines.stage import Stage, input_shards
-from beam_pipelines.storage import Directory
-from beam_pipelines.svg import RED, SERIES, STYLE, WIDTH, svg
+from opencoder_jax.beam_pipelines.core.documents import read_shard
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, merge_tallies
+from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, build, configurable, parse_flags, refuse_unknown, run_command
+from opencoder_jax.reports.page import Content, Html, figure, note, page, section, table
+from opencoder_jax.reports.svg import RED, SERIES, STYLE, WIDTH, svg
 
 OURS = "ours"
 
@@ -105,7 +105,9 @@ def run(inputs: Sequence[str], output: str, config: CompressionConfig, against: 
         counts = {language: row["bytes"] for language, row in measured.items()}
         return {"in": {"bytes": counts}}, {name: digest(place, name) for name in ("compression.json", "index.html")}
 
-    return Stage("compression", "beam_pipelines.tokens.compression", plan, tuple(inputs), output).run(work)
+    return Stage("compression", "opencoder_jax.beam_pipelines.tokens.compression", plan, tuple(inputs), output).run(
+        work
+    )
 
 
 def load_peer(file: str) -> Peer:
@@ -219,7 +221,9 @@ def _picture(measured: dict[str, Any], peers: dict[str, Peer]) -> Html:
 
 def main(argv: list[str]) -> None:
     """The command line. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="python -m beam_pipelines.tokens.compression", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m opencoder_jax.beam_pipelines.tokens.compression", description=__doc__
+    )
     parser.add_argument("--input", action="append", default=[], metavar="DIR", help="documents; last the tokenizer")
     parser.add_argument("--output", required=True, metavar="DIR", help="the stage directory to write")
     parser.add_argument("--against", action="append", default=[], metavar="NAME=FILE", help="another; repeatable")
@@ -244,4 +248,4 @@ def _named(argument: str) -> tuple[str, str]:
 
 if __name__ == "__main__":
     # By its name: gin binds the module's configuration, not that of its copy `__main__`.
-    run_command(importlib.import_module("beam_pipelines.tokens.compression").main)
+    run_command(importlib.import_module("opencoder_jax.beam_pipelines.tokens.compression").main)

@@ -24,11 +24,27 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from beam_pipelines.documents import DROP_SCHEMA, one_batch, read_shard, shard_name, write_shard
-from beam_pipelines.manifest import Manifest, Tally, digest, merge_tallies, tally_documents, tally_drops
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop, Stage, drop_table, gather_reports, keep_rows, main, report_shard, run_shards
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, one_batch, read_shard, shard_name, write_shard
+from opencoder_jax.beam_pipelines.core.manifest import (
+    Manifest,
+    Tally,
+    digest,
+    merge_tallies,
+    tally_documents,
+    tally_drops,
+)
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import (
+    Drop,
+    Stage,
+    drop_table,
+    gather_reports,
+    keep_rows,
+    main,
+    report_shard,
+    run_shards,
+)
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data import chat
 from opencoder_jax.data.token_records import TOKENIZER, ShardWriter, metadata_files, shard_names, summarise
 from opencoder_jax.data.tokenizer import Tokenizer
@@ -259,4 +275,4 @@ def _by_output_shard(batches: list[pa.RecordBatch], shards: int) -> Iterator[pa.
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.tokens.records")
+    main("opencoder_jax.beam_pipelines.tokens.records")

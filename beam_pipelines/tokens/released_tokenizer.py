@@ -1,6 +1,6 @@
 """Takes over a released tokenizer instead of training one: OpenCoder's, or one that was built like it.
 
-    python -m beam_pipelines.tokens.released_tokenizer --released=OpenCoder-8B-Instruct --output=runs/tokenizer
+    python -m opencoder_jax.beam_pipelines.tokens.released_tokenizer --released=OpenCoder-8B-Instruct --output=runs/tokenizer
 
 The folder is as it lies on Hugging Face: the SentencePiece `tokenizer.model`, `tokenizer_config.json`, whose added
 tokens are made control tokens of the model, and `config.json`, up to whose `vocab_size` reserved tokens are filled in.
@@ -20,9 +20,9 @@ from typing import Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from beam_pipelines.manifest import Manifest, Tally, digest
-from beam_pipelines.stage import Stage
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
+from opencoder_jax.beam_pipelines.core.stage import Stage
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown, run_command
@@ -54,7 +54,9 @@ def run(released: str, output: str) -> Manifest:
         return {"count": {"ids": Tokenizer(model).vocab_size}}, {TOKENIZER: digest(directory, TOKENIZER)}
 
     plan = Plan({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
-    return Stage("released_tokenizer", "beam_pipelines.tokens.released_tokenizer", plan, (), output).run(work)
+    return Stage("released_tokenizer", "opencoder_jax.beam_pipelines.tokens.released_tokenizer", plan, (), output).run(
+        work
+    )
 
 
 def _object(released: str, name: str, files: dict[str, bytes]) -> dict[str, Any]:
@@ -108,7 +110,9 @@ def complete(model: bytes, tokenizer_config: dict[str, Any], config: dict[str, A
 
 def main(argv: list[str]) -> None:
     """The command line. Raises UserError."""
-    parser = argparse.ArgumentParser(prog="python -m beam_pipelines.tokens.released_tokenizer", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m opencoder_jax.beam_pipelines.tokens.released_tokenizer", description=__doc__
+    )
     parser.add_argument("--released", required=True, metavar="DIR", help="the folder of a released model")
     parser.add_argument("--output", required=True, metavar="DIR", help="the stage directory to write")
     flags, rest = parse_flags(parser, argv)

@@ -35,11 +35,11 @@ import sentencepiece
 import xxhash
 from sentencepiece import sentencepiece_model_pb2
 
-from beam_pipelines.documents import read_shard, shard_name
-from beam_pipelines.manifest import Manifest, Tally, digest, merge_tallies
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Stage, gather_reports, main, report_shard, run_shards
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import read_shard, shard_name
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, merge_tallies
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, main, report_shard, run_shards
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import (
@@ -358,4 +358,4 @@ def _too_small(config: TokenizerConfig, pieces: int) -> UserError:
 
 
 if __name__ == "__main__":
-    main("beam_pipelines.tokens.train_tokenizer")
+    main("opencoder_jax.beam_pipelines.tokens.train_tokenizer")

@@ -25,14 +25,14 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from kernels.attention import decode, gpu, hopper, peers, reference, tpu
+from opencoder_jax.kernels.attention import decode, gpu, hopper, peers, reference, tpu
 
 # The platform that each runs on; the reference runs on all.
 PEERS = {"cudnn": "gpu", "jax_triton": "gpu", "jax_splash": "tpu"}
 IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu"} | PEERS
 # What a platform gets that isn't asked for another.
 DEFAULTS = {"tpu": "tpu", "gpu": "gpu"}
-# The axes of a mesh that divide rows, queries and heads (opencoder_jax/training/mesh.py says what they are).
+# The axes of a mesh that divide rows, queries and heads (opencoder_jax/parallel/mesh.py says what they are).
 ROWS, QUERIES, HEADS = ("replica", "fsdp"), "context", "tensor"
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from kernels.attention import tpu
-from kernels.schedule import Body, Schedule, schedules
+from opencoder_jax.kernels.attention import tpu
+from opencoder_jax.kernels.schedule import Body, Schedule, schedules
 
 # Chips by the names of their topologies: the smallest one, and the kind that a device of it has.
 TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
@@ -62,7 +62,7 @@ def compiled(
     """
     arguments = {"chip": chip, "length": length, "group": group, "size": size}
     arguments |= {"forward": forward._asdict(), "backward": backward._asdict()}
-    one, other = schedules("kernels.attention.cycles:program", arguments, "attention_")
+    one, other = schedules("opencoder_jax.kernels.attention.cycles:program", arguments, "attention_")
     return one, other
 
 

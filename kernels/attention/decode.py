@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from kernels.attention.tpu import LANES, LOG2_E, LOWEST, MASKED, dot, lanes
+from opencoder_jax.kernels.attention.tpu import LANES, LOG2_E, LOWEST, MASKED, dot, lanes
 
 # Slots of a step: 256 kB of keys and as many of values at head size 128, enough to keep the memory busy.
 KEYS = 1024
@@ -31,7 +31,7 @@ def attention(
     keys: int = KEYS,
     interpret: bool = False,
 ) -> Float[Array, "B 1 H D"]:
-    """See `kernels.attention.attention`; it has no gradient. For one device.
+    """See `attention.attention`; it has no gradient. For one device.
 
     Args:
         keys: slots in a step, a multiple of 128. A cache whose slots it doesn't divide is copied to a longer one.

@@ -34,8 +34,8 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from kernels.attention.bounds import LOG2_E, LOWEST, MASKED, bounds_of, ranges_of, sight, table_size
-from kernels.attention.residuals import named, share_of_sums
+from opencoder_jax.kernels.attention.bounds import LOG2_E, LOWEST, MASKED, bounds_of, ranges_of, sight, table_size
+from opencoder_jax.kernels.attention.residuals import named, share_of_sums
 
 if TYPE_CHECKING:  # so that its benchmark runs on GPU machines that have nothing installed but JAX's own family
     from jaxtyping import Array, Float, Int
@@ -95,7 +95,7 @@ def attention(
     blocks: Blocks,
     interpret: bool = False,
 ) -> Float[Array, "B S H D"]:
-    """See `kernels.attention.attention`; differentiable in q, k and v. For one device (under a mesh: in a shard_map).
+    """See `attention.attention`; differentiable in q, k and v. For one device (under a mesh: in a shard_map).
 
     Args:
         blocks: block sizes, cut down here to what the row needs.

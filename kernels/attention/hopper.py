@@ -36,8 +36,8 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as mgpu
 
-from kernels.attention.bounds import LOG2_E, LOWEST, MASKED, bounds_of, ranges_of, sight
-from kernels.attention.residuals import named, share_of_sums
+from opencoder_jax.kernels.attention.bounds import LOG2_E, LOWEST, MASKED, bounds_of, ranges_of, sight
+from opencoder_jax.kernels.attention.residuals import named, share_of_sums
 
 if TYPE_CHECKING:  # so that its benchmark runs on GPU machines that have nothing installed but JAX's own family
     from jaxtyping import Array, Float, Int
@@ -87,7 +87,7 @@ def attention(
     blocks: Blocks | None = None,
     interpret: Any = None,
 ) -> Float[Array, "B S H D"]:
-    """See `kernels.attention.attention`; differentiable in q, k and v. For one device (under a mesh: in a shard_map).
+    """See `attention.attention`; differentiable in q, k and v. For one device (under a mesh: in a shard_map).
 
     Args:
         blocks: other block sizes than those of `BLOCKS`.

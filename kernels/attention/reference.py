@@ -19,7 +19,7 @@ def attention(
     positions: Int[Array, "B S"],
     slot: int | Int[Array, ""] = 0,
 ) -> Float[Array, "B S H D"]:
-    """See `kernels.attention.attention`."""
+    """See `attention.attention`."""
     if not isinstance(slot, int):  # traced: where a block of queries ends isn't known while compiling
         return _one_block(q, k, v, positions, slot)
     length = q.shape[1]

@@ -34,8 +34,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from kernels.attention.bounds import bounds_of, table_size
-from kernels.attention.residuals import named, share_of_sums
+from opencoder_jax.kernels.attention.bounds import bounds_of, table_size
+from opencoder_jax.kernels.attention.residuals import named, share_of_sums
 
 LANES = 128
 LOG2_E = math.log2(math.e)
@@ -98,7 +98,7 @@ def attention(
     blocks: Blocks,
     interpret: bool = False,
 ) -> Float[Array, "B S H D"]:
-    """See `kernels.attention.attention`; differentiable in q, k and v. For one device (under a mesh: in a shard_map).
+    """See `attention.attention`; differentiable in q, k and v. For one device (under a mesh: in a shard_map).
 
     Args:
         blocks: block sizes, cut down here to what the row needs.

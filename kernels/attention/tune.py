@@ -1,6 +1,6 @@
 """Chooses the block sizes of the TPU attention kernels and writes them into tpu_blocks.json.
 
-    python -m kernels.attention.tune --chip=v5e --head_size=128 --group=4
+    python -m opencoder_jax.kernels.attention.tune --chip=v5e --head_size=128 --group=4
 
 On the TPU itself candidates are timed; elsewhere they are scored by the cycles of the compiler's schedule for a row of
 one document and one of eight (cycles.py), which takes a compilation of about half a minute each. Forward and backward
@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.attention import cycles, tpu
-from kernels.attention.tpu import BackwardBlocks, ForwardBlocks
+from opencoder_jax.kernels.attention import cycles, tpu
+from opencoder_jax.kernels.attention.tpu import BackwardBlocks, ForwardBlocks
 
 TABLE = Path(__file__).with_name("tpu_blocks.json")
 LENGTH, DOCUMENTS = 4096, (1, 8)

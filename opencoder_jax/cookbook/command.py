@@ -1,7 +1,7 @@
 """python -m opencoder_jax cookbook: the whole recipe on this machine, from source files to a tuned model.
 
 Run again, it redoes nothing; killed anywhere, it goes on where it stopped; with another recipe, source or code, it
-redoes the steps that this changes. Data stages hold to that themselves (beam_pipelines/stage.py); for training and
+redoes the steps that this changes. Data stages hold to that themselves (beam_pipelines/core/stage.py); for training and
 evaluation it's held here, by a `step.json` in each output.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import xxhash
 
-from beam_pipelines import stage
-from beam_pipelines.manifest import MANIFEST, Manifest, code_version
+from opencoder_jax.beam_pipelines.core import stage
+from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest, code_version
 from opencoder_jax.cookbook.report import write_report
 from opencoder_jax.cookbook.steps import CookbookConfig, Step, steps
 from opencoder_jax.recipe import UserError, build, gin_text, parse_flags, refuse_unknown
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
 
 def run(step: Step) -> bool:
     """Runs a step unless it's up to date; whether it did anything."""
-    if step.module.startswith("beam_pipelines."):
+    if step.module.startswith("opencoder_jax.beam_pipelines."):
         return run_stage(step)
     key = step_key(step)
     marker = step.output / STEP

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.page import (
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.cookbook import plots
+from opencoder_jax.cookbook.results import Cluster, DropReason, Training
+from opencoder_jax.reports.page import (
     Content,
     Html,
     Section,
@@ -19,8 +21,6 @@ from beam_pipelines.page import (
     section,
     table,
 )
-from opencoder_jax.cookbook import plots
-from opencoder_jax.cookbook.results import Cluster, DropReason, Training
 
 LANGUAGES = 15
 CLUSTERS = 8

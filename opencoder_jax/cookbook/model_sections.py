@@ -6,7 +6,11 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
-from beam_pipelines.page import (
+from opencoder_jax.cookbook import plots
+from opencoder_jax.cookbook.results import MODELS, Sample, Score, Training
+from opencoder_jax.cookbook.steps import Step
+from opencoder_jax.evaluation.score import Estimate
+from opencoder_jax.reports.page import (
     Content,
     Html,
     Section,
@@ -20,10 +24,6 @@ from beam_pipelines.page import (
     section,
     table,
 )
-from opencoder_jax.cookbook import plots
-from opencoder_jax.cookbook.results import MODELS, Sample, Score, Training
-from opencoder_jax.cookbook.steps import Step
-from opencoder_jax.evaluation.score import Estimate
 
 
 def training(trainings: Sequence[Training]) -> Section:

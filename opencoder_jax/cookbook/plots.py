@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from beam_pipelines.page import Html, compact, megabytes
-from beam_pipelines.svg import BLUE, INK, MUTED, PALE_BLUE, PALE_RED, RED, SERIES, STYLE, WIDTH, svg
+from opencoder_jax.reports.page import Html, compact, megabytes
+from opencoder_jax.reports.svg import BLUE, INK, MUTED, PALE_BLUE, PALE_RED, RED, SERIES, STYLE, WIDTH, svg
 
 
 class Curve(NamedTuple):

@@ -8,12 +8,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.page import Html, compact, element, markup, megabytes, page, percent
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.cookbook import data_sections, model_sections
 from opencoder_jax.cookbook.model_sections import interval, nats
 from opencoder_jax.cookbook.results import DERIVED, FUNNEL, MODELS, Results, Score, Training
 from opencoder_jax.cookbook.steps import Step
+from opencoder_jax.reports.page import Html, compact, element, markup, megabytes, page, percent
 
 REPORT = "report.html"
 STYLE = Path(__file__).with_name("report.css")

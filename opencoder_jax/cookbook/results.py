@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_pipelines.documents import read_shard_columns
-from beam_pipelines.manifest import MANIFEST, Manifest
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import read_shard_columns
+from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.cookbook.steps import Step
 from opencoder_jax.evaluation.score import Estimate
 from opencoder_jax.recipe import UserError

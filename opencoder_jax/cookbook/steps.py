@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_pipelines.refinecode import STEPS as RAW_CODE
+from opencoder_jax.beam_pipelines.refinecode import STEPS as RAW_CODE
 from opencoder_jax.recipe import configurable
 
 # Token records, by the names that the mixtures of the training recipes use.
@@ -87,7 +87,7 @@ def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: 
 
     def pipeline(title: str, module: str, output: Path, *inputs: Path) -> Step:
         flags = [f"--gin_file={config.pipelines}", *overrides, *(f"--input={path}" for path in inputs)]
-        return Step(title, f"beam_pipelines.{module}", (*flags, f"--output={output}"), output, inputs)
+        return Step(title, f"opencoder_jax.beam_pipelines.{module}", (*flags, f"--output={output}"), output, inputs)
 
     def tokenised(name: str, *documents: Path, flags: Sequence[str] = ()) -> Step:
         step = pipeline(f"tokenise: {name}", "tokens.records", tokens / name, *documents, tokenizer)

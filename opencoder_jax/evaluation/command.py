@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from opencoder_jax.evaluation import benchmarks
-from opencoder_jax.evaluation.benchmarks import Problem, Sample
+from opencoder_jax.benchmarks import problems as benchmarks
+from opencoder_jax.benchmarks.problems import Problem, Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.generate import sample
 from opencoder_jax.evaluation.model import open_model

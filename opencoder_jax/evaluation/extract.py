@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from opencoder_jax.evaluation.benchmarks import Problem, Sample
+from opencoder_jax.benchmarks.problems import Problem, Sample
 
 Method = Literal[
     "completion",  # the prompt and all of the completion

@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 
 from tqdm import tqdm
 
-from opencoder_jax.evaluation import jsonl
-from opencoder_jax.evaluation.benchmarks import Problem, Sample, read_samples, sample_line
+from opencoder_jax import files as jsonl
+from opencoder_jax.benchmarks.problems import Problem, Sample, read_samples, sample_line
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.prompts import Prompt, prompt
 

@@ -5,7 +5,7 @@ A base model goes on with the problem's prompt: stripped, and one newline behind
 self-contained script in a fenced block, with the prompt in a block of its own.
 """
 
-from opencoder_jax.evaluation.benchmarks import Problem
+from opencoder_jax.benchmarks.problems import Problem
 
 Messages = list[dict[str, str]]  # role and content, as opencoder_jax.data.chat takes them
 Prompt = str | Messages

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from tqdm import tqdm
 
-from opencoder_jax.evaluation import jsonl
-from opencoder_jax.evaluation.benchmarks import Problem, Sample
+from opencoder_jax import files as jsonl
+from opencoder_jax.benchmarks.problems import Problem, Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.extract import Extracted, extract, parses, standalone
 from opencoder_jax.recipe import UserError

@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.sampling import SamplingConfig, choose
 from opencoder_jax.inference.stops import cut
-from opencoder_jax.model.checkpoint import TrainedModel, load
 from opencoder_jax.model.decoder import Cache
+from opencoder_jax.parallel.model_directory import TrainedModel, load
 from opencoder_jax.recipe import UserError
 
 ROWS = 32  # prompts of a group

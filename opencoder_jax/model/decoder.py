@@ -4,7 +4,7 @@
 all layers are stacked on a leading axis and scanned, so that compiling costs the same at any depth.
 
 Each weight names its axes where it is made, in order, and keeps the names as its metadata `axes`. Which of them a mesh
-divides is the mesh's business (opencoder_jax/training/mesh.py). Parameters are float32; `config.dtype` is what the
+divides is the mesh's business (opencoder_jax/parallel/mesh.py). Parameters are float32; `config.dtype` is what the
 matrices are multiplied in.
 
 The layers see the B rows of S tokens as one row of N = B * S: attention alone wants to know where rows end. So XLA lays
@@ -23,8 +23,8 @@ from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int, PyTree
 
-from kernels.attention.attention import attention, traced_for
-from kernels.attention.tpu import LANES
+from opencoder_jax.kernels.attention.attention import attention, traced_for
+from opencoder_jax.kernels.attention.tpu import LANES
 from opencoder_jax.model.config import ModelConfig
 
 _policies = jax.checkpoint_policies

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from opencoder_jax.parallel.hosts import Hosts, is_supervised, supervise
 from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown
-from opencoder_jax.training.hosts import Hosts, is_supervised, supervise
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.run import Recipe
 

@@ -16,8 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from opencoder_jax.data.batches import Batch, Batches
+from opencoder_jax.parallel.mesh import batch_sharding
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training.mesh import batch_sharding
 
 # Batches that are laid out ahead: enough to even out a slow read; each is 16 bytes a token in memory.
 AHEAD = 2

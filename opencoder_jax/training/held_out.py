@@ -18,9 +18,9 @@ from jaxtyping import PyTree
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.decoder import abstract
+from opencoder_jax.parallel.mesh import replicated
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.feed import place
-from opencoder_jax.training.mesh import replicated
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import summed_loss
 

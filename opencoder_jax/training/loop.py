@@ -16,14 +16,14 @@ from jax.sharding import Mesh
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.fim import fim_tokens
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.model.checkpoint import checkpoint_steps
+from opencoder_jax.parallel.checkpoints import Checkpoints, restore, restore_newest
+from opencoder_jax.parallel.hosts import Preemption, leads, leave, wait_for_all
+from opencoder_jax.parallel.mesh import data_parallel, make_mesh
+from opencoder_jax.parallel.model_directory import checkpoint_steps
 from opencoder_jax.recipe import TryAgain, UserError
 from opencoder_jax.training import run as runs
-from opencoder_jax.training.checkpoints import Checkpoints, restore, restore_newest
 from opencoder_jax.training.feed import Feed
 from opencoder_jax.training.held_out import HeldOut
-from opencoder_jax.training.hosts import Preemption, leads, leave, wait_for_all
-from opencoder_jax.training.mesh import data_parallel, make_mesh
 from opencoder_jax.training.metrics import read_metrics, unigram_entropy
 from opencoder_jax.training.optimizer import learning_rate
 from opencoder_jax.training.report import Report, speed_words

@@ -25,12 +25,12 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from opencoder_jax.data.batches import Batches
+from opencoder_jax.model import flops
+from opencoder_jax.parallel.hosts import leads
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training import flops
 from opencoder_jax.training.boards import boards_of
 from opencoder_jax.training.feed import Feed
 from opencoder_jax.training.held_out import Score
-from opencoder_jax.training.hosts import leads
 from opencoder_jax.training.metrics import MetricsFile
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.spikes import PATIENCE
@@ -156,7 +156,7 @@ def speed_words(recipe: Recipe, mesh: Mesh) -> str:
     """How the run's MFU is counted, or why it isn't."""
     kind = mesh.devices.flat[0].device_kind
     if kind not in flops.PEAK_FLOPS:
-        return f"no MFU: the peak FLOP/s of {kind!r} isn't in opencoder_jax/training/flops.py"
+        return f"no MFU: the peak FLOP/s of {kind!r} isn't in opencoder_jax/model/flops.py"
     cost = flops.flops_per_token(recipe.model, recipe.data.phases[-1][1])
     return f"{flops.FORMULA}; {cost / 1e9:,.2f} GFLOP a token, peak {flops.PEAK_FLOPS[kind] / 1e12:,.0f} TFLOP/s a chip"
 

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, Self
 from opencoder_jax import recipe as recipes
 from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.parallel.mesh import MeshConfig
 from opencoder_jax.recipe import UserError, configurable
-from opencoder_jax.training.mesh import MeshConfig
 from opencoder_jax.training.optimizer import OptimizerConfig
 
 REMATS = ("none", "dots", "offload", "attention", "full")  # opencoder_jax/model/decoder.py says what each keeps

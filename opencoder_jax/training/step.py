@@ -21,7 +21,7 @@ from opencoder_jax.data.batches import Batch
 from opencoder_jax.model import decoder
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.loss import cross_entropy
-from opencoder_jax.training import mesh as meshes
+from opencoder_jax.parallel import mesh as meshes
 from opencoder_jax.training.optimizer import adamw, decay_mask
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.spikes import SpikeState

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from beam_pipelines.documents import SCHEMA, document_id, shard_name, write_shard
-from beam_pipelines.manifest import Tally, digest, merge_tallies, tally_documents
-from beam_pipelines.stage import Stage
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id, shard_name, write_shard
+from opencoder_jax.beam_pipelines.core.manifest import Tally, digest, merge_tallies, tally_documents
+from opencoder_jax.beam_pipelines.core.stage import Stage
+from opencoder_jax.beam_pipelines.core.storage import Directory
 
 MakeBatch = Callable[..., pa.RecordBatch]
 MakeStage = Callable[[Path, Sequence[Sequence[pa.RecordBatch]]], str]
@@ -51,7 +51,7 @@ def stage_directory() -> MakeStage:
             tally = merge_tallies(tally_documents("out", batch) for batches in shards for batch in batches)
             return tally, {name: digest(directory, name) for name in names}
 
-        Stage("given", "beam_pipelines.documents", _NoConfig(), (), str(place)).run(work)
+        Stage("given", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(place)).run(work)
         return str(place)
 
     return write

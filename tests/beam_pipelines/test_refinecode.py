@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from flink_cluster import flink_cluster, free_port
 
-from beam_pipelines.refinecode import SOURCES, STEPS, chain
+from opencoder_jax.beam_pipelines.refinecode import SOURCES, STEPS, chain
 from opencoder_jax.recipe import ROOT
 
 # Two folders of real source with copies between them.
@@ -121,7 +121,7 @@ def test_every_source_is_a_stage_of_its_own_name() -> None:
     for source in SOURCES:
         first, *rest = chain(source)
         assert tuple(rest) == STEPS[1:]
-        assert callable(importlib.import_module(f"beam_pipelines.{first.module}").run)
+        assert callable(importlib.import_module(f"opencoder_jax.beam_pipelines.{first.module}").run)
         assert first.name == STEPS[0].name
     assert chain("collect") == STEPS
     sources = {file.stem for file in (ROOT / "beam_pipelines" / "sources").glob("*.py") if "main(" in file.read_text()}

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kernels.attention import gpu, hopper, peers
+from opencoder_jax.kernels.attention import gpu, hopper, peers
 
 # Rows, heads, key heads, head size, row length.
 SHAPES = {

@@ -83,7 +83,7 @@ def kernels_of(chip: Chip, kernels: str, shape: str, dtype: str, dump: Path) -> 
     import jax.numpy as jnp
     from jax.experimental import topologies
 
-    from kernels.attention import gpu, hopper
+    from opencoder_jax.kernels.attention import gpu, hopper
 
     topology = topologies.get_topology_desc("", platform="cuda", target_config=chip.text(), topology="1x1x1")
     device = topology.devices[0]

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kernels.attention.cycles import abstract
-from kernels.attention.peers import BLOCK, COMPUTE, splash_of
+from opencoder_jax.kernels.attention.cycles import abstract
+from opencoder_jax.kernels.attention.peers import BLOCK, COMPUTE, splash_of
 
 Program = tuple[Callable[..., Any], list[jax.ShapeDtypeStruct]]
 

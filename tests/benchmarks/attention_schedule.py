@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kernels.attention import tpu
-from kernels.attention.cycles import KINDS, around, compiled, documents, estimate, sight, total
-from kernels.schedule import MATRIX, Body, schedules
+from opencoder_jax.kernels.attention import tpu
+from opencoder_jax.kernels.attention.cycles import KINDS, around, compiled, documents, estimate, sight, total
+from opencoder_jax.kernels.schedule import MATRIX, Body, schedules
 from tests.benchmarks.attention_programs import BLOCK
 
 PROGRAMS = "tests.benchmarks.attention_programs"

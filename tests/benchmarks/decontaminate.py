@@ -3,7 +3,7 @@
 Run: python -m tests.benchmarks.decontaminate --benchmarks=DIR [--clean=DIR] [--show] [--gin.DecontaminateConfig.x=y]
 
 DIR holds files of evaluation problems (.jsonl, .jsonl.gz), all of which are read. Each problem is planted whole and as
-its prompt, its solution and its tests alone (tests/beam_pipelines/leaks/planting.py): verbatim, with other indentation,
+its prompt, its solution and its tests alone (tests/beam_pipelines/decontamination/planting.py): verbatim, with other indentation,
 with all names changed, and in the middle of a file of the standard library. A "renamed" solution is the bare program,
 without comments and docstrings. Clean code is the standard library of this Python with its tests, or the Python files
 below the folders given with --clean. Speed is UTF-8 text over processor time on one core, without making the indices.
@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from beam_pipelines.decontaminate import Decontaminate, DecontaminateConfig
+from opencoder_jax.beam_pipelines.decontamination.decontaminate import Decontaminate, DecontaminateConfig
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown, run_command
-from tests.beam_pipelines.leaks.planting import planted
+from tests.beam_pipelines.decontamination.planting import planted
 
 _AT_ONCE = 4_000_000  # characters, as in a batch of documents
 

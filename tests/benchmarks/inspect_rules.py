@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.code.filter import FilterConfig
-from beam_pipelines.code.inspect_rules import addresses_shown, read_examples
-from beam_pipelines.code.inspect_survey import survey
-from beam_pipelines.code.rules import load_profile
-from beam_pipelines.code.signals import SCHEMA as SIGNAL_SCHEMA
-from beam_pipelines.code.signals import SIGNALS
-from beam_pipelines.documents import SCHEMA, document_id, shard_name, write_shard
-from beam_pipelines.manifest import Tally, digest
-from beam_pipelines.stage import Stage
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id, shard_name, write_shard
+from opencoder_jax.beam_pipelines.core.manifest import Tally, digest
+from opencoder_jax.beam_pipelines.core.stage import Stage
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.filtering.filter import FilterConfig
+from opencoder_jax.beam_pipelines.filtering.rules import load_profile
+from opencoder_jax.beam_pipelines.inspection.inspect_rules import addresses_shown, read_examples
+from opencoder_jax.beam_pipelines.inspection.survey import survey
+from opencoder_jax.beam_pipelines.signals.measure import SCHEMA as SIGNAL_SCHEMA
+from opencoder_jax.beam_pipelines.signals.measure import SIGNALS
 
 SHARD_ROWS = 25_000
 SIZES = (50_000, 200_000, 400_000)
@@ -65,7 +65,7 @@ def make(place: Path, documents: int) -> None:
                 write_shard(directory, name, [one], one.schema)
             return {}, {name: digest(directory, name) for name in names}
 
-        Stage("given", "beam_pipelines.documents", _NoConfig(), (), str(place / table)).run(work)
+        Stage("given", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(place / table)).run(work)
 
 
 def measure(place: Path) -> None:

@@ -14,12 +14,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.columnar import unpack
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources import join_metadata, tables
-from beam_pipelines.sources.join_metadata import DOCUMENT, ROW, HashDocuments, HashRows, JoinMetadataConfig
-from beam_pipelines.sources.rows import list_tables
-from beam_pipelines.stage import input_shards
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.shuffles import unpack
+from opencoder_jax.beam_pipelines.core.stage import input_shards
+from opencoder_jax.beam_pipelines.sources import join_metadata, tables
+from opencoder_jax.beam_pipelines.sources.join_metadata import (
+    DOCUMENT,
+    ROW,
+    HashDocuments,
+    HashRows,
+    JoinMetadataConfig,
+)
+from opencoder_jax.beam_pipelines.sources.rows import list_tables
 
 
 def write_tables(folder: Path, rows: int) -> None:

@@ -8,7 +8,7 @@ estimates; nothing is run. Rotary embedding and norms stand in the table of `pyt
 import os
 from collections.abc import Callable
 
-from opencoder_jax.training.compile import ENVIRONMENT
+from opencoder_jax.compile.command import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+from opencoder_jax.compile.chips import Topology
+from opencoder_jax.compile.estimate import estimate
+from opencoder_jax.compile.hlo import Program
 from opencoder_jax.model import decoder
 from opencoder_jax.model.loss import cross_entropy
-from opencoder_jax.training.chips import Topology
-from opencoder_jax.training.estimate import estimate
-from opencoder_jax.training.hlo import Program
 
 VOCABULARY = 96_640
 # Chip, tokens, width and feed-forward width: OpenCoder-1.5B on v5e, 8B on v5p and v6e.

@@ -37,15 +37,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_pipelines.code import near_duplicates
-from beam_pipelines.code.minhash import document_bands, grams, shingles
-from beam_pipelines.code.near_duplicates import NearDuplicatesConfig
-from beam_pipelines.documents import BATCH_BYTES, SCHEMA, priorities, write_shard
-from beam_pipelines.manifest import Manifest, digest, tally_documents
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources import collect
-from beam_pipelines.stage import Stage
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import BATCH_BYTES, SCHEMA, priorities, write_shard
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, digest, tally_documents
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Stage
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.deduplication import near_duplicates
+from opencoder_jax.beam_pipelines.deduplication.minhash import document_bands, grams, shingles
+from opencoder_jax.beam_pipelines.deduplication.near_duplicates import NearDuplicatesConfig
+from opencoder_jax.beam_pipelines.sources import collect
 
 PAIRS = 400
 INDEPENDENT_PAIRS = 5000
@@ -177,7 +177,12 @@ def whole_stage(sources: list[str], megabytes: int, place: str, config: NearDupl
     """Collects the sources and removes near duplicates; returns the speed, and a sample of the documents."""
     collect.run(sources, f"{place}/collect", collect.CollectConfig(max_corpus_bytes=megabytes * 10**6), BeamOptions())
     size = Manifest.read(f"{place}/collect").total("out", "bytes") / 1e6
-    command = [sys.executable, "-m", "beam_pipelines.code.near_duplicates", f"--input={place}/collect"]
+    command = [
+        sys.executable,
+        "-m",
+        "opencoder_jax.beam_pipelines.deduplication.near_duplicates",
+        f"--input={place}/collect",
+    ]
     measured(
         "this project, a command",
         size,
@@ -215,7 +220,7 @@ def against_all_pairs(sample: pa.Table, place: str, config: NearDuplicatesConfig
         write_shard(directory, name, [batch], SCHEMA)
         return tally_documents("out", batch), {name: digest(directory, name)}
 
-    Stage("sample", "beam_pipelines.documents", config, (), f"{place}/sample").run(work)
+    Stage("sample", "opencoder_jax.beam_pipelines.core.documents", config, (), f"{place}/sample").run(work)
     hashes, offsets = shingles([row["text"].encode() for row in rows], config.shingle)
     bands = document_bands(hashes, offsets, config.bands, config.rows)
     signed = np.diff(offsets) > 0

@@ -2,7 +2,7 @@
 
 Run: python -m tests.benchmarks.redaction [--source=DIR]
 
-The cases are tests/beam_pipelines/code/redaction_cases.jsonl: all invented, "dev" seen while the patterns were made,
+The cases are tests/beam_pipelines/redaction/redaction_cases.jsonl: all invented, "dev" seen while the patterns were made,
 "test" not. A finding is right if kind, start and end are. The speed is UTF-8 text over processor time on one core with
 everything on; the text is the standard library of this Python, or the files of DIR. datatrove's formatter for personal
 data (e-mail and IP addresses only) runs on the same cases and text where it is installed.
@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from beam_pipelines.code.personal import find
-from beam_pipelines.code.redact import RedactConfig, redact, remove_notice
-from beam_pipelines.sources.languages import identify
-from tests.beam_pipelines.code.redaction_cases import cases, scores
+from opencoder_jax.beam_pipelines.languages.detect import identify
+from opencoder_jax.beam_pipelines.redaction.personal import find
+from opencoder_jax.beam_pipelines.redaction.redact import RedactConfig, redact, remove_notice
+from tests.beam_pipelines.redaction.redaction_cases import cases, scores
 
 MEGABYTES = 50
 

@@ -30,11 +30,11 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from beam_pipelines.code.rules import load_profile, table_of
-from beam_pipelines.code.signals import DEFINITIONS, SIGNALS, MeasureSignals, SignalsConfig
-from beam_pipelines.code.view import View
-from beam_pipelines.documents import SCHEMA
-from beam_pipelines.sources.languages import identify
+from opencoder_jax.beam_pipelines.core.documents import SCHEMA
+from opencoder_jax.beam_pipelines.filtering.rules import load_profile, table_of
+from opencoder_jax.beam_pipelines.languages.detect import identify
+from opencoder_jax.beam_pipelines.signals.measure import DEFINITIONS, SIGNALS, MeasureSignals, SignalsConfig
+from opencoder_jax.beam_pipelines.signals.view import View
 
 # linguist's names, and the release's
 LANGUAGES = {

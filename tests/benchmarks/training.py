@@ -72,7 +72,7 @@ def ours(config: ModelConfig) -> list[float]:
     import jax
 
     from opencoder_jax.data.batches import Batch, DataConfig
-    from opencoder_jax.training.mesh import MeshConfig, make_mesh
+    from opencoder_jax.parallel.mesh import MeshConfig, make_mesh
     from opencoder_jax.training.optimizer import OptimizerConfig
     from opencoder_jax.training.run import Recipe, TrainConfig
     from opencoder_jax.training.step import compiled_train_step, initial_state
@@ -160,8 +160,8 @@ def loop(config: ModelConfig) -> None:
 
     from opencoder_jax.data.batches import DataConfig
     from opencoder_jax.data.token_records import write_records
+    from opencoder_jax.parallel.mesh import MeshConfig
     from opencoder_jax.training.loop import train
-    from opencoder_jax.training.mesh import MeshConfig
     from opencoder_jax.training.metrics import read_metrics
     from opencoder_jax.training.optimizer import OptimizerConfig
     from opencoder_jax.training.run import Recipe, TrainConfig
@@ -222,7 +222,7 @@ def main() -> None:
     if flags.only:
         print(json.dumps(SIDES[flags.only](config)))
         return
-    from opencoder_jax.training.flops import flops_per_token
+    from opencoder_jax.model.flops import flops_per_token
 
     print(
         f"{config.parameters():,} parameters, {ROWS} rows of {LENGTH} tokens, float32; medians of {flags.rounds} rounds"

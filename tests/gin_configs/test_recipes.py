@@ -9,8 +9,8 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
+from opencoder_jax.parallel.mesh import AXES, data_parallel
 from opencoder_jax.recipe import bind
-from opencoder_jax.training.mesh import AXES, data_parallel
 from opencoder_jax.training.optimizer import learning_rate
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import abstract_state

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from opencoder_jax.compile.ahead_of_time import Compiled, lower_for
+from opencoder_jax.compile.chips import Topology
+from opencoder_jax.compile.communication import due
 from opencoder_jax.recipe import bind
-from opencoder_jax.training.ahead_of_time import Compiled, lower_for
-from opencoder_jax.training.chips import Topology
-from opencoder_jax.training.communication import due
 from opencoder_jax.training.run import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.attention.attention import attention
+from opencoder_jax.kernels.attention.attention import attention
 
 jitted = jax.jit(attention)
 

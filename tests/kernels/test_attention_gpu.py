@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from kernels.attention import gpu
-from kernels.attention.attention import QUERIES, ROWS, attention
-from kernels.attention.bounds import ranges_of, sight
-from kernels.attention.gpu import Block, Blocks
-from opencoder_jax.training.mesh import AXES, BATCH_AXES
+from opencoder_jax.kernels.attention import gpu
+from opencoder_jax.kernels.attention.attention import QUERIES, ROWS, attention
+from opencoder_jax.kernels.attention.bounds import ranges_of, sight
+from opencoder_jax.kernels.attention.gpu import Block, Blocks
+from opencoder_jax.parallel.mesh import AXES, BATCH_AXES
 from tests.kernels.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 
 

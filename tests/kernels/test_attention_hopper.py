@@ -24,9 +24,9 @@ from jax._src.pallas.mosaic.interpret import thread_map
 from jax._src.pallas.mosaic_gpu.interpret import interpret_pallas_call
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
-from kernels.attention import hopper
-from kernels.attention.attention import attention
-from kernels.attention.hopper import Block, Blocks
+from opencoder_jax.kernels.attention import hopper
+from opencoder_jax.kernels.attention.attention import attention
+from opencoder_jax.kernels.attention.hopper import Block, Blocks
 from tests.kernels.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 from tests.kernels.test_attention_gpu import CUDA_PYTHON, has_cuda, on, shapes
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from kernels.attention import peers, reference
-from kernels.attention.attention import attention
-from opencoder_jax.training.mesh import AXES, BATCH_AXES
+from opencoder_jax.kernels.attention import peers, reference
+from opencoder_jax.kernels.attention.attention import attention
+from opencoder_jax.parallel.mesh import AXES, BATCH_AXES
 from tests.kernels.test_attention import packed, qkv
 from tests.kernels.test_attention_gpu import on, shapes
 from tests.kernels.test_attention_tpu import devices

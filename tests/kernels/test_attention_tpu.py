@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from kernels.attention import decode, reference, tpu
-from kernels.attention.attention import HEADS, QUERIES, ROWS, attention
-from kernels.attention.tpu import BackwardBlocks, Blocks, ForwardBlocks
-from opencoder_jax.training.mesh import AXES, BATCH_AXES, WEIGHT_AXES
+from opencoder_jax.kernels.attention import decode, reference, tpu
+from opencoder_jax.kernels.attention.attention import HEADS, QUERIES, ROWS, attention
+from opencoder_jax.kernels.attention.tpu import BackwardBlocks, Blocks, ForwardBlocks
+from opencoder_jax.parallel.mesh import AXES, BATCH_AXES, WEIGHT_AXES
 from tests.kernels.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 
 

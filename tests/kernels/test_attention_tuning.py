@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.attention import cycles, tpu, tune
-from kernels.attention.cycles import Cycles
-from kernels.attention.tpu import BackwardBlocks, ForwardBlocks
-from kernels.schedule import Body, Schedule
+from opencoder_jax.kernels.attention import cycles, tpu, tune
+from opencoder_jax.kernels.attention.cycles import Cycles
+from opencoder_jax.kernels.attention.tpu import BackwardBlocks, ForwardBlocks
+from opencoder_jax.kernels.schedule import Body, Schedule
 
 FORWARD = ForwardBlocks(rows=512, keys=512, edge=256, edge_queries=1024, chunk=256, turned=False)
 BACKWARD = BackwardBlocks(queries=512, keys=512, edge_queries=256, edge_keys=256)

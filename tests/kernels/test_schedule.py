@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from kernels import schedule
+from opencoder_jax.kernels import schedule
 
 TABLE = """== CAPACTIY:
 MATMUL, VALU, VSTORE:SPILL

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.archives import ArchivesConfig, run
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.sources.archives import ArchivesConfig, run
 from opencoder_jax.recipe import UserError
 
 FILES = {"tool/main.py": b"print(1)\n", "tool/lib/a.c": b"int a;\n", "tool/.git/config": b"x", "tool/x.bin": b"\0\1"}

@@ -7,9 +7,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.collect import CollectConfig, Root, collect, decode, list_files, python_library, run
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.sources.collect import (
+    CollectConfig,
+    Root,
+    collect,
+    decode,
+    list_files,
+    python_library,
+    run,
+)
 from opencoder_jax.recipe import UserError
 
 CODE = "def add(a, b):\n    return a + b\n"
@@ -133,7 +141,7 @@ def test_the_order_of_inputs_changes_no_byte(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_shard_is_written_in_batches_of_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beam_pipelines.sources.collect.BATCH_BYTES", 3 * len(CODE))
+    monkeypatch.setattr("opencoder_jax.beam_pipelines.sources.collect.BATCH_BYTES", 3 * len(CODE))
     folder = write(tmp_path / "in", {f"r/{n}.py": CODE for n in range(8)})
     manifest = run([str(folder)], str(tmp_path / "out"), CollectConfig(shards=1), BeamOptions())
     file = pq.ParquetFile(tmp_path / "out" / manifest.shards()[0])

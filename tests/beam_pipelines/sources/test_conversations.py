@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.documents import DROP_SCHEMA, SCHEMA
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.conversations import ConversationsConfig, NotAConversation, conversation, run
+from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, SCHEMA
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.sources.conversations import ConversationsConfig, NotAConversation, conversation, run
 from opencoder_jax.data import chat
 from opencoder_jax.recipe import UserError
 

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pygit2
 import pytest
 
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.git_repositories import GitConfig, run
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.sources.git_repositories import GitConfig, run
 from opencoder_jax.recipe import UserError
 
 Documents = dict[str, dict[str, Any]]

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.documents import SCHEMA
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources import join_metadata
-from beam_pipelines.sources.join_metadata import REASONS, JoinMetadataConfig, join, run
+from opencoder_jax.beam_pipelines.core.documents import SCHEMA
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.sources import join_metadata
+from opencoder_jax.beam_pipelines.sources.join_metadata import REASONS, JoinMetadataConfig, join, run
 from opencoder_jax.recipe import UserError
 
 MakeStage = Callable[..., str]

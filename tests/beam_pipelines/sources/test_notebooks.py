@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources.collect import CollectConfig, run
-from beam_pipelines.sources.notebooks import BrokenNotebook, structured
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.sources.collect import CollectConfig, run
+from opencoder_jax.beam_pipelines.sources.notebooks import BrokenNotebook, structured
 
 FORMAT_4: dict[str, Any] = {
     "nbformat": 4,

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_pipelines.documents import DROP_SCHEMA, SCHEMA
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.sources import languages
-from beam_pipelines.sources.languages import by_name
-from beam_pipelines.sources.rows import list_tables
-from beam_pipelines.sources.tables import PRESETS, TablesConfig, run
+from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, SCHEMA
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.languages import detect as languages
+from opencoder_jax.beam_pipelines.languages.detect import by_name
+from opencoder_jax.beam_pipelines.sources.rows import list_tables
+from opencoder_jax.beam_pipelines.sources.tables import PRESETS, TablesConfig, run
 from opencoder_jax.recipe import UserError
 
 Collected = tuple[Manifest, list[dict[str, Any]], list[dict[str, Any]]]

@@ -8,9 +8,9 @@ from textwrap import dedent
 import pyarrow as pa
 import pytest
 
-from beam_pipelines.documents import document_id
-from beam_pipelines.stage import Result
-from beam_pipelines.synthesis.doctests import DoctestConfig, RunDoctests, Snippet, snippets
+from opencoder_jax.beam_pipelines.core.documents import document_id
+from opencoder_jax.beam_pipelines.core.stage import Result
+from opencoder_jax.beam_pipelines.synthesis.doctests import DoctestConfig, RunDoctests, Snippet, snippets
 
 Batch = Callable[..., pa.RecordBatch]
 

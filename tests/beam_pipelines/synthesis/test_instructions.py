@@ -9,8 +9,8 @@ from textwrap import dedent
 import pyarrow as pa
 import pytest
 
-from beam_pipelines.stage import Drop
-from beam_pipelines.synthesis.instructions import InstructionsConfig, WriteChats, chats, description
+from opencoder_jax.beam_pipelines.core.stage import Drop
+from opencoder_jax.beam_pipelines.synthesis.instructions import InstructionsConfig, WriteChats, chats, description
 
 Batch = Callable[..., pa.RecordBatch]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from beam_pipelines.documents import empty
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.stage import Drop
-from beam_pipelines.synthesis.select import Select, SelectConfig, run
+from opencoder_jax.beam_pipelines.core.documents import empty
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Drop
+from opencoder_jax.beam_pipelines.synthesis.select import Select, SelectConfig, run
 from opencoder_jax.recipe import UserError
 
 Batch = Callable[..., pa.RecordBatch]

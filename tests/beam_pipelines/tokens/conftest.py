@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from beam_pipelines.documents import SCHEMA, batches_of, document_id, shard_name, write_shard
-from beam_pipelines.manifest import Tally, digest, merge_tallies, tally_documents
-from beam_pipelines.stage import Stage
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import SCHEMA, batches_of, document_id, shard_name, write_shard
+from opencoder_jax.beam_pipelines.core.manifest import Tally, digest, merge_tallies, tally_documents
+from opencoder_jax.beam_pipelines.core.stage import Stage
+from opencoder_jax.beam_pipelines.core.storage import Directory
 
 WriteDocuments = Callable[..., str]
 
@@ -42,7 +42,7 @@ def write_documents() -> WriteDocuments:
                 tallies += [tally_documents("out", batch) for batch in batches]
             return merge_tallies(tallies), {name: digest(place, name) for name in names}
 
-        Stage("documents", "beam_pipelines.documents", _NoConfig(), (), str(directory)).run(work)
+        Stage("documents", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(directory)).run(work)
         return str(directory)
 
     return write

@@ -11,8 +11,8 @@ import pytest
 import sentencepiece
 import tokenizers
 
-from beam_pipelines.tokens.compression import CompressionConfig, lines, load_peer, main, measure, run
-from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
+from opencoder_jax.beam_pipelines.tokens.compression import CompressionConfig, lines, load_peer, main, measure, run
+from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.data.tokenizer_export import hugging_face_files
@@ -113,7 +113,7 @@ def test_wrong_files_and_flags_are_named(documents: str, tokenizer: str, tmp_pat
 def test_the_command_prints_the_table(documents: str, tokenizer: str, tmp_path: Path) -> None:
     flags = [f"--input={documents}", f"--input={tokenizer}", f"--output={tmp_path}/out"]
     flags += ["--gin.CompressionConfig.megabytes=0.01", f"--against=bytes={_bytes_only(tmp_path)}"]
-    command = [sys.executable, "-m", "beam_pipelines.tokens.compression", *flags]
+    command = [sys.executable, "-m", "opencoder_jax.beam_pipelines.tokens.compression", *flags]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert printed[0].split() == ["bytes", "a", "token", "MB", "ours", "bytes"]
     assert printed[1].split()[0] == "Python"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.tokens import train_tokenizer
-from beam_pipelines.tokens.records import TokenRecordsConfig, run
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.tokens import train_tokenizer
+from opencoder_jax.beam_pipelines.tokens.records import TokenRecordsConfig, run
 from opencoder_jax.data import chat
 from opencoder_jax.data.token_records import TokenRecords, shard_names
 from opencoder_jax.data.tokenizer import Tokenizer
@@ -153,8 +153,8 @@ def test_the_newline_of_the_released_script(tokenizer: str, tmp_path: Path, writ
 # Runs the stage and dies, without a chance to clean up, when the given number of shards is finished.
 KILLED = """
 import os, signal, sys
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.tokens import records
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.tokens import records
 
 *inputs, output, reports = sys.argv[1:]
 report_shard, left = records.report_shard, int(reports)

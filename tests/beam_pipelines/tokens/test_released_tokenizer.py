@@ -13,10 +13,10 @@ import tokenizers
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers.pre_tokenizers import Split
 
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.tokens import records
-from beam_pipelines.tokens.released_tokenizer import complete, run
-from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.tokens import records
+from opencoder_jax.beam_pipelines.tokens.released_tokenizer import complete, run
+from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from sentencepiece import sentencepiece_model_pb2
 
-from beam_pipelines.manifest import Manifest
-from beam_pipelines.runner import BeamOptions
-from beam_pipelines.storage import Directory
-from beam_pipelines.tokens import train_tokenizer
-from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, most_frequent, run, train, word_table
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.tokens import train_tokenizer
+from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, most_frequent, run, train, word_table
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 from opencoder_jax.recipe import UserError

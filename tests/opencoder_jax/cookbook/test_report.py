@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipelines.documents import DROP_SCHEMA, SCHEMA, document_id, shard_name, write_shard
-from beam_pipelines.page import Html, element, table
-from beam_pipelines.storage import Directory
+from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, SCHEMA, document_id, shard_name, write_shard
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.cookbook.report import write_report
 from opencoder_jax.cookbook.results import DERIVED, FUNNEL, TRAININGS
 from opencoder_jax.cookbook.steps import CookbookConfig, Step, steps
 from opencoder_jax.recipe import UserError
+from opencoder_jax.reports.page import Html, element, table
 
 EVIL = "<script>alert('x')</script>&amp;"
 RECORDS = {"refinecode": 900_000, "refinecode_heldout": 9_000, "algorithmic": 80_000, "snippets": 7_000}
@@ -377,9 +377,9 @@ def test_a_run_without_drops_counts_levels_or_times_says_so(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("file", "maker"),
     [
-        ("data/filter/stage.json", "python -m beam_pipelines.code.filter"),
-        ("data/snippets/stage.json", "python -m beam_pipelines.synthesis.doctests"),
-        ("tokens/algorithmic/stage.json", "python -m beam_pipelines.tokens.records"),
+        ("data/filter/stage.json", "python -m opencoder_jax.beam_pipelines.filtering.filter"),
+        ("data/snippets/stage.json", "python -m opencoder_jax.beam_pipelines.synthesis.doctests"),
+        ("tokens/algorithmic/stage.json", "python -m opencoder_jax.beam_pipelines.tokens.records"),
         ("train/anneal/metrics.jsonl", "python -m opencoder_jax train"),
         ("train/sft/run.json", "python -m opencoder_jax train"),
         ("evaluation/tuned/score.json", "python -m opencoder_jax eval"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
+from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import Tokenizer
 

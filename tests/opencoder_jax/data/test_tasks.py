@@ -10,7 +10,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
+from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.data.fim import FillInTheMiddle, fim_tokens
 from opencoder_jax.data.tasks import batches_task, mixture, task

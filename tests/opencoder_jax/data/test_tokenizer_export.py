@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers.pre_tokenizers import Split
 
-from beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
+from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.data import chat
 from opencoder_jax.data.pre_split import PRE_SPLIT, hugging_face_rule
 from opencoder_jax.data.tokenizer import Tokenizer

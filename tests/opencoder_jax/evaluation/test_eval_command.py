@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opencoder_jax.evaluation.benchmarks import COOKBOOK, read_problems
+from opencoder_jax.benchmarks.problems import COOKBOOK, read_problems
 from opencoder_jax.evaluation.command import main
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.recipe import UserError

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.evaluation.benchmarks import Problem, Sample
+from opencoder_jax.benchmarks.problems import Problem, Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.extract import Extracted, extract, standalone
 

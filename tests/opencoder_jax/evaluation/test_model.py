@@ -11,7 +11,7 @@ import pytest
 import sentencepiece
 from flax import nnx
 
-from opencoder_jax.evaluation.benchmarks import COOKBOOK
+from opencoder_jax.benchmarks.problems import COOKBOOK
 from opencoder_jax.evaluation.command import main
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import Decoder

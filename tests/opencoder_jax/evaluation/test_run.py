@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from opencoder_jax.evaluation.benchmarks import COOKBOOK, Problem, Sample, read_problems
+from opencoder_jax.benchmarks.problems import COOKBOOK, Problem, Sample, read_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.generate import sample, sample_seed
 from opencoder_jax.evaluation.prompts import INSTRUCTION, Prompt
@@ -146,7 +146,7 @@ def test_a_chat_model_is_asked_in_a_conversation(tmp_path: Path) -> None:
 SLOW = """
 import sys
 from pathlib import Path
-from opencoder_jax.evaluation.benchmarks import COOKBOOK, Sample, read_problems
+from opencoder_jax.benchmarks.problems import COOKBOOK, Sample, read_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.run import judge, sandbox
 problems = read_problems(COOKBOOK)[:10]

@@ -12,9 +12,9 @@ from flax import nnx
 
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.engine import Engine
-from opencoder_jax.model.checkpoint import TrainedModel
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
+from opencoder_jax.parallel.model_directory import TrainedModel
 
 CONFIG = ModelConfig(300, 2, 16, 4, 2, 8, 24, context=256, dtype="float32")
 

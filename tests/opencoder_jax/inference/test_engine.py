@@ -8,7 +8,7 @@ import pytest
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.engine import ROWS, Engine
 from opencoder_jax.inference.sampling import SamplingConfig
-from opencoder_jax.model.checkpoint import TrainedModel
+from opencoder_jax.parallel.model_directory import TrainedModel
 from opencoder_jax.recipe import UserError
 
 GREEDY = SamplingConfig(max_tokens=20)

@@ -13,7 +13,7 @@ from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.command import main
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.sampling import SamplingConfig
-from opencoder_jax.model.checkpoint import TrainedModel
+from opencoder_jax.parallel.model_directory import TrainedModel
 from opencoder_jax.recipe import UserError
 
 SHORT = "--gin.SamplingConfig.max_tokens=8"

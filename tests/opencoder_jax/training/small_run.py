@@ -8,8 +8,8 @@ import jax
 
 from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.parallel.mesh import MeshConfig, make_mesh
 from opencoder_jax.training.feed import place
-from opencoder_jax.training.mesh import MeshConfig, make_mesh
 from opencoder_jax.training.optimizer import OptimizerConfig
 from opencoder_jax.training.run import Recipe, TrainConfig
 from opencoder_jax.training.step import abstract_state, compiled_train_step, initial_state

@@ -18,11 +18,11 @@ from small_run import small_recipe
 
 from opencoder_jax import recipe as recipes
 from opencoder_jax.data.token_records import write_records
-from opencoder_jax.model.checkpoint import checkpoint_steps
+from opencoder_jax.parallel.checkpoints import restore
+from opencoder_jax.parallel.mesh import make_mesh
+from opencoder_jax.parallel.model_directory import checkpoint_steps
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training.checkpoints import restore
 from opencoder_jax.training.loop import train
-from opencoder_jax.training.mesh import make_mesh
 from opencoder_jax.training.metrics import MetricsFile, read_metrics
 from opencoder_jax.training.report import TIMING
 from opencoder_jax.training.run import Recipe
@@ -34,7 +34,8 @@ ROOT = Path(__file__).resolve().parents[3]
 # "row N" when the row of step N is written, "save N" while the checkpoint of step N is on its way to the disk.
 KILLED = """
 import os, signal, sys
-from opencoder_jax.training import checkpoints, command, metrics
+from opencoder_jax.parallel import checkpoints
+from opencoder_jax.training import command, metrics
 
 def then_die(method, is_time):
     def wrapped(self, item):

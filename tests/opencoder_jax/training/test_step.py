@@ -12,7 +12,7 @@ from small_run import small_recipe
 
 from opencoder_jax.data.batches import Batch
 from opencoder_jax.model.decoder import abstract
-from opencoder_jax.training.mesh import make_mesh
+from opencoder_jax.parallel.mesh import make_mesh
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import (
     StepMetrics,

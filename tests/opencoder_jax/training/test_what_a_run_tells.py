@@ -15,8 +15,8 @@ from opencoder_jax import recipe as recipes
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.model.flops import PEAK_FLOPS, flops_per_token, matrix_parameters, mfu
 from opencoder_jax.recipe import ROOT, UserError
-from opencoder_jax.training.flops import PEAK_FLOPS, flops_per_token, matrix_parameters, mfu
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import read_metrics
 from opencoder_jax.training.run import Recipe

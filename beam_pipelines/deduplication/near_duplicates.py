@@ -1,0 +1,168 @@
+"""Near duplicates: MinHash over word 5-grams, 2048 permutations in 16 bands of 128 rows (OpenCoder, section 2.1.1).
+
+Two documents are candidates when all 128 rows of a band agree, which happens with probability 1-(1-J^128)^16 at
+Jaccard similarity J: 2 % at 0.95, 71 % at 0.98, 99 % at 0.99. So this removes near copies, not similar programs.
+Candidates aren't verified. Of each cluster the document with most stars, then the latest commit, is kept. What a
+cluster is, `rule` says:
+
+- components: all that are connected through candidates. Exact, but one worker holds an edge a duplicate (64 bytes).
+- bucket_winner: a document is removed if a better one shares any of its buckets. No single worker sees more than a
+  segment, so it's for the largest corpora. It keeps all that components keeps, and the ends of chains: of A, B, C, best
+  first, where A and B are candidates of C but not of each other, it keeps A and B. A named keeper may itself lose to
+  another document, and a cluster's size is that of one bucket.
+
+`NearDuplicatesConfig.level` compares files, whole repositories or chunks (levels.py).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.shuffles import (
+    NODE,
+    SpanningForest,
+    by_segment,
+    pack,
+    run_starts,
+    star_edges,
+    unpack,
+)
+from opencoder_jax.beam_pipelines.core.spill import GroupPacked
+from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.deduplication.duplicates import deduplicate
+from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, read_units
+from opencoder_jax.beam_pipelines.deduplication.minhash import band_hashes, document_bands, grams, signatures
+from opencoder_jax.recipe import configurable
+
+RULES = ("components", "bucket_winner")
+
+
+@configurable
+@dataclass(frozen=True)
+class NearDuplicatesConfig(DuplicatesConfig):
+    """The signature and its banding; the rest is DuplicatesConfig's, with segments counted a band.
+
+    Attributes:
+        shingle: words a gram.
+        bands, rows: the signature has bands * rows permutations.
+        rule: components or bucket_winner.
+    """
+
+    segments: int = 1
+    shingle: int = 5
+    bands: int = 16
+    rows: int = 128
+    rule: str = "components"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("shingle", "bands", "rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
+        if self.rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}: got {self.rule!r}")
+
+
+class SignUnits(beam.DoFn):
+    """A shard -> ((band, segment), packed rows of [band hash, node])."""
+
+    def __init__(self, source: Directory, names: list[str], config: NearDuplicatesConfig) -> None:
+        self.source = source
+        self.names = names
+        self.config = config
+
+    def process(self, shard: int) -> Iterator[tuple[int, bytes]]:
+        config = self.config
+        for units in read_units(self.source, self.names[shard], shard, config):
+            hashes, offsets = grams(units.texts, config.shingle)
+            bands = document_bands(hashes, offsets, config.bands, config.rows)
+            signed = np.diff(offsets) > 0  # a text shorter than one gram has no near duplicates
+            yield from rows_by_band(bands[signed], units.nodes[signed], config.segments)
+
+
+def rows_by_band(bands: np.ndarray, nodes: np.ndarray, segments: int) -> Iterator[tuple[int, bytes]]:
+    """uint64 [units, bands] and their nodes -> ((band, segment), packed rows of [band hash, node])."""
+    for band in range(bands.shape[1]):
+        for segment, packed in by_segment(np.column_stack([bands[:, band], nodes]), bands[:, band], segments):
+            yield band * segments + segment, packed
+
+
+class SignRepositories(beam.DoFn):
+    """A shard -> (segment of repositories, packed rows of [node, signature]), one for each repository in a batch.
+
+    A signature is a row of minima, so that of a union is the smaller of two, row by row: it travels in place of text.
+    """
+
+    def __init__(self, source: Directory, names: list[str], config: NearDuplicatesConfig) -> None:
+        self.source = source
+        self.names = names
+        self.config = config
+
+    def process(self, shard: int) -> Iterator[tuple[int, bytes]]:
+        config = self.config
+        for units in read_units(self.source, self.names[shard], shard, config):
+            order = np.argsort(units.repositories, kind="stable")
+            nodes = units.nodes[order]
+            nodes[:, -1] = units.repositories[order]
+            hashes, offsets = grams(units.texts, config.shingle)
+            pieces = [hashes[offsets[place] : offsets[place + 1]] for place in order.tolist()]
+            starts = np.flatnonzero(run_starts(nodes[:, -1:]))
+            stops = np.append(starts[1:], len(nodes))
+            ends = np.cumsum([0, *map(len, pieces)])[np.append(starts, len(nodes))]
+            signed = np.diff(ends) > 0
+            together = np.concatenate([np.empty(0, np.uint64), *pieces])
+            rows = signatures(together, np.append(ends[:-1][signed], ends[-1]), config.bands, config.rows)
+            best = [min(nodes[start:stop].tolist()) for start, stop in zip(starts, stops, strict=True)]
+            table = np.array(best, np.uint64).reshape(-1, NODE)[signed]
+            yield from by_segment(np.column_stack([table, in_pairs(rows)]), table[:, -1], config.segments)
+
+
+def in_pairs(rows: np.ndarray) -> np.ndarray:
+    """uint32 [n, columns] -> uint64 [n, columns / 2, rounded up]: how signatures are packed."""
+    even = np.pad(rows, [(0, 0), (0, rows.shape[1] % 2)])
+    return np.ascontiguousarray(even, "<u4").view("<u8")
+
+
+def bands_of_repositories(
+    element: tuple[int, Iterable[bytes]], config: NearDuplicatesConfig
+) -> Iterator[tuple[int, bytes]]:
+    """(segment, packed rows of [node, signature]) -> ((band, segment), packed rows of [band hash, node])."""
+    permutations = config.bands * config.rows
+    table = unpack(element[1], NODE + (permutations + 1) // 2)
+    table = table[np.lexsort([*table.T[NODE - 2 :: -1], table[:, NODE - 1]])]  # by repository, the best document first
+    starts = np.flatnonzero(run_starts(table[:, NODE - 1 : NODE]))
+    rows = np.ascontiguousarray(table[:, NODE:], "<u8").view("<u4")[:, :permutations]
+    merged = np.minimum.reduceat(rows, starts, axis=0)
+    yield from rows_by_band(band_hashes(merged, config.bands), table[starts, :NODE], config.segments)
+
+
+def stars_of_bucket(element: tuple[int, Iterable[bytes]]) -> bytes:
+    """((band, segment), packed rows) -> packed edges between candidates, already reduced to a forest."""
+    return pack(star_edges(unpack(element[1], 1 + NODE), 1).reshape(-1, 2 * NODE))
+
+
+def run(inputs: Sequence[str], output: str, config: NearDuplicatesConfig, options: BeamOptions) -> Manifest:
+    """Writes the input's documents without near duplicates."""
+    require_inputs("near_duplicates", inputs, "documents")
+
+    def find(shards: Any, source: Directory, names: list[str], group: GroupPacked) -> Any:
+        if config.level == "repository":
+            files = shards | "sign" >> beam.ParDo(SignRepositories(source, names, config))
+            whole = files | "group by repository" >> group
+            bands = whole | "merge signatures" >> beam.FlatMap(bands_of_repositories, config)
+        else:
+            bands = shards | "sign" >> beam.ParDo(SignUnits(source, names, config))
+        edges = bands | "group by band" >> group | "stars" >> beam.Map(stars_of_bucket)
+        return edges | "components" >> beam.CombineGlobally(SpanningForest()) if config.rule == "components" else edges
+
+    return deduplicate("near_duplicates", __name__, find, 150.0, inputs[0], output, config, options)
+
+
+if __name__ == "__main__":
+    main("opencoder_jax.beam_pipelines.deduplication.near_duplicates")

@@ -1,0 +1,120 @@
+"""Drops documents whose signals are out of bounds.
+
+Reads documents and, aligned with them, their signals; the thresholds are data (rules.py).
+A document is dropped when any rule of its table fires (paper section 2.1.3): the drop's reason is the first rule's
+signal, its detail names all that fired with their values. The stage counts for each rule its hits, and the hits where
+it's the only one: the loop by which OpenCoder's authors tuned their thresholds looks at those (paper, appendix).
+
+A rule that spares a share of its hits draws by a hash of (document, rule, seed), so that every run draws the same.
+Documents with a failed signal, and none out of bounds, go with reason "signal_failed": they are neither good nor bad.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.filtering.rules import Rule, load_profile, required_definitions, table_of
+from opencoder_jax.beam_pipelines.filtering.sample import uniform
+from opencoder_jax.beam_pipelines.signals.measure import SIGNALS
+from opencoder_jax.recipe import UserError, configurable
+
+
+@configurable
+@dataclass(frozen=True)
+class FilterConfig:
+    """Which thresholds.
+
+    Attributes:
+        profile: a folder in beam_pipelines/filtering/thresholds, or the path of a folder of your own.
+        seed: of the rules that spare a share of their hits.
+    """
+
+    profile: str = "fixed"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FilterRules:
+    """The configuration with the rules that it stands for, so that a manifest says them and a change runs again."""
+
+    config: FilterConfig
+    rules: dict[str, list[Rule]]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The kernel: documents and their signals in, the documents within bounds out."""
+
+    plan: FilterRules
+
+    def __call__(self, documents: pa.RecordBatch, signals: pa.RecordBatch) -> Result:
+        if not documents.column("id").equals(signals.column("id")):
+            raise UserError("filter: the signals were measured on other documents; run the stage signals again")
+        kinds, languages = documents.column("kind").to_pylist(), documents.column("language").to_pylist()
+        natural = signals.column("natural_language").to_pylist()
+        rows_of = zip(kinds, languages, natural, strict=True)
+        tables = np.array([table_of(kind, own, self.plan.rules, prose or "") for kind, own, prose in rows_of], object)
+        fired: list[list[str]] = [[] for _ in range(documents.num_rows)]
+        reasons = [""] * documents.num_rows
+        for table in np.unique(tables):
+            rows = np.flatnonzero(tables == table)
+            identifiers = documents.column("id").take(pa.array(rows)).to_pylist()
+            for rule in self.plan.rules[table]:
+                values = signals.column(rule.signal).to_numpy(zero_copy_only=False)[rows].astype(np.float64)
+                for hit in np.flatnonzero(rule.fires(values)):
+                    if rule.spare and uniform(identifiers[hit], rule.signal, self.plan.config.seed) < rule.spare:
+                        continue
+                    reasons[rows[hit]] = reasons[rows[hit]] or rule.signal
+                    fired[rows[hit]].append(f"{rule} (is {values[hit]:.4g})")
+        return self._result(documents, signals, reasons, fired)
+
+    def _result(
+        self, documents: pa.RecordBatch, signals: pa.RecordBatch, reasons: list[str], fired: list[list[str]]
+    ) -> Result:
+        drops: list[Drop] = []
+        counts: dict[str, int] = {}
+        for row, errors in enumerate(signals.column("errors").to_pylist()):
+            for rule in fired[row]:
+                signal = rule.split(" ", 1)[0]
+                counts[f"hit {signal}"] = counts.get(f"hit {signal}", 0) + 1
+            if len(fired[row]) == 1:
+                counts[f"only {reasons[row]}"] = counts.get(f"only {reasons[row]}", 0) + 1
+            if fired[row]:
+                drops.append(Drop(row, reasons[row], "; ".join(fired[row])))
+            elif errors:
+                drops.append(Drop(row, "signal_failed", errors.strip()))
+        return Result(keep_rows(documents, drops), drops, counts)
+
+
+def run(inputs: Sequence[str], output: str, config: FilterConfig, options: BeamOptions) -> Manifest:
+    """Filters `inputs` = (documents, their signals).
+
+    Raises:
+        UserError: a directory is missing or isn't finished, the profile is wrong, or the signals were measured by other
+            definitions than those that it was made for.
+    """
+    require_inputs("filter", inputs, "documents", "signals")
+    require_definitions(config.profile, inputs[0], inputs[1])
+    plan = FilterRules(config, load_profile(config.profile, set(SIGNALS)))
+    return map_stage("filter", Filter(plan), inputs, output, plan, options, input_tables=("documents", "signals"))
+
+
+def require_definitions(profile: str, documents: str, signals: str) -> None:
+    """Raises UserError where signals were measured by other definitions than those that a profile was made for."""
+    needed, measured = required_definitions(profile), Manifest.read(signals).config.get("definitions", "older")
+    if measured != needed:
+        raise UserError(
+            f"profile {profile} is made for the {needed} definitions, but the signals in {signals} are the "
+            f"{measured} ones; run python -m opencoder_jax.beam_pipelines.signals.measure "
+            f"--gin.SignalsConfig.definitions=\"'{needed}'\" --input={documents} "
+            f"--output=ANOTHER_DIR, or choose another profile (--gin.FilterConfig.profile)"
+        )
+
+
+if __name__ == "__main__":
+    main("opencoder_jax.beam_pipelines.filtering.filter")

@@ -1,0 +1,164 @@
+"""Shows what a profile of thresholds does, rule by rule: pages with pictures and examples, for tuning thresholds.
+
+    python -m beam_pipelines inspect --input=runs/refinecode/redact --input=runs/refinecode/signals \
+        --output=runs/inspect [--compare=PROFILE] [--gin.FilterConfig.profile=PROFILE]
+
+OpenCoder's authors tuned each rule by the documents that only it catches, and by those at both ends of its signal
+(paper section 2.1.3 and appendix). The signals are measured once and only read here, so a changed profile shows in
+seconds. `index.html` has the counts and pictures of every table, and a page for each rule has the examples; `--compare`
+adds the documents that another profile would treat otherwise. The same input gives the same bytes.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from opencoder_jax.beam_pipelines.core.documents import unpack_addresses
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
+from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards, require_inputs
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.filtering.filter import FilterConfig, require_definitions
+from opencoder_jax.beam_pipelines.filtering.rules import Rule, load_profile
+from opencoder_jax.beam_pipelines.inspection.pages import Example, pages
+from opencoder_jax.beam_pipelines.inspection.survey import Survey, survey
+from opencoder_jax.beam_pipelines.signals.measure import SIGNALS
+from opencoder_jax.recipe import build, configurable, parse_flags, refuse_unknown
+
+HEAD_CHARACTERS = 3000  # of an example's text
+
+
+@configurable
+@dataclass(frozen=True)
+class InspectConfig:
+    """What is shown.
+
+    Attributes:
+        examples: documents in each list: those that only one rule catches, those near a threshold, the extreme ones.
+    """
+
+    examples: int = 20
+
+    def __post_init__(self) -> None:
+        if self.examples < 1:
+            raise ValueError(f"examples={self.examples} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the pages depend on beside the input, so that a changed rule makes them anew."""
+
+    inspect: InspectConfig
+    filter: FilterConfig
+    rules: dict[str, list[Rule]]
+    compare: str | None
+    other: dict[str, list[Rule]] | None
+
+
+def run(
+    inputs: Sequence[str], output: str, filtering: FilterConfig, config: InspectConfig, compare: str | None = None
+) -> Manifest:
+    """Writes the pages on `inputs` = (documents, their signals).
+
+    Args:
+        filtering: the profile, and the seed of rules that spare documents.
+        compare: another profile.
+
+    Raises:
+        UserError: a directory is missing, isn't finished or holds something else, a profile is wrong, or the signals
+            were measured by other definitions than those that it was made for.
+    """
+    require_inputs("inspect", inputs, "documents", "signals")
+    input_shards(inputs[0])
+    input_shards(inputs[1], "signals")
+    for profile in filter(None, (filtering.profile, compare)):
+        require_definitions(profile, inputs[0], inputs[1])
+    rules = load_profile(filtering.profile, set(SIGNALS))
+    other = load_profile(compare, set(SIGNALS)) if compare is not None else None
+    plan = Plan(config, filtering, rules, compare, other)
+
+    def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
+        found = survey(inputs[0], inputs[1], rules, other, filtering.seed, config.examples)
+        texts = read_examples(inputs[0], addresses_shown(found))
+        names = []
+        for name, page in pages(found, texts, filtering.profile, compare):
+            directory.write_bytes(name, page.encode("utf-8", "replace"))
+            names.append(name)
+        return _tally(found), {name: digest(directory, name) for name in sorted(names)}
+
+    return Stage("inspect", "opencoder_jax.beam_pipelines.inspection.inspect_rules", plan, tuple(inputs), output).run(
+        work
+    )
+
+
+def addresses_shown(found: Survey) -> set[int]:
+    """The documents that any page shows."""
+    lists = [shown for table in found.tables for rule in table.rules for shown in rule.shown()]
+    if found.comparison is not None:
+        lists += [change.shown for change in found.comparison.changes.values()]
+    return {address for shown in lists for address, _ in shown}
+
+
+def read_examples(documents: str, wanted: Iterable[int]) -> dict[int, Example]:
+    """Documents by their addresses, with the heads of their texts; reads the row groups that hold them and no other."""
+    names = input_shards(documents)
+    packed = np.array(sorted(wanted), np.uint64)
+    shards, rows = unpack_addresses(packed)
+    examples: dict[int, Example] = {}
+    for shard in np.unique(shards).tolist():
+        mine = shards == shard
+        with Directory(documents).read(names[shard]) as stream:
+            file, first = pq.ParquetFile(stream), 0
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                here = np.flatnonzero(mine & (rows >= first) & (rows < first + size))
+                if len(here):
+                    columns = ["path", "repository", "language", "bytes", "text"]
+                    chosen = file.read_row_group(group, columns=columns).take(rows[here] - first)
+                    for address, row in zip(packed[here].tolist(), chosen.to_pylist(), strict=True):
+                        head = row.pop("text")
+                        examples[address] = Example(**row, head=head[:HEAD_CHARACTERS], cut=len(head) > HEAD_CHARACTERS)
+                first += size
+    return examples
+
+
+def _tally(found: Survey) -> Tally:
+    """Counts by table, and each rule's as the filter stage names them."""
+    tally: Tally = {
+        side: {
+            "documents": {table.name: documents for table, documents, _ in rows},
+            "bytes": {table.name: size for table, _, size in rows},
+        }
+        for side, rows in (
+            ("in", [(table, table.documents, table.bytes) for table in found.tables]),
+            ("out", [(table, table.kept, table.kept_bytes) for table in found.tables]),
+        )
+    }
+    counts: dict[str, int] = {}
+    for table in found.tables:
+        for rule in table.rules:
+            for name, count in (("hit", rule.hits), ("only", rule.only)):
+                if count:
+                    key = f"{name} {rule.rule.signal}"
+                    counts[key] = counts.get(key, 0) + count
+    return tally | {"count": counts}
+
+
+def main(argv: list[str]) -> None:
+    """The command.
+
+    Raises:
+        UserError: an input, a profile or a flag is wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m beam_pipelines inspect", description=(__doc__ or "").strip(), allow_abbrev=False
+    )
+    parser.add_argument("--input", action="append", default=[], metavar="DIR", help="the documents, then their signals")
+    parser.add_argument("--output", required=True, metavar="DIR", help="where the pages go")
+    parser.add_argument("--compare", metavar="PROFILE", help="another profile: its name, or a folder's path")
+    flags, rest = parse_flags(parser, argv)
+    refuse_unknown(parser, rest)
+    run(flags.input, flags.output, build(FilterConfig), build(InspectConfig), flags.compare)
+    print(f"{flags.output.rstrip('/')}/index.html")

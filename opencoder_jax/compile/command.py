@@ -1,0 +1,64 @@
+"""python -m opencoder_jax compile: what a recipe takes on TPUs or GPUs, on a machine that has none."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown
+
+# libtpu compiles for any TPU, and must not look for one here; nor must CUDA's packages for a GPU. They read these when
+# JAX is imported.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+
+def main(argv: list[str]) -> None:
+    """Compiles and prints. Raises UserError for what the user can mend, a recipe that doesn't fit among it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m opencoder_jax compile",
+        description="Compiles a recipe's training step for TPUs or GPUs that needn't be there: its memory, collectives"
+        " and kernels; for TPUs also where the time of a step would go, estimated from the compiler's own figures, for"
+        " GPUs the least that it can take. Takes a minute or a few.",
+        epilog=(
+            "example, OpenCoder-8B on 64 chips of TPU v5p, then on two slices of 16 chips of v5e:\n"
+            "  python -m opencoder_jax compile --gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4\n"
+            "  python -m opencoder_jax compile --gin_file=gin_configs/pretrain/opencoder_1p5b.gin"
+            " --topology='2*v5e:4x4' --gin.MeshConfig.replica=2\n"
+            "  python -m opencoder_jax compile --gin_file=gin_configs/pretrain/opencoder_1p5b.gin --topology=h100:8\n"
+        ),
+    )
+    parser.add_argument(
+        "--topology",
+        help="chip and chips along each dimension of a slice (v4, v5e, v5p, v6e), or GPU and how many (a100, h100,"
+        " h200, h800); default: the recipe's own, MeshConfig.topology",
+    )
+    parser.add_argument("--step", type=int, metavar="N", help="compiles the rows of this step (default: the last's)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="writes the figures as JSON, too")
+    os.environ.update(ENVIRONMENT)
+    # JAX is imported here, after its environment.
+    from opencoder_jax.compile import ahead_of_time, chips, gpu_report, gpus
+    from opencoder_jax.training import run
+
+    flags, rest = parse_flags(parser, argv)
+    refuse_unknown(parser, rest)
+    recipe = run.Recipe.from_gin()
+    if (named := flags.topology or recipe.mesh.topology) is None:
+        raise UserError("the recipe names no chips (MeshConfig.topology): give --topology, such as v5p:4x4x4")
+    report: ahead_of_time.Report | gpu_report.GpuReport
+    if named.partition(":")[0] in gpus.GPUS:
+        cluster = gpus.Cluster.parse(named)
+        report = gpu_report.GpuReport(ahead_of_time.lower_for(recipe, cluster, flags.step).compile(), cluster)
+    else:
+        topology = chips.Topology.parse(named)
+        report = ahead_of_time.report_on(ahead_of_time.lower_for(recipe, topology, flags.step).compile(), topology)
+    print(report.table())
+    if flags.output:
+        flags.output.parent.mkdir(parents=True, exist_ok=True)
+        flags.output.write_text(json.dumps(report.figures(), indent=2) + "\n")

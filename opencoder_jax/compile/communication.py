@@ -1,0 +1,138 @@
+"""What a recipe's step has to move between chips, worked out from the recipe, and what a program moves besides.
+
+    along fsdp     the weights, gathered in the dtype of the products, once forward and once backward; the gradients,
+                   scattered; the rows of the embedding that tokens look up, and their slopes on the way back
+    along replica  the gradients of a chip's own part of the weights, summed up (and along context, where there is one)
+    along context  keys and values, gathered; their slopes, scattered
+    along tensor   what attention and feed-forward make, and its slopes, summed up; the loss's sums over the vocabulary
+
+Each once a pass over the batch. Scalars and norms cross wherever they like. So a compiler that gathers in float32, sums
+gradients up whole, moves activations where weights were meant, or gathers once a chunk, is found out and named.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from opencoder_jax.compile.collectives import Collective
+from opencoder_jax.parallel.mesh import AXES
+from opencoder_jax.training.run import Recipe
+
+TOLERANCE = 1.01  # of what is due
+# What XLA may add to a chip's part of a gradient before it scatters that along a ring (280 rows become 288, and so may
+# 256), and then hands on, since it lies with the wrong chip.
+PADDING = 1 / 8
+# Where these are recomputed, attention's projections are gathered for that and again for their slopes, for its kernel
+# runs between the two; and the product that ends attention, which the feed-forward reads, is summed up again.
+RECOMPUTES_PROJECTIONS = ("attention", "full")
+PROJECTIONS = ("query", "key", "value", "output")
+
+
+@dataclass(frozen=True)
+class Due:
+    """Bytes that a chip has to take in along some axes of the mesh in a step, by one kind of collective."""
+
+    kind: str
+    axes: frozenset[str]
+    bytes: float
+    what: str
+
+
+def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, length: int) -> list[Due]:
+    """All that a step has to move, but scalars and norms.
+
+    Args:
+        mesh: the sizes of its axes.
+        parameters: the weights' shapes and shardings, as `abstract_state` has them.
+        rows: of the whole batch, of `length` tokens each.
+    """
+    model = recipe.model
+    replica, fsdp, context, tensor = (mesh[axis] for axis in AXES)
+    passes = recipe.train.passes(rows, replica * fsdp)
+    tokens = rows * length / passes / (replica * fsdp * context)  # of a chip, in a pass
+    item = jnp.dtype(model.dtype).itemsize
+
+    # The matrices of a chip: what it holds, in numbers. The rest of each is with the others of its fsdp group.
+    layers = sum(_held(weight) for weight in jax.tree.leaves(parameters["layers"]) if len(weight.shape) > 2)
+    embedding, head = _held(parameters["embedding"]), _held(parameters["head"])
+    by_hand = tensor == 1 and replica * context > 1  # what step.py places itself
+    of_head = item if by_hand else 4
+    scattered = (layers * item + head * of_head) * (fsdp - 1)
+    stream = tokens * model.width * item
+    keys = tokens * (context - 1) * model.kv_heads / tensor * model.head_size * item
+    again = recipe.train.remat in RECOMPUTES_PROJECTIONS
+    projections = again * sum(_held(parameters["layers"][name]) for name in PROJECTIONS)
+    sums = 4 + again
+
+    moved = [
+        Due("all-gather", frozenset({"fsdp"}), 2 * layers * (fsdp - 1) * item, "weights of the layers, twice a pass"),
+        Due(
+            "all-gather",
+            frozenset({"fsdp"}),
+            projections * (fsdp - 1) * item,
+            "attention's, again, at most",
+        ),
+        Due("all-gather", frozenset({"fsdp"}), head * (fsdp - 1) * item, "the head, once a pass"),
+        Due("all-gather", frozenset({"fsdp"}), tokens * (fsdp - 1) * 4, "ids of tokens to look up"),
+        Due("all-to-all", frozenset({"fsdp"}), stream * (fsdp - 1) / fsdp, "rows of the embedding"),
+        Due("all-to-all", frozenset({"fsdp"}), stream * (fsdp - 1) / fsdp, "slopes of the embedding's rows"),
+        Due("reduce-scatter", frozenset({"fsdp"}), scattered, "gradients"),
+        Due("reduce-scatter", frozenset({"fsdp"}), scattered * PADDING, "their padding, at most"),
+        Due("collective-permute", frozenset({"fsdp"}), scattered * PADDING, "their padding, at most"),
+        Due("all-gather", frozenset({"context"}), 2 * 2 * model.layers * keys, "keys and values, twice a pass"),
+        Due("reduce-scatter", frozenset({"context"}), 2 * model.layers * keys, "slopes of keys and values"),
+    ]
+    # Those of the vocabulary's tables are summed up once a step, where step.py sees to it.
+    tables = (embedding + head) * 4 / (passes if by_hand else 1)
+    copies, gradients = replica * context, layers * item + tables
+    along = frozenset(axis for axis in ("replica", "context") if mesh[axis] > 1)
+    streams = stream * (sums * model.layers + 2) + 3 * 4 * tokens
+    moved += [
+        Due("all-reduce", along, 2 * gradients * (copies - 1) / copies, "gradients of a chip's part of the weights"),
+        Due("all-reduce", frozenset({"tensor"}), 2 * streams * (tensor - 1) / tensor, "activations, sums of the loss"),
+    ]
+    return [Due(one.kind, one.axes, one.bytes * passes, one.what) for one in moved if one.bytes]
+
+
+def unexplained(collectives: Sequence[Collective], dues: Sequence[Due], width: int) -> list[str]:
+    """What a program moves that isn't due, or more of it than is due: a line each, with its size and its origin.
+
+    Args:
+        width: of the model: what is no larger than a layer's norms and their slopes, in float32, is not asked about.
+    """
+    norms = 2 * 2 * 4 * width * 2
+    found: dict[tuple[str, frozenset[str]], list[Collective]] = defaultdict(list)
+    for one in collectives:
+        if one.bytes / one.runs > norms:
+            found[one.kind, one.axes].append(one)
+    lines = []
+    for (kind, axes), several in sorted(found.items(), key=lambda item: -sum(one.bytes for one in item[1])):
+        asked = [one for one in dues if one.kind == kind and one.axes == axes]
+        allowed, moved = sum(one.bytes for one in asked), sum(one.bytes for one in several)
+        if moved <= allowed * TOLERANCE:
+            continue
+        why = f"{_gib(allowed)} are due ({', '.join(one.what for one in asked)})" if asked else "none is due"
+        largest = sorted(several, key=lambda one: -one.bytes)[: 6 if asked else 3]
+        lines.append(
+            f"{kind} along {' and '.join(sorted(axes)) or 'nothing'}: {_gib(moved)}, where {why}: "
+            + "; ".join(f"{one.runs:,} x {one.shape[:80]} ({_gib(one.bytes)}) from {_origin(one)}" for one in largest)
+            + ("; …" if len(several) > len(largest) else "")
+        )
+    return lines
+
+
+def _held(weight: Any) -> float:
+    return float(prod(weight.sharding.shard_shape(weight.shape)))
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _origin(one: Collective) -> str:
+    return "/".join(one.source.split("/")[-3:]) or "an operation without a name"

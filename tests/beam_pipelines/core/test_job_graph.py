@@ -1,0 +1,151 @@
+"""What a job sends to its workers: by reference what they import, and no path of the machine that submits it."""
+
+import base64
+import bz2
+import pickletools
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.runner import PipelineResult, PipelineState
+from pyarrow import fs
+
+from opencoder_jax.beam_pipelines.core.stage import command
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.recipe import ROOT, UserError
+
+BUCKET = "gs://bucket"
+FLAGS = ["--project=some-project", "--region=us-central1", "--temp_location=gs://bucket/temp", "--dry_run=True"]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that stands behind gs://bucket on the machine that submits."""
+    real = Directory._place
+
+    def place(self: Directory, name: str = "") -> tuple[fs.FileSystem, str]:
+        if not self.uri.startswith(BUCKET):
+            return real(self, name)
+        root = str(tmp_path / "bucket") + self.uri.removeprefix(BUCKET)
+        return fs.LocalFileSystem(), f"{root}/{name}" if name else root
+
+    monkeypatch.setattr(Directory, "_place", place)
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+def prepared(bucket: Path, batch: Callable[..., pa.RecordBatch], stage_directory: Callable[..., str]) -> str:
+    """Documents and their signals in the bucket, as finished stages."""
+    documents = [[batch("import os\n\nprint(os.name)\n" * 20)], [batch({"text": "x = 1\n" * 20, "path": "other.py"})]]
+    stage_directory(bucket / "documents", documents)
+    (bucket / "metadata").mkdir()
+    pq.write_table(pa.table({"repo_name": ["here"], "sub_path": ["0.py"]}), bucket / "metadata" / "part.parquet")
+    command(
+        "opencoder_jax.beam_pipelines.signals.measure", [f"--input={BUCKET}/documents", f"--output={BUCKET}/signals"]
+    )
+    return BUCKET
+
+
+def payloads(graph: beam_runner_api_pb2.Pipeline) -> Iterator[bytes]:
+    """The serialised functions of a pipeline, unpacked."""
+    for transform in graph.components.transforms.values():
+        raw = transform.spec.payload
+        yield raw
+        for message in (beam_runner_api_pb2.ParDoPayload(), beam_runner_api_pb2.CombinePayload()):
+            try:
+                message.ParseFromString(raw)
+            except Exception:
+                continue
+            spec: Any = message.do_fn if hasattr(message, "do_fn") else message.combine_fn
+            for unpack in (bz2.decompress, zlib.decompress):
+                try:
+                    yield unpack(base64.b64decode(spec.payload))
+                except (ValueError, OSError, zlib.error, EOFError):
+                    continue
+
+
+STAGES = {
+    "sources.join_metadata": ["documents", "metadata"],
+    "code.exact_duplicates": ["documents"],
+    "code.near_duplicates": ["documents"],
+    "code.redact": ["documents"],
+    "code.signals": ["documents"],
+    "code.filter": ["documents", "signals"],
+    "code.sample": ["documents"],
+}
+
+
+def check(graph: beam_runner_api_pb2.Pipeline, bucket: Path) -> None:
+    unpacked = list(payloads(graph))
+    assert any(b"gs://bucket" in payload for payload in unpacked), "nothing was unpacked that names the data"
+    # Beam's own small functions travel by value, with the name of their file for tracebacks.
+    library = str(Path(beam.__file__).parent).encode()
+    whole = b"\n".join([graph.SerializeToString(), *unpacked]).replace(library, b"")
+    for place in {str(ROOT), str(Path.cwd()), str(Path.home()), sys.prefix, str(bucket)} - {"/"}:
+        assert place.encode() + b"/" not in whole, f"the job names {place}"
+    modules = {argument for payload in unpacked for argument in _modules(payload)}
+    assert not any(module == "__main__" for module in modules)
+
+
+def _modules(payload: bytes) -> list[str]:
+    """The strings of a pickle, among them the modules that it refers to."""
+    try:
+        return [str(argument) for _, argument, _ in pickletools.genops(payload) if isinstance(argument, str)]
+    except Exception:
+        return []
+
+
+@pytest.mark.parametrize("module", STAGES)
+def test_a_job_names_no_place_of_this_machine(
+    module: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = []
+
+    def record(self: beam.Pipeline, test_runner_api: str = "AUTO") -> PipelineResult:
+        graphs.append(self.to_runner_api())
+        result = PipelineResult(PipelineState.DONE)
+        monkeypatch.setattr(result, "wait_until_finish", lambda duration=None: None, raising=False)
+        return result
+
+    monkeypatch.setattr(beam.Pipeline, "run", record)
+    inputs = [f"--input={prepared}/{name}" for name in STAGES[module]]
+    with pytest.raises(UserError, match=r"(\d) of \1 shards weren't written"):
+        command(f"opencoder_jax.beam_pipelines.{module}", [*inputs, f"--output={prepared}/out"])
+    assert graphs
+    for graph in graphs:
+        check(graph, bucket)
+
+
+@pytest.mark.parametrize("module", STAGES)
+def test_dataflow_builds_its_job_without_a_cloud(
+    module: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beam's own Dataflow runner, up to the point where it would submit; needs `pip install 'apache-beam[gcp]'`."""
+    pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs apache-beam[gcp]")
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+    runners = []
+    real = DataflowRunner.run_pipeline
+
+    def record(self: DataflowRunner, *arguments: Any, **named: Any) -> Any:
+        runners.append(self)
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(DataflowRunner, "run_pipeline", record)
+    inputs = [f"--input={prepared}/{name}" for name in STAGES[module]]
+    with pytest.raises(UserError, match=r"(\d) of \1 shards weren't written"):
+        command(
+            f"opencoder_jax.beam_pipelines.{module}",
+            [*inputs, f"--output={prepared}/out", "--runner=DataflowRunner", *FLAGS],
+        )
+    assert runners
+    for runner in runners:
+        check(runner.proto_pipeline, bucket)
+        assert runner.job.proto.name

@@ -1,0 +1,88 @@
+"""A trained model is read back from a run directory as it was; what is missing or damaged is named."""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+
+from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.model.decoder import abstract
+from opencoder_jax.parallel.model_directory import load
+from opencoder_jax.recipe import UserError
+
+CONFIG = ModelConfig(30, 2, 8, 2, 1, 4, 12, context=16, dtype="float32")
+
+
+def parameters(value: float) -> Any:
+    """Every weight of the model, counted upwards from a value."""
+    shapes = nnx.to_pure_dict(abstract(CONFIG)[1])
+    return jax.tree.map(lambda w: value + np.arange(w.size, dtype=np.float32).reshape(w.shape), shapes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with the checkpoints 2 and 10."""
+    run = tmp_path_factory.mktemp("run")
+    (run / "run.json").write_text(json.dumps({"model": asdict(CONFIG)}))
+    with ocp.CheckpointManager(run / "checkpoints", item_names=("parameters",)) as checkpoints:
+        for step in (2, 10):
+            checkpoints.save(step, args=ocp.args.Composite(parameters=ocp.args.StandardSave(parameters(step))))
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("step", "found"), [(None, 10), (2, 2)])
+def test_the_newest_checkpoint_or_the_one_asked_for(trained: Path, step: int | None, found: int) -> None:
+    model = load(trained, step)
+    assert (model.step, model.config) == (found, CONFIG)
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(model.parameters), parameters(found))
+    decoder = nnx.merge(model.graphdef, model.parameters)
+    assert decoder(np.zeros((1, 3), np.int32), np.arange(3)[None]).shape == (1, 3, CONFIG.width)
+
+
+def test_what_is_missing_is_named(run: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint of step 5; there are 2, 10"):
+        load(run, 5)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        load(run)
+    (run / "run.json").unlink()
+    with pytest.raises(UserError, match=r"no run\.json"):
+        load(run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"model": {"depth": 3}}', '{"model": {"layers": 0}}'])
+def test_a_description_that_describes_no_model(run: Path, text: str) -> None:
+    (run / "run.json").write_text(text)
+    with pytest.raises(UserError, match=r"run\.json: doesn't describe a model"):
+        load(run)
+
+
+def test_a_checkpoint_of_another_model(run: Path) -> None:
+    (run / "run.json").write_text(json.dumps({"model": asdict(CONFIG) | {"width": 16}}))
+    with pytest.raises(UserError, match=r"embedding is \(30, 8\), and \(30, 16\) by .*run\.json"):
+        load(run)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint(run: Path, damage: str) -> None:
+    for file in (run / "checkpoints" / "10" / "parameters").rglob("*"):
+        if file.is_file() and damage == "gone":
+            file.unlink()
+        elif file.is_file():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match="checkpoints/10 can't be read"):
+        load(run)
+    assert load(run, 2).step == 2
