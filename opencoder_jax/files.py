@@ -1,7 +1,8 @@
-"""JSON Lines as this room uses them: every mistake names its line, and a file can be appended to after a kill.
+"""Files on this machine that are whole or not there, and JSON lines whose every mistake names its line.
 
-A line counts once its newline is written. What a killed run left behind the last newline is cut off when the file is
-opened to be continued.
+What is replaced is written under a temporary name and renamed. A file of JSON lines can be appended to after a kill: a
+line counts once its newline is written, and what a killed run left behind the last newline is cut off when the file is
+opened to be continued. (Directories of stages, which may lie in a bucket: beam_pipelines/core/storage.py.)
 """
 
 import gzip
@@ -9,16 +10,43 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from opencoder_jax.recipe import UserError
 
 T = TypeVar("T")
+WRITING = ".writing"  # what a temporary name ends in
 
 
-def read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) of a file, also of a .gz. Empty lines are skipped.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + WRITING)
+    temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Sorted and indented, so that equal values are equal bytes; whole or not at all."""
+    write_whole(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path, missing: Any = None) -> Any:
+    """The value of a JSON file, or `missing` where there is none.
+
+    Raises:
+        UserError: the file isn't JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return missing
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); it was damaged after it was written") from None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line number from 1, object) of a file of JSON lines, also of a .gz. Empty lines are skipped.
 
     Raises:
         UserError: there is no such file, it is no text, or a line is no JSON object.
@@ -27,20 +55,21 @@ def read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    yield number, _object(path, number, line)
+                    yield number, parse_line(f"{path}, line {number}", line)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (IsADirectoryError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise UserError(f"{path}: not a file of JSON lines ({error})") from None
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+def parse_line(place: str, line: str | bytes) -> dict[str, Any]:
+    """The object of a line. Raises UserError, which names `place`, for what is no JSON object."""
     try:
         content = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path}, line {number}: not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}, line {number}: a JSON object is wanted, this is a {type(content).__name__}")
+        raise UserError(f"{place}: a JSON object is wanted, this is a {type(content).__name__}")
     return content
 
 
@@ -69,10 +98,8 @@ class Appender:
         self._file.write(json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
         self._file.flush()
 
-    def __enter__(self) -> "Appender":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from opencoder_jax import files as jsonl
+from opencoder_jax import files
 from opencoder_jax.recipe import UserError
 
 COOKBOOK = Path(__file__).with_name("problems.jsonl")
@@ -50,9 +50,9 @@ def read_problems(path: Path) -> list[Problem]:
         UserError: names the file, and the line that is wrong.
     """
     problems: dict[str, Problem] = {}
-    for number, line in jsonl.read(path):
-        task, prompt, name, solution, test = (jsonl.field(path, number, line, key, str) for key in Problem._fields[:5])
-        level = jsonl.field(path, number, line, "level", int) if "level" in line else None
+    for number, line in files.read_lines(path):
+        task, prompt, name, solution, test = (files.field(path, number, line, key, str) for key in Problem._fields[:5])
+        level = files.field(path, number, line, "level", int) if "level" in line else None
         problem = Problem(task, prompt, name, solution, test, level)
         if problem.task_id in problems:
             raise UserError(f"{path}, line {number}: {problem.task_id} stands in the file twice")
@@ -73,13 +73,13 @@ def read_samples(path: Path, problems: Sequence[Problem]) -> list[Sample]:
     order = {problem.task_id: place for place, problem in enumerate(problems)}
     found: dict[tuple[str, int], Sample] = {}
     seen: Counter[str] = Counter()
-    for number, line in jsonl.read(path):
-        task = jsonl.field(path, number, line, "task_id", str)
+    for number, line in files.read_lines(path):
+        task = files.field(path, number, line, "task_id", str)
         if task not in order:
             raise UserError(f"{path}, line {number}: {task} is no problem of this benchmark; is it the right file?")
         kind: Literal["completion", "solution"] = "completion" if "completion" in line else "solution"
-        text = jsonl.field(path, number, line, kind, str)
-        index = jsonl.field(path, number, line, "sample", int) if "sample" in line else seen[task]
+        text = files.field(path, number, line, kind, str)
+        index = files.field(path, number, line, "sample", int) if "sample" in line else seen[task]
         seen[task] += 1
         if (task, index) in found:
             raise UserError(f"{path}, line {number}: sample {index} of {task} stands in the file twice")

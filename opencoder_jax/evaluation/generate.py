@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from tqdm import tqdm
 
-from opencoder_jax import files as jsonl
+from opencoder_jax import files
 from opencoder_jax.benchmarks.problems import Problem, Sample, read_samples, sample_line
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.prompts import Prompt, prompt
@@ -42,7 +42,7 @@ def sample(
     """
     kind: Literal["completion", "solution"] = "solution" if config.chat else "completion"
     wanted = [(problem, number) for problem in problems for number in range(config.samples_per_problem)]
-    with jsonl.Appender(path) as file:
+    with files.Appender(path) as file:
         have = {(answer.task_id, answer.sample) for answer in read_samples(path, problems)}
         missing = [(problem, number) for problem, number in wanted if (problem.task_id, number) not in have]
         with tqdm(total=len(wanted), initial=len(have), desc="generate", unit="sample", leave=False) as progress:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from tqdm import tqdm
 
-from opencoder_jax import files as jsonl
+from opencoder_jax import files
 from opencoder_jax.benchmarks.problems import Problem, Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.extract import Extracted, extract, parses, standalone
@@ -116,7 +116,7 @@ def judge(
         UserError: the file holds rows of other samples, or the sandbox fails.
     """
     by_id = {problem.task_id: problem for problem in problems}
-    with jsonl.Appender(path) as file:
+    with files.Appender(path) as file:
         rows = list(read_rows(path))
         if [(row.task_id, row.sample) for row in rows] != [(one.task_id, one.sample) for one in samples[: len(rows)]]:
             raise UserError(f"{path}: holds rows of other samples; choose another --output, or remove the file")
@@ -138,7 +138,7 @@ def judge(
 
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a file; UserError names the line that is none."""
-    for number, line in jsonl.read(path):
+    for number, line in files.read_lines(path):
         try:
             yield Row(**line)
         except TypeError:
