@@ -81,7 +81,9 @@ class Stage:
     inputs: tuple[str, ...]
     output: str
 
-    def run(self, work: Callable[[Directory], tuple[Tally, dict[str, str]]]) -> Manifest:
+    def run(
+        self, work: Callable[[Directory], tuple[Tally, dict[str, str]]], options: BeamOptions | None = None
+    ) -> Manifest:
         """Runs `work(output directory)` unless the output is up to date.
 
         Args:
