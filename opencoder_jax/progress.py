@@ -1,4 +1,4 @@
-"""How far along a long job is: a bar on a terminal; elsewhere, such as in a log, one plain line a minute and a last one.
+"""How far along a long job is: a bar on a terminal; elsewhere, as in a log, one plain line a minute and a last one.
 
 Use it in a `with` statement, `with Progress("train", 18_350_080, "tokens") as progress:`, and call
 `progress.update_to(65_536, loss="8.3041")` as often as you like.
