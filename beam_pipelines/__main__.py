@@ -1,43 +1,76 @@
-"""`python -m beam_pipelines VERB …`: chains of stages. A single stage is `python -m beam_pipelines.ROOM.STAGE`."""
+"""`python -m beam_pipelines VERB …`: every stage and every chain of stages is a verb.
 
-import difflib
-import importlib
+A stage's flags follow from its function `run` (core/command.py); a chain's module defines `main(argv)`. What a verb
+does is the first line of its module.
+"""
 
-from opencoder_jax.recipe import UserError, run_command
+from opencoder_jax.recipe import run_command
+from opencoder_jax.verbs import Verb, find, usage
 
-# The module of a verb defines `main(argv)`; its docstring begins with what it does.
-VERBS = {
-    "refinecode": ("opencoder_jax.beam_pipelines.refinecode", "--input=/path/to/repositories --output=runs/refinecode"),
-    "inspect": (
-        "opencoder_jax.beam_pipelines.inspection.inspect_rules",
-        "--input=runs/refinecode/redact --input=runs/refinecode/signals --output=runs/inspect",
-    ),
+PROGRAM = "python -m beam_pipelines"
+PIPELINES = "opencoder_jax.beam_pipelines"
+DOCUMENTS = "--documents=runs/refinecode/sample"
+STAGES = "runs/refinecode"
+
+CHAINS = {
+    "refinecode": Verb(f"{PIPELINES}.refinecode", "--input=/path/to/repositories --output=runs/refinecode"),
+}
+VERBS = CHAINS | {
+    name: Verb(f"{PIPELINES}.{module}", f"{example} --output={output}")
+    for name, module, example, output in (
+        ("collect", "sources.collect", "--folders=/path/to/repositories", f"{STAGES}/collect"),
+        ("git_repositories", "sources.git_repositories", "--repositories=/path/to/clones", "runs/git"),
+        ("archives", "sources.archives", "--archives=/path/to/archives", "runs/archives"),
+        ("tables", "sources.tables", "--tables=data/stack --gin.TablesConfig.preset=the_stack_v1", "runs/stack"),
+        ("join_metadata", "sources.join_metadata", "--metadata=data/metadata --corpus=runs/stack", "runs/rebuilt"),
+        ("conversations", "sources.conversations", "--conversations=data/sft_stage1", "runs/sft/conversations"),
+        ("exact_duplicates", "deduplication.exact_duplicates", f"--documents={STAGES}/collect", f"{STAGES}/exact"),
+        ("near_duplicates", "deduplication.near_duplicates", f"--documents={STAGES}/exact", f"{STAGES}/near"),
+        ("redact", "redaction.redact", f"--documents={STAGES}/near", f"{STAGES}/redact"),
+        ("signals", "signals.measure", f"--documents={STAGES}/redact", f"{STAGES}/signals"),
+        ("filter", "filtering.filter", f"--documents={STAGES}/redact --signals={STAGES}/signals", f"{STAGES}/filter"),
+        ("sample", "filtering.sample", f"--documents={STAGES}/filter", f"{STAGES}/sample"),
+        (
+            "inspect",
+            "inspection.inspect_rules",
+            f"--documents={STAGES}/redact --signals={STAGES}/signals",
+            "runs/inspect",
+        ),
+        ("decontaminate", "decontamination.decontaminate", DOCUMENTS, "runs/clean"),
+        ("select", "synthesis.select", "--documents=runs/clean", "runs/algorithmic"),
+        ("doctests", "synthesis.doctests", "--documents=runs/clean", "runs/snippets"),
+        ("instructions", "synthesis.instructions", "--snippets=runs/snippets", "runs/instructions"),
+        ("train_tokenizer", "tokens.train_tokenizer", "--documents=runs/clean", "runs/tokenizer"),
+        ("released_tokenizer", "tokens.released_tokenizer", "--released=OpenCoder-8B-Instruct", "runs/tokenizer"),
+        ("records", "tokens.records", "--documents=runs/clean --tokenizer=runs/tokenizer", "runs/tokens/refinecode"),
+        ("compression", "tokens.compression", "--documents=runs/clean --tokenizer=runs/tokenizer", "runs/compression"),
+    )
 }
 
 
 def main(argv: list[str]) -> None:
-    """Hands the arguments after the verb to its module.
+    """Hands the flags after the verb to its chain or stage, once the recipe is checked.
 
     Raises:
-        UserError: there is no such verb.
+        UserError: there is no such verb, or its flags or recipe are wrong.
     """
-    name, *rest = argv or ["--help"]
-    if name in ("-h", "--help"):
-        print(usage())
-    elif name in VERBS:
-        importlib.import_module(VERBS[name][0]).main(rest)
+    if (found := find(PROGRAM, VERBS, argv)) is None:
+        print(usage(PROGRAM, VERBS))
+        return
+    name, rest = found
+    if name in CHAINS:
+        VERBS[name].load().main(rest)
     else:
-        near = difflib.get_close_matches(name, VERBS, 1, 0.5)
-        raise UserError(
-            f"unknown verb {name}; " + (f"did you mean {near[0]}?" if near else f"verbs: {', '.join(VERBS)}")
-        )
+        # Beam is imported here, after the check.
+        from opencoder_jax.beam_pipelines.core.command import command
+
+        command(name, VERBS[name].module, VERBS[name].example, rest)
 
 
-def usage() -> str:
-    """Every verb with an example."""
-    lines = [f"  python -m beam_pipelines {name} {example}" for name, (_, example) in VERBS.items()]
-    return "\n".join(["usage: python -m beam_pipelines VERB [flags]", "", *lines, "", "Each has a --help of its own."])
+def console() -> None:
+    """The installed command."""
+    run_command(main)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    console()

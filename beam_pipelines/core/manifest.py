@@ -5,13 +5,10 @@ came out (documents and bytes in and out per language, drops per reason, counter
 in it depends on the place, the time, the runner or the number of workers.
 """
 
-import ast
-import importlib.util
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,6 @@ from opencoder_jax.recipe import UserError
 
 MANIFEST = "stage.json"
 PLAN = "plan.json"  # the head of the manifest, while the stage isn't finished
-PACKAGES = ("beam_pipelines", "kernels", "opencoder_jax")
 
 # A tree of counts: {"in": {"documents": {"Python": 3}}, "drop": {"bytes": {"too_large": 9}}, "count": {...}}
 Tally = dict[str, Any]
@@ -31,14 +27,26 @@ Tally = dict[str, Any]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a finished stage says of itself (`stage.json`)."""
+    """What a finished stage says of itself (`stage.json`).
+
+    Attributes:
+        stage, config: what ran.
+        code: digests of the definitions that made it, by their modules (opencoder_jax/code_version.py).
+        inputs: the fingerprints of its inputs.
+        tally: what came in and out.
+        files: the digest of each file.
+        stale: why an older output in the same place was made again; empty where there was none.
+        accepted: what had changed when the user accepted this output all the same (`--accept`).
+    """
 
     stage: str
     config: dict[str, Any]
-    code: str
+    code: dict[str, str]
     inputs: list[str]
     tally: Tally
     files: dict[str, str] = field(default_factory=dict)
+    stale: list[str] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
 
     @property
     def fingerprint(self) -> str:
@@ -68,6 +76,44 @@ class Manifest:
         for step in path:
             tree = tree.get(step, {})
         return tree
+
+
+def changes(manifest: Manifest, head: dict[str, Any]) -> list[str]:
+    """What differs between a finished stage and one that is about to run with `head`, each in a few words."""
+    if manifest.stage != head["stage"]:
+        return [f"it was written by the stage {manifest.stage}"]
+    was, now = _leaves(manifest.config), _leaves(head["config"])
+    found = [
+        f"{name} was {was.get(name, 'not there')}, is {now.get(name, 'not there')}"
+        for name in sorted(was.keys() | now.keys())
+        if was.get(name) != now.get(name)
+    ]
+    if not isinstance(manifest.code, dict):
+        found.append("an older version of this project made it")
+    elif changed := sorted(
+        module
+        for module in manifest.code.keys() | head["code"].keys()
+        if manifest.code.get(module) != head["code"].get(module)
+    ):
+        found.append(f"the code of {', '.join(changed)} changed")
+    if manifest.inputs != head["inputs"]:
+        pairs = zip_longest(manifest.inputs, head["inputs"])
+        numbers = [str(number) for number, (old, new) in enumerate(pairs, 1) if old != new]
+        found.append(f"input {' and '.join(numbers)} changed")
+    return found
+
+
+def _leaves(tree: Any, name: str = "") -> dict[str, Any]:
+    """The values of nested dictionaries and lists, by their dotted names."""
+    if isinstance(tree, list):
+        tree = {str(index): value for index, value in enumerate(tree)}
+    if not isinstance(tree, dict) or not tree:
+        return {name: tree}
+    return {
+        leaf: value
+        for key, branch in tree.items()
+        for leaf, value in _leaves(branch, f"{name}.{key}".lstrip(".")).items()
+    }
 
 
 def describe(manifest: Manifest) -> str:
@@ -129,41 +175,3 @@ def merge_tallies(tallies: Iterable[Tally]) -> Tally:
 
 def _total(tree: Tally | int) -> int:
     return sum(_total(branch) for branch in tree.values()) if isinstance(tree, dict) else tree
-
-
-@cache
-def code_version(module: str) -> str:
-    """A digest of a module's source, of all sources of ours that it imports, and of the data files beside them.
-
-    A module `x.py` may keep data files in its own folder and in a folder `x`. Imports are read, not run.
-    """
-    seen: dict[str, Path] = {}
-    queue = [module]
-    while queue:
-        name = queue.pop()
-        spec = importlib.util.find_spec(name)
-        if name in seen or spec is None or spec.origin is None:
-            continue
-        seen[name] = Path(spec.origin)
-        for node in ast.walk(ast.parse(seen[name].read_bytes())):
-            if isinstance(node, ast.Import):
-                queue += [alias.name for alias in node.names if alias.name.split(".")[0] in PACKAGES]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
-                # `from package import module` or `from module import name`: the second has no module of that name
-                members = [f"{node.module}.{alias.name}" for alias in node.names]
-                queue += [node.module or "", *(member for member in members if _is_module(member))]
-    hasher = xxhash.xxh3_128()
-    data: set[Path] = set()
-    for source in seen.values():
-        found = [*source.parent.glob("*.*"), *source.with_suffix("").rglob("*.*")]
-        data |= {path for path in found if path.suffix in (".json", ".jsonl", ".toml")}
-    for path in [*(seen[name] for name in sorted(seen)), *sorted(data)]:
-        hasher.update(path.name.encode() + b"\0" + path.read_bytes())
-    return hasher.hexdigest()
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False

@@ -31,11 +31,16 @@ class BeamOptions:
 
     `--direct_num_workers=N` says how many processes or threads work here; without it all cores do where that pays.
 
+    Attributes:
+        flags: Beam's.
+        accept: the stages, by name or by the name of their directory, whose older output counts as up to date.
+
     Raises:
         UserError: for a flag that Beam doesn't know.
     """
 
     flags: tuple[str, ...] = ()
+    accept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -15,9 +15,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from opencoder_jax.files import WRITING
 from opencoder_jax.recipe import UserError
-
-WRITING = ".writing"  # what a temporary name ends in
 
 
 @dataclass(frozen=True)

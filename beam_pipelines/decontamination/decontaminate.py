@@ -20,8 +20,9 @@ from functools import cached_property
 import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.beam_pipelines.decontamination.problems import Benchmark, Fields, Problem
 from opencoder_jax.beam_pipelines.decontamination.review import write_review
 from opencoder_jax.beam_pipelines.decontamination.solutions import SolutionIndex

@@ -28,20 +28,11 @@ from opencoder_jax.beam_pipelines.core.documents import (
     write_shard,
 )
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
+from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.shuffles import NODE, by_segment, pack, run_starts, sort_rows, unpack
 from opencoder_jax.beam_pipelines.core.spill import GroupPacked
-from opencoder_jax.beam_pipelines.core.stage import (
-    Drop,
-    Progress,
-    Result,
-    Stage,
-    gather_reports,
-    input_shards,
-    keep_rows,
-    map_stage,
-    report_shard,
-)
+from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.deduplication.levels import CHUNK_BITS, DuplicatesConfig, chunks, repository_hashes
 from opencoder_jax.recipe import UserError

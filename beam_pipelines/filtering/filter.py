@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.beam_pipelines.filtering.rules import Rule, load_profile, required_definitions, table_of
 from opencoder_jax.beam_pipelines.filtering.sample import uniform
 from opencoder_jax.beam_pipelines.signals.measure import SIGNALS

@@ -25,8 +25,9 @@ from functools import cache
 import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.maps import Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Result, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.beam_pipelines.signals import general, languages, python, text
 from opencoder_jax.beam_pipelines.signals.general import Signal
 from opencoder_jax.beam_pipelines.signals.released import general as reference

@@ -50,7 +50,13 @@ from opencoder_jax.beam_pipelines.core.manifest import (
 )
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.shuffles import by_segment, pack, run_starts, sort_rows, unpack
-from opencoder_jax.beam_pipelines.core.stage import Progress, Stage, gather_reports, input_shards, main, report_shard
+from opencoder_jax.beam_pipelines.core.stage import (
+    Stage,
+    gather_reports,
+    input_shards,
+    main,
+    report_shard,
+)
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.languages.detect import by_name, identify
 from opencoder_jax.beam_pipelines.sources.rows import integer, list_tables, rows_of

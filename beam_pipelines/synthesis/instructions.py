@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.maps import Drop, Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Drop, Result, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.beam_pipelines.synthesis.doctests import source_lines
 from opencoder_jax.recipe import configurable
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Drop, Result, keep_rows, main, map_stage, require_inputs
+from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.recipe import configurable
 
 

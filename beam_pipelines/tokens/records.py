@@ -33,17 +33,9 @@ from opencoder_jax.beam_pipelines.core.manifest import (
     tally_documents,
     tally_drops,
 )
+from opencoder_jax.beam_pipelines.core.maps import Drop, drop_table, keep_rows
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import (
-    Drop,
-    Stage,
-    drop_table,
-    gather_reports,
-    keep_rows,
-    main,
-    report_shard,
-    run_shards,
-)
+from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, main, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data import chat
 from opencoder_jax.data.token_records import TOKENIZER, ShardWriter, metadata_files, shard_names, summarise

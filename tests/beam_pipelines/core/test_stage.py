@@ -20,8 +20,9 @@ import pytest
 from opencoder_jax.beam_pipelines.core import manifest as manifests
 from opencoder_jax.beam_pipelines.core.documents import empty
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, code_version, describe, merge_tallies
+from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Drop, Result, command, keep_rows, map_stage
+from opencoder_jax.beam_pipelines.core.stage import command
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import UserError
 
@@ -39,7 +40,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from opencoder_jax.beam_pipelines.core.stage import Drop, Result, keep_rows, map_stage
+from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.recipe import UserError, configurable
 
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA
+from opencoder_jax.beam_pipelines.core.maps import Result
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Result
 from opencoder_jax.beam_pipelines.filtering.filter import Filter, FilterConfig, FilterRules, run
 from opencoder_jax.beam_pipelines.filtering.rules import LANGUAGE_TABLES, Rule, load_profile, table_of
 from opencoder_jax.beam_pipelines.signals.measure import SCHEMA as SIGNAL_SCHEMA

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from opencoder_jax.beam_pipelines.core.manifest import code_version
+from opencoder_jax.beam_pipelines.core.maps import Result
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Result
 from opencoder_jax.beam_pipelines.filtering import filter as filtering
 from opencoder_jax.beam_pipelines.filtering.filter import Filter, FilterConfig, FilterRules
 from opencoder_jax.beam_pipelines.filtering.rules import (

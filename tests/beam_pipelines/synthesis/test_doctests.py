@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from opencoder_jax.beam_pipelines.core.documents import document_id
-from opencoder_jax.beam_pipelines.core.stage import Result
+from opencoder_jax.beam_pipelines.core.maps import Result
 from opencoder_jax.beam_pipelines.synthesis.doctests import DoctestConfig, RunDoctests, Snippet, snippets
 
 Batch = Callable[..., pa.RecordBatch]

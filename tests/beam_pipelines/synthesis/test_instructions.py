@@ -9,7 +9,7 @@ from textwrap import dedent
 import pyarrow as pa
 import pytest
 
-from opencoder_jax.beam_pipelines.core.stage import Drop
+from opencoder_jax.beam_pipelines.core.maps import Drop
 from opencoder_jax.beam_pipelines.synthesis.instructions import InstructionsConfig, WriteChats, chats, description
 
 Batch = Callable[..., pa.RecordBatch]

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from opencoder_jax.beam_pipelines.core.documents import empty
+from opencoder_jax.beam_pipelines.core.maps import Drop
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Drop
 from opencoder_jax.beam_pipelines.synthesis.select import Select, SelectConfig, run
 from opencoder_jax.recipe import UserError
 

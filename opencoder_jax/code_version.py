@@ -1,0 +1,189 @@
+"""What code an output was made by: a digest of just the definitions that can have made its bytes.
+
+From one function on, every definition of ours that is named in it, in what that names, and so on, is found in the
+sources; nothing is run. Comments, blank lines, docstrings, annotations and the messages of errors don't count, nor does
+what only keeps the books (recipes, manifests, runners, progress). A JSON or TOML file that a definition names counts by
+its values. So a changed comment or a new configuration makes nothing stale, and a changed threshold only what reads it.
+"""
+
+import ast
+import copy
+import importlib.util
+import json
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import xxhash
+
+PACKAGE = "opencoder_jax"
+PIPELINES = f"{PACKAGE}.beam_pipelines"
+
+# What never shows in an output's bytes.
+BOOKKEEPING = frozenset(
+    f"{PACKAGE}.{name}" for name in ("recipe", "configurables", "checks", "code_version", "progress", "chain")
+) | frozenset(
+    f"{PIPELINES}.{name}"
+    for name in ("core.stage", "core.manifest", "core.runner", "core.memory", "core.storage", "decontamination.review")
+)
+
+
+def code_version(*roots: tuple[str, str]) -> dict[str, str]:
+    """A digest for each module that has a part in some functions or classes: of the definitions in it that are reached.
+
+    Args:
+        roots: what to begin with, as (module, name).
+    """
+    reached: dict[str, set[str]] = {}
+    waiting = list(roots)
+    while waiting:
+        at, what = waiting.pop()
+        if at in BOOKKEEPING or (source := _source(at)) is None or what in reached.get(at, ()):
+            continue
+        reached.setdefault(at, set()).add(what)
+        waiting += source.references(what)
+    sources = {at: _source(at) for at in sorted(reached)}
+    return {at: source.digest(frozenset(reached[at])) for at, source in sources.items() if source}
+
+
+class _Source:
+    """The definitions of a module by name; "" holds its statements that define nothing and run at import."""
+
+    def __init__(self, module: str, path: Path) -> None:
+        self.module = module
+        self.folder = path.parent
+        self.statements: dict[str, list[ast.stmt]] = {"": []}
+        self.imported: dict[str, tuple[str, str]] = {}
+        for node in ast.parse(path.read_bytes()).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.imported.update(_imports(node))
+            elif names := _defined(node):
+                for name in names:
+                    self.statements.setdefault(name, []).append(node)
+            elif not _is_idle(node):
+                self.statements[""].append(node)
+
+    def references(self, name: str) -> list[tuple[str, str]]:
+        """What a definition names, as (module, name); a name that is imported from elsewhere leads there."""
+        if name == "*":
+            return [(self.module, known) for known in self.statements]
+        if name not in self.statements:
+            return [self.imported[name]] if name in self.imported else []
+        found = {(self.module, "")} if name else set()
+        for node in self.statements[name]:
+            here = self.imported | {key: to for inner in ast.walk(node) for key, to in _imports(inner)}
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Name):
+                    if inner.id in self.statements:
+                        found.add((self.module, inner.id))
+                    elif inner.id in here:
+                        found.add(here[inner.id])
+                elif isinstance(inner, ast.Attribute):
+                    found.update(self._attribute(inner, here))
+                elif isinstance(inner, ast.Constant) and str(inner.value).startswith(f"{PACKAGE}."):
+                    found.add((str(inner.value), "*"))  # a module that is imported by its name
+        return sorted(found)
+
+    @staticmethod
+    def _attribute(node: ast.Attribute, imported: dict[str, tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """`module.name`, where the module is one of ours."""
+        if isinstance(node.value, ast.Name) and node.value.id in imported:
+            package, name = imported[node.value.id]
+            module = f"{package}.{name}" if name else package
+            if _source(module):
+                yield module, node.attr
+
+    def digest(self, names: frozenset[str]) -> str:
+        """16 hexadecimal digits over some definitions and the data files that they name."""
+        hasher = xxhash.xxh3_64()
+        for name in sorted(names & self.statements.keys()):
+            for node in self.statements[name]:
+                hasher.update(ast.unparse(_Bare().visit(copy.deepcopy(node))).encode())
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                        hasher.update(_data(self.folder / inner.value) if _is_data(inner.value) else b"")
+        return hasher.hexdigest()
+
+
+@cache
+def _source(module: str) -> _Source | None:
+    """A module of ours, or one that stands alone, as a user's own stage may; None for others and for packages."""
+    if not module.startswith(f"{PACKAGE}.") and ("." in module or module in sys.stdlib_module_names):
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):
+        return None
+    if spec is None or spec.submodule_search_locations or not str(spec.origin).endswith(".py"):
+        return None
+    path = Path(str(spec.origin))
+    return None if "site-packages" in path.parts and PACKAGE not in path.parts else _Source(module, path)
+
+
+def _imports(node: ast.AST) -> list[tuple[str, tuple[str, str]]]:
+    """The names that an import binds, each with (module, name in it; "" for the module)."""
+    if isinstance(node, ast.Import):
+        return [(alias.asname or alias.name, (alias.name, "")) for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [(alias.asname or alias.name, (node.module, alias.name)) for alias in node.names]
+    return []
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    """The names that a statement at a module's top binds, if that's all that it does."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+    return []
+
+
+def _is_idle(node: ast.stmt) -> bool:
+    """A docstring, or what happens only where the module is run as a program or read by a type checker."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.If) and any(word in ast.unparse(node.test) for word in ("__main__", "TYPE_CHECKING"))
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes away what changes no output: docstrings, annotations of functions, what errors say."""
+
+    def _without_docstring(self, node: ast.AST) -> ast.AST:
+        body: list[ast.stmt] = node.body  # type: ignore[attr-defined]
+        if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self._without_docstring(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call):
+            node.exc = node.exc.func
+        return node
+
+
+def _is_data(value: str) -> bool:
+    return value.endswith((".json", ".jsonl", ".toml")) and "\n" not in value and len(value) < 200
+
+
+@cache
+def _data(path: Path) -> bytes:
+    """The values of a data file, however it's laid out; nothing where there is none."""
+    if not path.is_file():
+        return b""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl":
+        return json.dumps([json.loads(line) for line in text.splitlines() if line.strip()], sort_keys=True).encode()
+    return json.dumps(json.loads(text) if path.suffix == ".json" else tomllib.loads(text), sort_keys=True).encode()

@@ -1,0 +1,148 @@
+"""Every configuration of the project, read from its source: nothing is imported, so JAX and Beam stay out.
+
+A configuration is a dataclass under `@configurable`. Its fields' types and defaults stand in the class; what a field
+means stands in the docstring (`Attributes:`) or in a comment on the field's line or above it. Commands check recipes
+by this, every `--help` lists the fields that the command reads, and docs/reference.md lists all.
+"""
+
+import ast
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PACKAGE = Path(__file__).parent
+
+
+class Field(NamedTuple):
+    """A field of a configuration, as its source has it."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str = ""
+
+
+class Configurable(NamedTuple):
+    """A configuration: its class's name and module, what it is for, its fields in order."""
+
+    name: str
+    module: str
+    meaning: str
+    fields: dict[str, Field]
+
+
+@cache
+def catalog() -> dict[str, Configurable]:
+    """All configurations by name, sorted."""
+    found = {}
+    for folder, _, files in os.walk(PACKAGE, followlinks=True):
+        for path in (Path(folder, file) for file in files if file.endswith(".py")):
+            source = path.read_text(encoding="utf-8")
+            if "\n@configurable\n" in source:
+                module = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))
+                found.update({entry.name: entry for entry in _read(source, module)})
+    return dict(sorted(found.items()))
+
+
+def of_class(cls: type) -> Configurable:
+    """The entry of a class: the catalog's, or for a class outside of the project what Python knows of it."""
+    if cls.__name__ in catalog() or not is_dataclass(cls):
+        return catalog()[cls.__name__]
+    entries = {}
+    for field in fields(cls):
+        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
+        if not isinstance(field.type, (str, type)) or "[" in str(field.type):
+            kind = str(field.type)
+        entries[field.name] = Field(field.name, kind, "" if field.default is MISSING else repr(field.default))
+    return Configurable(cls.__name__, cls.__module__, (cls.__doc__ or "").split("\n\n")[0], entries)
+
+
+def accepts(kind: str, value: Any) -> bool:
+    """Whether a value has the type that a field's annotation names; a type that isn't known here takes anything."""
+    return _accepts(ast.parse(kind, mode="eval").body, value)
+
+
+_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bytes": (bytes,)}
+
+
+def _accepts(kind: ast.expr, value: Any) -> bool:
+    match kind:
+        case ast.Constant(value=None):
+            return value is None
+        case ast.Name(id="bool"):
+            return isinstance(value, bool)
+        case ast.Name(id=name) if name in _PLAIN:
+            return isinstance(value, _PLAIN[name]) and not isinstance(value, bool)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _accepts(left, value) or _accepts(right, value)
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[item, ast.Constant(value=end)])) if (
+            end is Ellipsis
+        ):
+            return isinstance(value, tuple) and all(_accepts(item, one) for one in value)
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=inner):
+            kinds = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_accepts, kinds, value))
+        case ast.Subscript(value=ast.Name(id="dict" | "Mapping"), slice=ast.Tuple(elts=[key, item])):
+            return isinstance(value, dict) and all(_accepts(key, k) and _accepts(item, v) for k, v in value.items())
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            choices = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return any(isinstance(choice, ast.Constant) and choice.value == value for choice in choices)
+    return True
+
+
+def _read(source: str, module: str) -> Iterator[Configurable]:
+    """The configurations of a module."""
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        if any(isinstance(decorator, ast.Name) and decorator.id == "configurable" for decorator in node.decorator_list):
+            doc = ast.get_docstring(node) or ""
+            told = meanings(doc, "Attributes")
+            bound: dict[str, Field] = {}
+            last = node.body[0].end_lineno if doc else node.lineno
+            for entry in node.body:
+                if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and entry.value:
+                    name = entry.target.id
+                    meaning = told.get(name) or _comment(lines, last or 0, entry)
+                    bound[name] = Field(name, ast.unparse(entry.annotation), _default(source, entry.value), meaning)
+                    last = entry.end_lineno
+            yield Configurable(node.name, module, doc.split("\n\n")[0], bound)
+
+
+def _default(source: str, value: ast.expr) -> str:
+    """A default as its source has it; of `field(default_factory=…)` what is made."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
+        made = next((keyword.value for keyword in value.keywords if keyword.arg == "default_factory"), None)
+        if not isinstance(made, ast.Lambda):
+            return "{}" if made is not None and ast.unparse(made) == "dict" else "()"
+        value = made.body
+    return " ".join((ast.get_source_segment(source, value) or "").split())
+
+
+def _comment(lines: list[str], after: int, entry: ast.AnnAssign) -> str:
+    """The comment on a field's own lines, or those between the field before (it ends on line `after`) and this one."""
+    own = [lines[number].partition("  # ")[2] for number in range(entry.lineno - 1, entry.end_lineno or entry.lineno)]
+    above = [line.strip().removeprefix("#").strip() for line in lines[after : entry.lineno - 1] if "#" in line]
+    return " ".join(filter(None, [*above, *own]))
+
+
+def meanings(doc: str, section: str) -> dict[str, str]:
+    """What a docstring's section (`Attributes`, `Args`) says of each name; `a, b: text` says it of both."""
+    _, found, rest = inspect.cleandoc(doc).partition(f"\n{section}:\n")
+    told: dict[str, str] = {}
+    names: list[str] = []
+    for line in rest.splitlines() if found else ():
+        if line and not line.startswith("    "):
+            break
+        if head := re.match(r"    (\w+(?:, \w+)*): (.*)", line):
+            names = head[1].split(", ")
+            told |= dict.fromkeys(names, head[2])
+        elif line.strip():
+            told |= {name: f"{told[name]} {line.strip()}" for name in names}
+    return told

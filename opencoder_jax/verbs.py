@@ -1,0 +1,64 @@
+"""Tables of verbs: the commands of both halves of the house, told and found the same way.
+
+A verb's module is imported only when the verb is called, after the recipe on its command line was checked.
+"""
+
+import ast
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from opencoder_jax.recipe import UserError, check_recipe
+
+
+class Verb(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: by its full name; the first line of its docstring says what the command does.
+        example: flags that work.
+    """
+
+    module: str
+    example: str
+
+    @property
+    def help(self) -> str:
+        """What it does, read from its module's source."""
+        relative = Path(*self.module.split(".")[1:]).with_suffix(".py")
+        source = (Path(__file__).parent / relative).read_text(encoding="utf-8")
+        line = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
+        return line.partition(": ")[2] if line.startswith("python -m") else line
+
+    def load(self) -> ModuleType:
+        return importlib.import_module(self.module)
+
+
+def find(program: str, verbs: Mapping[str, Verb], argv: list[str]) -> tuple[str, list[str]] | None:
+    """The verb that a command line names and its flags, with a recipe that is known to be right; None: show the usage.
+
+    Raises:
+        UserError: there is no such verb, or a binding of the recipe is wrong.
+    """
+    name, *rest = argv or ["--help"]
+    if name in ("-h", "--help"):
+        return None
+    if name not in verbs:
+        near = difflib.get_close_matches(name, verbs, 1, 0.5)
+        advice = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(verbs)}"
+        raise UserError(f"unknown verb {name}; {advice} ({program} --help tells what they do)")
+    check_recipe(rest)
+    return name, rest
+
+
+def usage(program: str, verbs: Mapping[str, Verb]) -> str:
+    """Every verb with what it does and an example."""
+    width = max(map(len, verbs))
+    lines = [f"usage: {program} VERB [flags]", ""]
+    for name, verb in verbs.items():
+        lines += [f"  {name:{width}}  {verb.help}", f"  {'':{width}}  {program} {name} {verb.example}"]
+    return "\n".join([*lines, "", "Each verb has a --help of its own, with the fields of its recipe."])
