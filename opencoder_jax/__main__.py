@@ -1,81 +1,47 @@
-"""`python -m opencoder_jax VERB …`: the commands of this half of the house, one a line.
+"""`python -m opencoder_jax VERB …`: the commands of this half of the house, one a line."""
 
-A verb's module is imported only when the verb is called: `--help` needs no JAX, and nothing needs another's room.
-"""
-
-import difflib
-import importlib
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
-from opencoder_jax.recipe import UserError, run_command
+from opencoder_jax.recipe import run_command
+from opencoder_jax.verbs import Verb, find, usage
 
-
-class Verb(NamedTuple):
-    """A command, whose module defines `main(argv: list[str]) -> None`."""
-
-    module: str
-    help: str
-    example: str
-
-
+PROGRAM = "python -m opencoder_jax"
 VERBS = {
-    "cookbook": Verb(
-        "opencoder_jax.cookbook.command",
-        "the whole recipe, from source files to a tuned model and its report",
-        "--source=/path/to/repositories --output=runs/cookbook",
-    ),
+    "cookbook": Verb("opencoder_jax.cookbook.command", "--source=/path/to/repositories --output=runs/cookbook"),
     "train": Verb(
         "opencoder_jax.training.command",
-        "trains a model on token records",
         "--gin_file=gin_configs/pretrain/opencoder_1p5b.gin --data=DIR --output=runs/pretrain",
     ),
     "launch": Verb(
         "opencoder_jax.launch.command",
-        "trains on a Cloud TPU VM or pod: creates, starts, watches, restarts, deletes",
         "--name=NAME --zone=ZONE --accelerator=v6e-256 run -- train --gin_file=… --data=DIR --output=DIR",
     ),
     "compile": Verb(
-        "opencoder_jax.compile.command",
-        "what a recipe takes on a TPU that needn't be there: memory, traffic, time",
-        "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4",
+        "opencoder_jax.compile.command", "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4"
     ),
-    "generate": Verb(
-        "opencoder_jax.inference.command",
-        "completes a prompt",
-        '--checkpoint=runs/pretrain --prompt="def add(a, b):"',
-    ),
-    "eval": Verb(
-        "opencoder_jax.evaluation.command",
-        "scores samples, or a model, by running its programs",
-        "--benchmark_file=problems.jsonl --checkpoint=runs/pretrain --output=runs/scores",
-    ),
+    "generate": Verb("opencoder_jax.inference.command", '--checkpoint=runs/pretrain --prompt="def add(a, b):"'),
+    "eval": Verb("opencoder_jax.evaluation.command", "--checkpoint=runs/pretrain --output=runs/scores"),
     "export_tokenizer": Verb(
         "opencoder_jax.data.tokenizer_export",
-        "writes a tokenizer as Hugging Face's tokenizer.json, with the same ids",
         "--tokenizer=runs/tokenizer/tokenizer.model --output=runs/hugging_face",
     ),
+    "reference": Verb("opencoder_jax.reference", "--output=docs/reference.md"),
 }
 
 
 def main(argv: list[str]) -> None:
-    """Hands the arguments after the verb to its command.
+    """Hands the flags after the verb to its module, once the recipe is checked.
 
     Raises:
-        UserError: there is no such verb.
+        UserError: there is no such verb, or its flags or recipe are wrong.
     """
-    name, *rest = argv or ["--help"]
-    if name in ("-h", "--help"):
-        print(usage())
-    elif name in VERBS:
+    if found := find(PROGRAM, VERBS, argv):
         leave_libtpu_alone()
-        importlib.import_module(VERBS[name].module).main(rest)
+        VERBS[found[0]].load().main(found[1])
     else:
-        near = difflib.get_close_matches(name, VERBS, 1, 0.5)
-        advice = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
-        raise UserError(f"unknown verb {name}; {advice}")
+        print(usage(PROGRAM, VERBS))
 
 
 def leave_libtpu_alone() -> None:
@@ -95,14 +61,10 @@ def has_tpu() -> bool:
     return any(Path("/dev").glob("accel*")) or any(Path("/dev/vfio").glob("[0-9]*"))
 
 
-def usage() -> str:
-    """Every verb with what it does and an example."""
-    width = max(map(len, VERBS))
-    lines = ["usage: python -m opencoder_jax VERB [flags]", ""]
-    for name, verb in VERBS.items():
-        lines += [f"  {name:{width}}  {verb.help}", f"  {'':{width}}  python -m opencoder_jax {name} {verb.example}"]
-    return "\n".join([*lines, "", "Each verb has a --help of its own."])
+def console() -> None:
+    """The installed command."""
+    run_command(main)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    console()

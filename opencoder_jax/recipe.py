@@ -44,6 +44,8 @@ class TryAgain(Exception):
     """The work stopped for a reason outside itself (preempted, a host lost); the same command goes on from there."""
 
 
+FIELDS_HEADING = "fields of its recipe"  # in a command's help
+
 # What a command that raises TryAgain exits with: sysexits.h's "temporary failure", which launchers answer by a restart.
 TRY_AGAIN = 75
 
@@ -236,7 +238,7 @@ def fields_help(*configs: type) -> str:
     entries = [of_class(cls) for cls in configs]
     if not entries:
         return "Any field of a recipe (python -m opencoder_jax reference lists them) can be set: --gin.Name.field=value"
-    lines = [f"fields of its recipe, for a gin file or a flag such as {_example(entries[0])}:"]
+    lines = [f"{FIELDS_HEADING}, for a gin file or a flag such as {_example(entries[0])}:"]
     for field, name in [(field, entry.name) for entry in entries for field in entry.fields.values()]:
         head = f"  {name}.{field.name}: {field.type} = {textwrap.shorten(field.default, 60, placeholder=' …')}"
         lines += [head, *textwrap.wrap(field.meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6)]

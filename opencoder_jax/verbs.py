@@ -7,11 +7,13 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cache
 from types import ModuleType
 from typing import NamedTuple
 
+from opencoder_jax.configurables import PACKAGE, catalog, meanings
 from opencoder_jax.recipe import UserError, check_recipe
 
 
@@ -28,14 +30,43 @@ class Verb(NamedTuple):
 
     @property
     def help(self) -> str:
-        """What it does, read from its module's source."""
-        relative = Path(*self.module.split(".")[1:]).with_suffix(".py")
-        source = (Path(__file__).parent / relative).read_text(encoding="utf-8")
-        line = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
+        """What it does."""
+        line = (ast.get_docstring(_tree(self.module)) or "").splitlines()[0]
         return line.partition(": ")[2] if line.startswith("python -m") else line
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Of a stage: what its `run` reads, by the names of the flags, with what the docstring says of each."""
+        run = next(node for node in _tree(self.module).body if isinstance(node, ast.FunctionDef) and node.name == "run")
+        told = meanings(ast.get_docstring(run) or "", "Args")
+        return {
+            each.arg: told.get(each.arg, "")
+            for each in run.args.args
+            if each.annotation
+            and each.arg != "output"
+            and re.match(r"str|Sequence\[str\]", ast.unparse(each.annotation))
+        }
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The configurations that it reads: those of a stage's `run`, or those that are handed to `parse_flags`."""
+        named: set[str] = set()
+        for node in ast.walk(_tree(self.module)):
+            if isinstance(node, ast.FunctionDef) and node.name == "run":
+                named |= {ast.unparse(each.annotation) for each in node.args.args if each.annotation}
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "parse_flags":
+                named |= {ast.unparse(argument) for argument in node.args}
+        return frozenset(named & catalog().keys())
 
     def load(self) -> ModuleType:
         return importlib.import_module(self.module)
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    """The source of a module of ours, which isn't imported for it."""
+    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def find(program: str, verbs: Mapping[str, Verb], argv: list[str]) -> tuple[str, list[str]] | None:
