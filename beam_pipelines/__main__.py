@@ -13,7 +13,7 @@ DOCUMENTS = "--documents=runs/refinecode/sample"
 STAGES = "runs/refinecode"
 
 CHAINS = {
-    "refinecode": Verb(f"{PIPELINES}.refinecode", "--input=/path/to/repositories --output=runs/refinecode"),
+    "refinecode": Verb(f"{PIPELINES}.refinecode", "--folders=/path/to/repositories --output=runs/refinecode"),
 }
 VERBS = CHAINS | {
     name: Verb(f"{PIPELINES}.{module}", f"{example} --output={output}")

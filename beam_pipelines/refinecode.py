@@ -1,7 +1,7 @@
-"""RefineCode's raw-code pipeline as one command: every stage from source code to the sampled corpus, resumable.
+"""RefineCode's raw-code pipeline as one command: from source code to the sampled corpus, resumable.
 
-    python -m beam_pipelines refinecode --input=/path/to/repositories --output=runs/refinecode
-    python -m beam_pipelines refinecode --source=tables --input=data/stack --output=runs/refinecode \\
+    python -m beam_pipelines refinecode --folders=/path/to/repositories --output=runs/refinecode
+    python -m beam_pipelines refinecode --tables=data/stack --output=runs/refinecode \\
         --gin.TablesConfig.preset=the_stack_v1
 
 The order is OpenCoder's (paper section 2.1.3 and its figure of the pipeline): collect, exact duplicates, near
@@ -9,73 +9,30 @@ duplicates, redact, signals, filter, sample. Each stage is a command of its own 
 `--output`; a stage that is up to date isn't run again, and one that was killed goes on where it stopped. Beam's flags
 go to every stage, so the same command runs on this machine, Dataflow, Flink or Spark.
 
-`--source` names the stage that it begins with, of opencoder_jax.beam_pipelines.sources: folders by default. Whichever it is, it
-writes the directory `collect`.
+The inputs say which source it begins with: whatever that is, it writes the directory `collect`. Without one, it's the
+folders of the running Python's own library and packages.
 
 In the end `refinecode.json` says in one place what every stage did: its configuration, what it read and wrote, and
 where each document went. It depends on the input, the recipe and the code alone.
 """
 
 import argparse
-import difflib
-import logging
-import shlex
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
+from opencoder_jax.beam_pipelines.core.command import add_accept
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import command
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.chain import PIPELINES, Step, run_chain, stage, verbs_of
 from opencoder_jax.recipe import UserError, parse_flags
 
 SUMMARY = "refinecode.json"
+DEFAULT_RECIPE = "gin_configs/data/pipelines.gin"
 
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of the chain.
-
-    Attributes:
-        title: for people.
-        module: below beam_pipelines.
-        name: of its directory, below that of the chain.
-        inputs: names of the stages that it reads, in order.
-    """
-
-    title: str
-    module: str
-    name: str
-    inputs: tuple[str, ...] = ()
-
-    def arguments(self, output: str, flags: Sequence[str], sources: Sequence[str] = ()) -> list[str]:
-        """The flags of its command.
-
-        Args:
-            output: the directory of the chain.
-            flags: that every stage gets.
-            sources: what the first stage reads.
-        """
-        root = output.rstrip("/")
-        inputs = [f"{root}/{name}" for name in self.inputs] or list(sources)
-        return [*flags, *(f"--input={place}" for place in inputs), f"--output={root}/{self.name}"]
-
-
-STEPS = (
-    Step("collect source files", "sources.collect", "collect"),
-    Step("drop exact duplicates", "code.exact_duplicates", "exact_duplicates", ("collect",)),
-    Step("drop near duplicates", "code.near_duplicates", "near_duplicates", ("exact_duplicates",)),
-    Step("redact notices and secrets", "code.redact", "redact", ("near_duplicates",)),
-    Step("compute signals", "code.signals", "signals", ("redact",)),
-    Step("filter by rules", "code.filter", "filter", ("redact", "signals")),
-    Step("sample languages", "code.sample", "sample", ("filter",)),
-)
-
-# What the chain may begin with, by modules of opencoder_jax.beam_pipelines.sources.
+# What the chain may begin with, by verbs, and what that step is called. The first is the default.
 SOURCES = {
-    "collect": STEPS[0].title,
+    "collect": "collect source files",
     "git_repositories": "collect files of git repositories",
     "archives": "collect files of archives",
     "tables": "collect documents of tables",
@@ -83,19 +40,30 @@ SOURCES = {
 }
 
 
-def chain(source: str) -> tuple[Step, ...]:
-    """The stages from a source on.
+def steps(
+    output: str, flags: Sequence[str], source: str = "collect", inputs: Mapping[str, Sequence[str]] | None = None
+) -> list[Step]:
+    """The stages from a source on, in order.
 
-    Raises:
-        UserError: there is no such source.
+    Args:
+        output: the directory of the chain.
+        flags: that every stage gets.
+        source: of SOURCES.
+        inputs: what the source reads, by the names of its flags.
     """
-    if source not in SOURCES:
-        near = difflib.get_close_matches(source, SOURCES, 1)
-        raise UserError(
-            f"source {source}: not known; "
-            + (f"did you mean {near[0]}?" if near else f"choose of {', '.join(SOURCES)}")
-        )
-    return (replace(STEPS[0], title=SOURCES[source], module=f"sources.{source}"), *STEPS[1:])
+
+    def then(title: str, verb: str, *, documents: str, **others: str) -> Step:
+        return stage(title, verb, f"{output}/{verb}", flags, documents=documents, **others)
+
+    return [
+        stage(SOURCES[source], source, f"{output}/collect", flags, **(inputs or {})),
+        then("drop exact duplicates", "exact_duplicates", documents=f"{output}/collect"),
+        then("drop near duplicates", "near_duplicates", documents=f"{output}/exact_duplicates"),
+        then("redact notices and secrets", "redact", documents=f"{output}/near_duplicates"),
+        then("compute signals", "signals", documents=f"{output}/redact"),
+        then("filter by rules", "filter", documents=f"{output}/redact", signals=f"{output}/signals"),
+        then("sample languages", "sample", documents=f"{output}/filter"),
+    ]
 
 
 def main(argv: list[str]) -> None:
@@ -107,67 +75,65 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m beam_pipelines refinecode",
         description=(__doc__ or "").split("\n\n", 1)[0],
-        epilog="Example: python -m beam_pipelines refinecode --input=/path/to/repositories --output=runs/refinecode\n"
+        epilog="Example: python -m beam_pipelines refinecode --folders=/path/to/repositories --output=runs/refinecode\n"
         "Beam's flags pass through: --runner=…",
-        allow_abbrev=False,
     )
-    parser.add_argument(
-        "--source",
-        default="collect",
-        metavar="NAME",
-        help=f"of opencoder_jax.beam_pipelines.sources: {', '.join(SOURCES)}; the first, folders, by default",
-    )
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="what the source reads; of folders, the running Python's own by default",
-    )
+    verbs = verbs_of(PIPELINES)
+    for source in SOURCES:
+        for name, meaning in verbs[source].inputs.items():
+            told = f"{meaning}; repeatable" if name != "corpus" else f"with --metadata: {meaning}; repeatable"
+            parser.add_argument(f"--{name}", action="append", default=[], metavar="DIR", help=told)
     parser.add_argument("--output", required=True, metavar="DIR", help="the directory of all stages")
+    add_accept(parser)
     flags, rest = parse_flags(parser, argv)
-    steps = chain(flags.source)
     BeamOptions(tuple(rest))  # an unknown flag is an error before the first stage
     gin = [f"--gin_file={file}" for file in flags.gin_file or [DEFAULT_RECIPE]]
     shared = [*gin, *(argument for argument in argv if argument.startswith("--gin.")), *rest]
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    seconds: dict[str, float] = {}
-    for number, step in enumerate(steps, 1):
-        arguments = step.arguments(flags.output, shared, flags.input)
-        print(f"[{number}/{len(steps)}] {step.title}", file=sys.stderr, flush=True)
-        print(f"  python -m beam_pipelines.{step.module} {shlex.join(arguments)}", file=sys.stderr, flush=True)
-        began = time.perf_counter()
-        command(f"opencoder_jax.beam_pipelines.{step.module}", arguments)
-        seconds[step.name] = time.perf_counter() - began
-    write_summary(flags.output)
-    print(throughput(flags.output, seconds))
+    source, inputs = chosen_source(vars(flags))
+    chain = steps(flags.output.rstrip("/"), shared, source, inputs)
+    seconds = {step.output: took for step, took in run_chain(chain, flags.accept) if took is not None}
+    write_summary(flags.output, chain)
+    print(throughput(chain, seconds))
 
 
-DEFAULT_RECIPE = "gin_configs/data/pipelines.gin"
+def chosen_source(flags: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, Sequence[str]]]:
+    """The source whose inputs were given, and these.
+
+    Raises:
+        UserError: inputs of two sources were given.
+    """
+    verbs = verbs_of(PIPELINES)
+    given = {source: {name: flags[name] for name in verbs[source].inputs if flags[name]} for source in SOURCES}
+    found = [source for source, inputs in given.items() if inputs]
+    if len(found) > 1:
+        names = " and ".join(f"--{name}" for source in found for name in given[source])
+        raise UserError(f"{names}: a chain begins with one source; run the others alone, or give one of them")
+    source = found[0] if found else next(iter(SOURCES))
+    return source, given[source]
 
 
-def write_summary(output: str) -> None:
+def write_summary(output: str, chain: Sequence[Step]) -> None:
     """Writes refinecode.json: every stage's manifest without its list of files, but with their fingerprint."""
     stages = []
-    for step in STEPS:
-        manifest = Manifest.read(f"{output.rstrip('/')}/{step.name}")
-        known = {key: value for key, value in asdict(manifest).items() if key != "files"}
+    for step in chain:
+        manifest = Manifest.read(step.output)
+        known = {key: value for key, value in asdict(manifest).items() if key not in ("files", "stale")}
         stages.append({"directory": step.name, "fingerprint": manifest.fingerprint, **known})
     directory = Directory(output)
-    summary = {"stages": stages, "output": f"{STEPS[-1].name}/{MANIFEST}"}
+    summary = {"stages": stages, "output": f"{chain[-1].name}/{MANIFEST}"}
     if not directory.exists(SUMMARY) or directory.read_json(SUMMARY) != summary:
         directory.write_json(SUMMARY, summary)
 
 
-def throughput(output: str, seconds: dict[str, float]) -> str:
-    """A table of what came into each stage and how fast it went; a stage that was up to date takes no time."""
+def throughput(chain: Sequence[Step], seconds: Mapping[str, float]) -> str:
+    """A table of what came into each stage and how fast it went; a stage that was up to date has no time."""
     lines = [f"{'stage':18}{'documents in':>14}{'out':>12}{'MB in':>10}{'out':>10}{'seconds':>10}{'MB/s':>8}"]
-    for step in STEPS:
-        manifest = Manifest.read(f"{output.rstrip('/')}/{step.name}")
+    for step in chain:
+        manifest = Manifest.read(step.output)
         documents, size = ([manifest.total(side, what) for side in ("in", "out")] for what in ("documents", "bytes"))
-        took = seconds[step.name]
+        took = seconds.get(step.output)
+        speed = f"{took:10.1f}{size[0] / 1e6 / took:8.1f}" if took else f"{'-':>10}{'-':>8}"
         lines.append(
-            f"{step.name:18}{documents[0]:14,}{documents[1]:12,}{size[0] / 1e6:10.1f}{size[1] / 1e6:10.1f}"
-            f"{took:10.1f}{size[0] / 1e6 / took:8.1f}"
+            f"{step.name:18}{documents[0]:14,}{documents[1]:12,}{size[0] / 1e6:10.1f}{size[1] / 1e6:10.1f}{speed}"
         )
     return "\n".join(lines)

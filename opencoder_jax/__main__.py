@@ -9,7 +9,7 @@ from opencoder_jax.verbs import Verb, find, usage
 
 PROGRAM = "python -m opencoder_jax"
 VERBS = {
-    "cookbook": Verb("opencoder_jax.cookbook.command", "--source=/path/to/repositories --output=runs/cookbook"),
+    "cookbook": Verb("opencoder_jax.cookbook.cook", "--source=/path/to/repositories --output=runs/cookbook"),
     "train": Verb(
         "opencoder_jax.training.command",
         "--gin_file=gin_configs/pretrain/opencoder_1p5b.gin --data=DIR --output=runs/pretrain",

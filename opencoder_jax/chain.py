@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,15 +131,15 @@ def vary(steps: Sequence[Step], root: str, variant: str, changes: Mapping[str, S
     return varied
 
 
-def run_chain(steps: Sequence[Step], accept: Sequence[str] = ()) -> dict[str, float]:
+def run_chain(steps: Sequence[Step], accept: Sequence[str] = ()) -> Iterator[tuple[Step, float | None]]:
     """Runs the steps that aren't up to date, in order, with a line before each.
 
     Args:
         steps: each once, or several times the same.
         accept: names of steps whose older output counts as up to date.
 
-    Returns:
-        The seconds that each step took, by its output; a step that was up to date isn't there.
+    Yields:
+        Each step once it's done, and the seconds that it took; None where it was up to date.
 
     Raises:
         UserError: two steps write one directory, or a step failed; those before it stay done.
@@ -148,13 +148,11 @@ def run_chain(steps: Sequence[Step], accept: Sequence[str] = ()) -> dict[str, fl
     for step in steps:
         if by_output.setdefault(step.output, step) != step:
             raise UserError(f"{step.output}: written by two steps, {by_output[step.output].title} and {step.title}")
-    seconds = {}
     for number, step in enumerate(by_output.values(), 1):
         print(f"[{number}/{len(by_output)}] {step.title}", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        if (run_stage if step.program == PIPELINES else run_other)(step, accept):
-            seconds[step.output] = time.perf_counter() - began
-    return seconds
+        did = (run_stage if step.program == PIPELINES else run_other)(step, accept)
+        yield step, time.perf_counter() - began if did else None
 
 
 def run_stage(step: Step, accept: Sequence[str]) -> bool:

@@ -42,7 +42,7 @@ def command(verb: str, module: str, example: str, argv: list[str]) -> None:
         for parameter in inspect.signature(stage.run).parameters.values()
         if parameter.name not in ("output", "options")
     ]
-    configs = {each.name: each.annotation for each in parameters if is_dataclass(each.annotation)}
+    configs: dict[str, Any] = {each.name: each.annotation for each in parameters if is_dataclass(each.annotation)}
     inputs = [parameter for parameter in parameters if parameter.name not in configs]
     parser = _parser(verb, stage.__doc__ or "", example)
     _add_inputs(parser, inputs, meanings(stage.run.__doc__ or "", "Args"))

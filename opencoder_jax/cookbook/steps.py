@@ -5,20 +5,18 @@ the model is annealed on better data and tuned on verified instructions; before 
 reads directories that earlier steps wrote, and writes one.
 """
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from opencoder_jax.beam_pipelines.refinecode import STEPS as RAW_CODE
+from opencoder_jax.beam_pipelines import refinecode
+from opencoder_jax.chain import Step, read_by, stage
 from opencoder_jax.recipe import configurable
 
-# Token records, by the names that the mixtures of the training recipes use.
-RECORDS = ("refinecode", "refinecode_heldout", "algorithmic", "snippets", "instructions")
-
-
-# Those that are made of the clean documents, in this order.
+# What is made of the clean documents, in this order.
 DERIVED = ("algorithmic", "snippets", "instructions")
+
+# Token records, by the names that the mixtures of the training recipes use.
+RECORDS = ("refinecode", "refinecode_heldout", *DERIVED)
 
 
 @configurable
@@ -51,106 +49,81 @@ class CookbookConfig:
                 raise ValueError(f"{name} must name a gin file: got {value!r}")
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command.
-
-    Attributes:
-        title: for people.
-        module: what `python -m` runs, with its verb if it has one.
-        arguments: its flags.
-        output: the directory that it writes.
-        inputs: the directories that it reads, all written by earlier steps.
-    """
-
-    title: str
-    module: str
-    arguments: tuple[str, ...]
-    output: Path
-    inputs: tuple[Path, ...] = ()
-
-    def command(self) -> str:
-        """What a user types."""
-        return f"python -m {self.module} {shlex.join(self.arguments)}"
-
-
-def steps(config: CookbookConfig, run: Path, sources: Sequence[str], overrides: Sequence[str]) -> list[Step]:
+def steps(config: CookbookConfig, run: str, sources: Sequence[str], overrides: Sequence[str]) -> list[Step]:
     """All steps of a run, in order.
 
     Args:
+        config: which recipes.
         run: the directory of the run.
         sources: folders of source code; none for the running Python's own. With sources, Python's own serve beside
             them for exercises and doctests.
-        overrides: `--gin.Name.field=value` flags, which go to every step.
+        overrides: `--gin.Name.field=value` flags, which go to every step that reads them.
     """
-    data, tokens, train, scores = run / "data", run / "tokens", run / "train", run / "evaluation"
+    data, tokens, train = f"{run}/data", f"{run}/tokens", f"{run}/train"
+    flags = [f"--gin_file={config.pipelines}", *overrides]
 
-    def pipeline(title: str, module: str, output: Path, *inputs: Path) -> Step:
-        flags = [f"--gin_file={config.pipelines}", *overrides, *(f"--input={path}" for path in inputs)]
-        return Step(title, f"opencoder_jax.beam_pipelines.{module}", (*flags, f"--output={output}"), output, inputs)
-
-    def tokenised(name: str, *documents: Path, flags: Sequence[str] = ()) -> Step:
-        step = pipeline(f"tokenise: {name}", "tokens.records", tokens / name, *documents, tokenizer)
-        return replace(step, arguments=(*step.arguments, *flags))
-
-    def derived(name: str, place: str) -> list[Step]:
+    def derived(prefix: str, place: str) -> list[Step]:
         """The algorithmic corpus, the snippets and the instructions out of the clean documents of a place."""
-        algorithmic, snippets, instructions = (data / f"{name}{kind}" for kind in DERIVED)
-        documents = data / f"{name}decontaminate"
+        algorithmic, snippets, instructions = (f"{data}/{prefix}{kind}" for kind in DERIVED)
+        clean = f"{data}/{prefix}decontaminate"
         return [
-            pipeline(f"select the algorithmic corpus{place}", "synthesis.select", algorithmic, documents),
-            pipeline(f"run the doctests{place}, keep what passes", "synthesis.doctests", snippets, documents),
-            pipeline(f"write instructions{place}", "synthesis.instructions", instructions, snippets),
+            stage(f"select the algorithmic corpus{place}", "select", algorithmic, flags, documents=clean),
+            stage(f"run the doctests{place}, keep what passes", "doctests", snippets, flags, documents=clean),
+            stage(f"write instructions{place}", "instructions", instructions, flags, snippets=snippets),
         ]
 
-    def trained(title: str, recipe: str, output: Path, start: Path | None = None) -> Step:
-        flags = [f"--gin_file={recipe}", *overrides, f"--data={tokens}", f"--output={output}"]
-        inputs = [tokens / name for name in RECORDS]
-        if start:
-            flags.append(f"--init_from={start}")
-            inputs.append(start)
-        return Step(title, "opencoder_jax train", tuple(flags), output, tuple(inputs))
+    def tokenised(name: str, documents: Sequence[str], *more: str) -> Step:
+        inputs = {"documents": documents, "tokenizer": f"{data}/tokenizer"}
+        return stage(f"tokenise: {name}", "records", f"{tokens}/{name}", [*flags, *more], **inputs)
 
-    def scored(title: str, recipe: str, model: Path, output: Path) -> Step:
-        flags = (f"--gin_file={recipe}", *overrides, f"--checkpoint={model}", f"--output={output}")
-        return Step(title, "opencoder_jax eval", flags, output, (model,))
+    def other(
+        title: str, verb: str, recipe: str, output: str, inputs: Sequence[str], *more: str, **places: str
+    ) -> Step:
+        settings = (f"--gin_file={recipe}", *read_by("opencoder_jax", verb, overrides), *more)
+        return Step(title, "opencoder_jax", verb, settings, output, tuple(places.items()), tuple(inputs))
 
-    def sampled(title: str, recipe: str, model: Path, name: str, prompts: Sequence[str], *flags: str) -> Step:
-        said = run / "samples" / name
-        asked = (*flags, *(f"--prompt={prompt}" for prompt in prompts))
-        flags = (f"--gin_file={recipe}", *overrides, f"--checkpoint={model}", *asked, f"--output={said}")
-        return Step(title, "opencoder_jax generate", flags, said, (model,))
+    def trained(title: str, recipe: str, name: str, start: str = "") -> Step:
+        inputs = [f"{tokens}/{kind}" for kind in RECORDS]
+        origin = {"init_from": f"{train}/{start}"} if start else {}
+        return other(title, "train", recipe, f"{train}/{name}", [*inputs, *origin.values()], data=tokens, **origin)
+
+    def sampled(title: str, recipe: str, model: str, name: str, prompts: Sequence[str], *more: str) -> Step:
+        asked = (*more, *(f"--prompt={prompt}" for prompt in prompts))
+        return other(title, "generate", recipe, f"{run}/samples/{name}", [model], *asked, checkpoint=model)
+
+    def scored(title: str, recipe: str, model: str, name: str) -> Step:
+        return other(title, "eval", recipe, f"{run}/evaluation/{name}", [model], checkpoint=model)
 
     code = [f'def {signature}:\n    """{purpose}"""\n' for signature, purpose in config.functions]
     tasks = [f"Write a Python function `{signature}`.\n\n{purpose}" for signature, purpose in config.functions]
-    base, tuned = train / "anneal", train / "sft"
-    raw_code = [
-        pipeline(step.title, step.module, data / step.name, *(data / name for name in step.inputs)) for step in RAW_CODE
-    ]
-    collect = raw_code[0]
-    clean, tokenizer = data / "decontaminate", data / "tokenizer"
+    base, tuned, clean = f"{train}/anneal", f"{train}/sft", f"{data}/decontaminate"
     # A folder of one's own may hold no exercise and no doctest: the running Python lends its.
-    names = ("", "library_") if sources else ("",)
+    prefixes = ("", "library_") if sources else ("",)
     library = [
-        pipeline("collect Python's library", "sources.collect", data / "library_collect"),
-        pipeline("decontaminate it", "decontaminate", data / "library_decontaminate", data / "library_collect"),
+        stage("collect Python's library", "collect", f"{data}/library_collect", flags),
+        stage(
+            "decontaminate it",
+            "decontaminate",
+            f"{data}/library_decontaminate",
+            flags,
+            documents=f"{data}/library_collect",
+        ),
         *derived("library_", " of Python's library"),
     ]
     return [
-        replace(collect, arguments=(*collect.arguments, *(f"--input={source}" for source in sources))),
-        *raw_code[1:],
-        pipeline("decontaminate", "decontaminate", clean, data / "sample"),
+        *refinecode.steps(data, flags, inputs={"folders": sources}),
+        stage("decontaminate", "decontaminate", clean, flags, documents=f"{data}/sample"),
         *derived("", ""),
         *(library if sources else []),
-        pipeline("train the tokenizer", "tokens.train_tokenizer", tokenizer, clean),
-        tokenised("refinecode", clean),
-        tokenised("refinecode_heldout", clean, flags=["--gin.TokenRecordsConfig.part=heldout"]),
-        *(tokenised(kind, *(data / f"{name}{kind}" for name in names)) for kind in DERIVED),
-        trained("pretrain", config.pretrain, train / "pretrain"),
-        trained("anneal", config.anneal, base, train / "pretrain"),
-        trained("tune on instructions", config.tune, tuned, base),
+        stage("train the tokenizer", "train_tokenizer", f"{data}/tokenizer", flags, documents=clean),
+        tokenised("refinecode", [clean]),
+        tokenised("refinecode_heldout", [clean], "--gin.TokenRecordsConfig.part=heldout"),
+        *(tokenised(kind, [f"{data}/{prefix}{kind}" for prefix in prefixes]) for kind in DERIVED),
+        trained("pretrain", config.pretrain, "pretrain"),
+        trained("anneal", config.anneal, "anneal", "pretrain"),
+        trained("tune on instructions", config.tune, "sft", "anneal"),
         sampled("sample the annealed model", config.evaluate_base, base, "base", code),
         sampled("sample the tuned model", config.evaluate_tuned, tuned, "tuned", tasks, "--chat"),
-        scored("score the annealed model", config.evaluate_base, base, scores / "base"),
-        scored("score the tuned model", config.evaluate_tuned, tuned, scores / "tuned"),
+        scored("score the annealed model", config.evaluate_base, base, "base"),
+        scored("score the tuned model", config.evaluate_tuned, tuned, "tuned"),
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.cookbook.command import STEP, clear
+from opencoder_jax.cookbook.cook import STEP, clear
 from opencoder_jax.recipe import UserError
 
 # A few kilobytes of everything: enough for every mechanism, not for a model.
