@@ -17,37 +17,61 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("opencoder_jax", "beam_pipelines", "kernels")
+from opencoder_jax.configurables import catalog
 
-# What each room may import of the house beside itself. The longest name that a module's name starts with is its room.
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "opencoder_jax"
+FOLDERS = ("opencoder_jax", "beam_pipelines", "kernels")  # the last two are reached as opencoder_jax.…, by links
+PIPELINES = "opencoder_jax.beam_pipelines"
+
+# The rooms from the ground up: each may import those that it names, itself, and the ground. Knowledge goes up, so no
+# room is named by one that stands before it.
+GROUND = tuple(
+    f"{PACKAGE}.{name}" for name in ("configurables", "recipe", "checks", "files", "progress", "code_version")
+)
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "kernels": (),
-    "opencoder_jax.recipe": (),
-    "opencoder_jax.sandbox": (),
-    "opencoder_jax.launch": ("opencoder_jax.recipe",),
-    "opencoder_jax.data": ("opencoder_jax.recipe",),
-    "opencoder_jax.model": ("opencoder_jax.recipe", "kernels"),
-    "opencoder_jax.training": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
-    # `compile` alone asks the kernels what they cost.
-    "opencoder_jax.compile.kernel_cycles": ("opencoder_jax.training", "opencoder_jax.kernels.attention"),
-    "opencoder_jax.inference": ("opencoder_jax.recipe", "opencoder_jax.data", "opencoder_jax.model"),
-    "opencoder_jax.evaluation": (
-        "opencoder_jax.recipe",
-        "opencoder_jax.data.chat",
-        "opencoder_jax.inference",
-        "opencoder_jax.sandbox",
+    **dict.fromkeys(GROUND, ()),
+    f"{PACKAGE}.verbs": (),
+    f"{PACKAGE}.chain": (f"{PACKAGE}.verbs",),
+    f"{PACKAGE}.reports": (),
+    f"{PACKAGE}.sandbox": (),
+    f"{PACKAGE}.benchmarks": (),
+    f"{PACKAGE}.kernels": (),
+    f"{PACKAGE}.data": (),
+    f"{PACKAGE}.model": (f"{PACKAGE}.kernels",),
+    f"{PACKAGE}.parallel": (f"{PACKAGE}.model", f"{PACKAGE}.data"),
+    f"{PACKAGE}.training": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
+    f"{PACKAGE}.inference": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
+    f"{PACKAGE}.compile": tuple(
+        f"{PACKAGE}.{name}" for name in ("training", "inference", "parallel", "model", "data", "kernels")
     ),
-    "opencoder_jax.cookbook": PACKAGES,
-    "opencoder_jax": ("opencoder_jax.recipe",),  # __main__.py: imports a verb's room when the verb is called
-    "beam_pipelines": (
-        "opencoder_jax.recipe",
-        "opencoder_jax.data.chat",
-        "opencoder_jax.data.pre_split",
-        "opencoder_jax.data.token_records",
-        "opencoder_jax.data.tokenizer",
-        "opencoder_jax.sandbox",
-    ),
+    f"{PACKAGE}.launch": (),
+    f"{PACKAGE}.evaluation": tuple(f"{PACKAGE}.{name}" for name in ("inference", "data", "benchmarks", "sandbox")),
+    f"{PIPELINES}.core": (),
+    f"{PIPELINES}.languages": (),
+    **{
+        f"{PIPELINES}.{name}": (f"{PIPELINES}.core", *(f"{PIPELINES}.{room}" for room in below), *beside)
+        for name, below, beside in (
+            ("sources", ("languages",), (f"{PACKAGE}.data",)),
+            ("deduplication", (), (f"{PACKAGE}.data",)),
+            ("redaction", ("languages",), ()),
+            ("signals", ("languages",), ()),
+            ("filtering", ("signals",), ()),
+            ("inspection", ("signals", "filtering"), (f"{PACKAGE}.reports",)),
+            (
+                "decontamination",
+                ("deduplication",),
+                (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.data"),
+            ),
+            ("synthesis", (), (f"{PACKAGE}.sandbox",)),
+            ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
+        )
+    },
+    PIPELINES: (f"{PIPELINES}.core", f"{PACKAGE}.chain", f"{PACKAGE}.verbs"),  # chains, and the table of verbs
+    # These stand above both halves: a verb's room is imported when the verb is called.
+    f"{PACKAGE}.reference": (f"{PACKAGE}.verbs",),
+    f"{PACKAGE}.__main__": (f"{PACKAGE}.verbs",),
+    f"{PACKAGE}.cookbook": (PACKAGE,),
 }
 
 JAX = ("jax", "flax", "optax", "orbax")
@@ -56,19 +80,21 @@ BEAM = ("apache_beam",)
 
 # The libraries that only some rooms may import.
 ONLY_IN: dict[tuple[str, ...], tuple[str, ...]] = {
-    TENSORFLOW: ("opencoder_jax.data.tasks",),
-    BEAM: ("beam_pipelines", "opencoder_jax.cookbook"),
+    TENSORFLOW: (f"{PACKAGE}.data.tasks",),
+    BEAM: (PIPELINES,),
 }
 
 # What must not be reached by any chain of imports: Beam's workers load no JAX, and accelerator machines have neither
 # Beam nor TensorFlow installed.
 NEVER_REACHES: dict[str, tuple[str, ...]] = {
-    "beam_pipelines": JAX + TENSORFLOW,
-    "opencoder_jax.data.batches": JAX + TENSORFLOW,
-    "opencoder_jax.model.config": JAX,
-    "opencoder_jax.training": TENSORFLOW + BEAM,
-    "opencoder_jax.inference": TENSORFLOW + BEAM,
-    "opencoder_jax.evaluation": TENSORFLOW + BEAM,
+    PIPELINES: JAX + TENSORFLOW,
+    f"{PACKAGE}.chain": JAX + TENSORFLOW + BEAM,
+    f"{PACKAGE}.verbs": JAX + TENSORFLOW + BEAM,
+    f"{PACKAGE}.data.batches": JAX + TENSORFLOW,
+    f"{PACKAGE}.model.config": JAX,
+    f"{PACKAGE}.training": TENSORFLOW + BEAM,
+    f"{PACKAGE}.inference": TENSORFLOW + BEAM,
+    f"{PACKAGE}.evaluation": TENSORFLOW + BEAM,
 }
 
 
@@ -76,11 +102,12 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
 
 
 def module_name(file: Path) -> str:
-    """`opencoder_jax/data/chat.py` is opencoder_jax.data.chat; a package's __init__.py is the package."""
-    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    """`opencoder_jax/data/chat.py` is opencoder_jax.data.chat, `kernels/schedule.py` opencoder_jax.kernels.schedule."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if parts[0] == PACKAGE else (PACKAGE, *parts)).removesuffix(".__init__")
 
 
-MODULES = {module_name(file): file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))}
+MODULES = {module_name(file): file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))}
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 # What tests and benchmarks import from beside them.
 HELPERS = {file.stem for file in (ROOT / "tests").rglob("*.py")} | {"tests"}
@@ -115,7 +142,7 @@ def within(module: str, names: Iterable[str]) -> bool:
 
 def third_party(modules: Iterable[str]) -> set[str]:
     roots = {module.split(".")[0] for module in modules}
-    return {root for root in roots - HELPERS if root not in sys.stdlib_module_names and root not in PACKAGES}
+    return {root for root in roots - HELPERS if root not in sys.stdlib_module_names and root != PACKAGE}
 
 
 def reached_from(module: str) -> set[str]:
@@ -139,17 +166,61 @@ def complain(problems: Iterable[str]) -> None:
 # ------------------------------------------------------------------------------------------------------ import rules
 
 
+def room_of(module: str) -> str:
+    """The longest name of a room that a module's name starts with."""
+    return max((room for room in MAY_IMPORT if within(module, [room])), key=len, default=PACKAGE)
+
+
+def ours(module: str) -> set[str]:
+    return {found for found in imports_of(MODULES[module]) if within(found, [PACKAGE])}
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_room_imports_only_what_it_may(module: str) -> None:
-    room = max((room for room in MAY_IMPORT if within(module, [room])), key=len)
-    allowed = (*MAY_IMPORT[room], *([room] if room != "opencoder_jax" else []))
-    ours = {found for found in imports_of(MODULES[module]) if within(found, PACKAGES)}
+    room = room_of(module)
+    allowed = (*MAY_IMPORT.get(room, ()), *GROUND, *([room] if room != PACKAGE else []))
     complain(
-        f"{module} imports {found}, but {room} may import only {', '.join(allowed) or 'nothing of ours'}"
-        for found in ours
+        f"{module} imports {found}, but {room} may import only {', '.join(allowed)}"
+        for found in ours(module)
         if not within(found, allowed)
     )
-    complain(f"{module} imports {found}, which doesn't exist" for found in ours - MODULES.keys())
+    complain(f"{module} imports {found}, which doesn't exist" for found in ours(module) - MODULES.keys())
+
+
+def test_knowledge_goes_up_between_the_rooms() -> None:
+    """A room names only rooms that stand before it; of those that name their own parent, the cookbook alone."""
+    rooms = list(MAY_IMPORT)
+    complain(
+        f"{room} names {below}, which doesn't stand before it"
+        for index, room in enumerate(rooms)
+        for below in MAY_IMPORT[room]
+        if below != PACKAGE and below not in rooms[:index]
+    )
+
+
+def test_no_import_runs_back_up() -> None:
+    """Neither files nor folders import each other in a circle."""
+
+    def folder(module: str) -> str:
+        parts = MODULES[module].relative_to(ROOT).parts[:-1]
+        return "/".join(parts) if len(parts) > 1 else module  # a file beside the rooms is a room of its own
+
+    files = {module: ours(module) - {module} for module in MODULES}
+    folders: dict[str, set[str]] = {}
+    for module, found in files.items():
+        folders.setdefault(folder(module), set()).update(folder(other) for other in found if other in MODULES)
+    for graph in (files, {name: found - {name} for name, found in folders.items()}):
+        graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in MODULES.values()}), ids=lambda f: f.name)
+def test_a_room_can_be_overlooked(folder: Path) -> None:
+    """At most 12 files and 2,000 lines of Python in a folder, 500 in a file."""
+    files = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+    lines = {file.name: len(file.read_text().splitlines()) for file in files}
+    assert len(files) <= 12
+    assert sum(lines.values()) <= 2000
+    assert {name: count for name, count in lines.items() if count > 500} == {}
 
 
 def test_some_libraries_stay_in_their_rooms() -> None:
@@ -173,7 +244,7 @@ def test_no_chain_of_imports_reaches_what_a_room_must_not_load() -> None:
 
 
 def test_kernels_know_jax_and_numpy_and_the_sandbox_only_python() -> None:
-    allowed = {"kernels": {"jax", "jaxtyping", "numpy"}, "opencoder_jax.sandbox": set()}
+    allowed = {f"{PACKAGE}.kernels": {"jax", "jaxtyping", "numpy"}, f"{PACKAGE}.sandbox": set()}
     complain(
         f"{module} imports {library}, which {room} may not"
         for room, libraries in allowed.items()
@@ -256,7 +327,7 @@ def needed_deps(files: Iterable[Path], own: str) -> set[str]:
     for file in files:
         named = modules_in_strings(file) if file != Path(__file__) else set()  # the tables above name every room
         needed |= {f"@pypi//{distribution(library).replace('-', '_')}" for library in third_party(imports_of(file))}
-        modules = {module for module in imports_of(file) | named if within(module, PACKAGES)}
+        modules = {module for module in imports_of(file) | named if within(module, [PACKAGE])}
         needed |= {f":{owners().get(module, '')}" for module in modules}
     return needed - {f":{own}", ":"}
 
@@ -327,7 +398,7 @@ def test_libraries_do_not_depend_on_each_other_in_a_circle() -> None:
 def test_every_file_beside_the_modules_is_the_data_of_a_target() -> None:
     rooms = [target for target in build_targets().values() if target.kind != "py_test"]
     declared = {file for target in rooms for file in target.srcs | target.data}
-    folders = (*PACKAGES, "gin_configs")
+    folders = (*FOLDERS, "gin_configs")
     complain(
         f'BUILD: add to the data of a target  "{file}",'
         for file in map(str, repository_files())
@@ -410,22 +481,20 @@ def test_tests_have_names_of_their_own() -> None:
     )
 
 
-def test_the_configurables_of_the_recipe_are_those_of_the_house() -> None:
-    decorated = {
-        node.name
-        for file in MODULES.values()
-        for node in ast.walk(tree_of(file))
-        if isinstance(node, ast.ClassDef)
-        and any(isinstance(decorator, ast.Name) and decorator.id == "configurable" for decorator in node.decorator_list)
-    }
-    recipe = tree_of(MODULES["opencoder_jax.recipe"])
-    listed = next(
-        ast.literal_eval(node.value)
-        for node in recipe.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONFIGURABLES"
-    )
+def test_every_field_of_a_recipe_says_what_it_means() -> None:
     complain(
-        [f'opencoder_jax/recipe.py, CONFIGURABLES: add     "{name}",' for name in decorated - set(listed)]
-        + [f'opencoder_jax/recipe.py, CONFIGURABLES: delete  "{name}",' for name in set(listed) - decorated]
+        f"{entry.module}: {entry.name}.{field.name} has no meaning, in the docstring's Attributes or a comment"
+        for entry in catalog().values()
+        for field in entry.fields.values()
+        if not field.meaning
     )
-    assert list(listed) == sorted(listed), "opencoder_jax/recipe.py: CONFIGURABLES is sorted"
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A name has one meaning: a reader who searches for it finds one class."""
+    places: dict[str, list[str]] = {}
+    for module, file in MODULES.items():
+        for node in tree_of(file).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    complain(f"{name} is a class of {' and of '.join(found)}" for name, found in places.items() if len(found) > 1)
