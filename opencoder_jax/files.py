@@ -6,11 +6,13 @@ opened to be continued. (Directories of stages, which may lie in a bucket: beam_
 """
 
 import gzip
+import io
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from opencoder_jax.recipe import UserError
 
@@ -46,20 +48,32 @@ def read_json(path: Path, missing: Any = None) -> Any:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number from 1, object) of a file of JSON lines, also of a .gz. Empty lines are skipped.
+    """Yields (line number from 1, object) of a file of JSON lines, also of a .gz or .zst. Empty lines are skipped.
 
     Raises:
-        UserError: there is no such file, it is no text, or a line is no JSON object.
+        UserError: there is no such file, it can't be unpacked, or a line is no JSON object.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        with _open(path) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, parse_line(f"{path}, line {number}", line)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (IsADirectoryError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (IsADirectoryError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: not a file of JSON lines ({error})") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked. Raises EOFError, too, for a damaged .zst."""
+    if path.suffix == ".zst" and path.is_file():
+        import pyarrow  # few files need it
+
+        try:
+            return io.BytesIO(pyarrow.input_stream(str(path), compression="zstd").read())
+        except OSError as error:
+            raise EOFError(error) from None
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def parse_line(place: str, line: str | bytes) -> dict[str, Any]:
