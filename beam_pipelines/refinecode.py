@@ -20,9 +20,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from opencoder_jax.beam_pipelines.core.command import add_accept
+from opencoder_jax.beam_pipelines.core.command import add_accept, beam_options
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
-from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.chain import PIPELINES, Step, run_chain, stage, verbs_of
 from opencoder_jax.recipe import UserError, parse_flags
@@ -86,7 +85,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="the directory of all stages")
     add_accept(parser)
     flags, rest = parse_flags(parser, argv)
-    BeamOptions(tuple(rest))  # an unknown flag is an error before the first stage
+    beam_options(parser, rest, flags.accept)  # an unknown flag is an error before the first stage
     gin = [f"--gin_file={file}" for file in flags.gin_file or [DEFAULT_RECIPE]]
     shared = [*gin, *(argument for argument in argv if argument.startswith("--gin.")), *rest]
     source, inputs = chosen_source(vars(flags))

@@ -208,13 +208,23 @@ def parse_flags(
     parser.epilog = "\n\n".join(filter(None, [(parser.epilog or "").strip("\n"), fields_help(*configs)]))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     bindings = recipe_flags(argv)[1]
-    flags, rest = parser.parse_known_args([argument for argument in argv if not argument.startswith("--gin.")])
+    flags, rest = parse_known(parser, [argument for argument in argv if not argument.startswith("--gin.")])
     known = [cls.__name__ for cls in configs]
     for binding in bindings if configs else ():
         if (name := binding.split(".")[0]) in catalog() and name not in known:
             raise UserError(f"--gin.{binding}: this command doesn't read {name}; it reads {', '.join(known)}")
     bind(flags.gin_file, bindings)
     return flags, rest
+
+
+def parse_known(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What argparse's `parse_known_args` does; its complaint is a UserError of one line instead of the whole usage."""
+
+    def complain(message: str) -> NoReturn:
+        raise UserError(f"{parser.prog}: {message}; see --help")
+
+    parser.error = complain  # type: ignore[method-assign]
+    return parser.parse_known_args(argv)
 
 
 def recipe_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:

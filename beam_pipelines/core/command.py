@@ -10,6 +10,7 @@ is built by gin. So there is one place to read, to call from Python, and to type
 """
 
 import argparse
+import difflib
 import importlib
 import inspect
 import logging
@@ -20,7 +21,7 @@ from typing import Any
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, describe
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.configurables import meanings
-from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
+from opencoder_jax.recipe import UserError, build, parse_flags
 
 
 def command(verb: str, module: str, example: str, argv: list[str]) -> None:
@@ -47,7 +48,7 @@ def command(verb: str, module: str, example: str, argv: list[str]) -> None:
     parser = _parser(verb, stage.__doc__ or "", example)
     _add_inputs(parser, inputs, meanings(stage.run.__doc__ or "", "Args"))
     flags, rest = parse_flags(parser, argv, *configs.values())
-    options = _options(parser, rest, flags.accept)
+    options = beam_options(parser, rest, flags.accept)
     given = {parameter.name: getattr(flags, parameter.name) for parameter in inputs}
     built = {name: build(config) for name, config in configs.items()}
     manifest: Manifest = stage.run(**given, **built, output=flags.output, options=options)
@@ -91,10 +92,13 @@ def add_accept(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _options(parser: argparse.ArgumentParser, rest: Sequence[str], accept: Sequence[str]) -> BeamOptions:
-    """What neither the command nor gin knows is Beam's, or a mistake."""
+def beam_options(parser: argparse.ArgumentParser, rest: Sequence[str], accept: Sequence[str]) -> BeamOptions:
+    """The options of what neither the command nor gin knows. Raises UserError for what Beam doesn't know either."""
     try:
         return BeamOptions(tuple(rest), tuple(accept))
-    except UserError as error:
-        refuse_unknown(parser, [argument for argument in rest if argument.split("=")[0] in str(error)])
+    except UserError:
+        known = [option for action in parser._actions for option in action.option_strings]
+        for argument in rest:
+            if near := difflib.get_close_matches(argument.split("=")[0], known, 1, 0.75):
+                raise UserError(f"unknown argument {argument}; did you mean {near[0]}?") from None
         raise

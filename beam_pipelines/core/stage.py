@@ -72,17 +72,18 @@ class Stage:
         stale: list[str] = []
         if MANIFEST in names:
             manifest = Manifest.read(self.output)
-            stale = changes(manifest, head) + [f"{name} is missing" for name in sorted(manifest.files.keys() - names)]
-            if stale and {self.name, self.output.rstrip("/").rsplit("/", 1)[-1]} & set(options.accept):
+            stale = changes(manifest, head)
+            missing = [f"{name} is missing" for name in sorted(manifest.files.keys() - names)]
+            if stale and not missing and {self.name, self.output.rstrip("/").rsplit("/", 1)[-1]} & set(options.accept):
                 print(f"{self.name}: accepted as it is, though {'; '.join(stale)}", file=sys.stderr)
                 accepted = {**asdict(manifest), **head, "accepted": [*manifest.accepted, *stale]}
                 manifest, stale = Manifest(**accepted), []
                 directory.write_json(MANIFEST, asdict(manifest))
-            if not stale:
+            if not stale and not missing:
                 print(f"{self.name}: up to date", file=sys.stderr)
                 _tidy(directory)
                 return manifest
-            print(f"{self.name}: runs again: {'; '.join(stale)}", file=sys.stderr)
+            print(f"{self.name}: runs again: {'; '.join([*stale, *missing])}", file=sys.stderr)
         if any(directory.same_as(Directory(source)) for source in self.inputs):
             raise UserError(f"{self.output}: is an input too; name another directory for the output")
         if not names & {MANIFEST, PLAN} and not all(name.endswith(WRITING) for name in names):

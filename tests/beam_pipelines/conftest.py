@@ -10,6 +10,7 @@ import pytest
 
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id, shard_name, write_shard
 from opencoder_jax.beam_pipelines.core.manifest import Tally, digest, merge_tallies, tally_documents
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 
@@ -51,7 +52,9 @@ def stage_directory() -> MakeStage:
             tally = merge_tallies(tally_documents("out", batch) for batches in shards for batch in batches)
             return tally, {name: digest(directory, name) for name in names}
 
-        Stage("given", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(place)).run(work)
+        Stage("given", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(place)).run(
+            work, BeamOptions()
+        )
         return str(place)
 
     return write

@@ -1,7 +1,6 @@
 """The chain: it repeats itself whatever the order, the workers and the runner; survives kills; redoes what it must."""
 
 import contextlib
-import importlib
 import json
 import os
 import random
@@ -20,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from flink_cluster import flink_cluster, free_port
 
-from opencoder_jax.beam_pipelines.refinecode import SOURCES, STEPS, chain
-from opencoder_jax.recipe import ROOT
+from opencoder_jax.beam_pipelines.__main__ import VERBS
+from opencoder_jax.beam_pipelines.refinecode import SOURCES, chosen_source, steps
+from opencoder_jax.recipe import ROOT, UserError
 
 # Two folders of real source with copies between them.
 FOLDERS = {
@@ -49,8 +49,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / name for name in FOLDERS]
 
 
+STAGES = ["collect", "exact_duplicates", "near_duplicates", "redact", "signals", "filter", "sample"]
+
+
 def command(sources: Sequence[Path], output: Path, flags: Sequence[str] = ()) -> list[str]:
-    inputs = [f"--input={source}" for source in sources]
+    inputs = [f"--folders={source}" for source in sources]
     return [sys.executable, "-m", "beam_pipelines", "refinecode", *inputs, f"--output={output}", *flags]
 
 
@@ -75,7 +78,7 @@ def finished(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_summary_says_where_every_document_went(finished: Path) -> None:
     summary = json.loads((finished / "refinecode.json").read_text())
     stages = {stage["directory"]: stage["tally"] for stage in summary["stages"]}
-    assert list(stages) == [step.name for step in STEPS]
+    assert list(stages) == STAGES
     for before, after in [("collect", "exact_duplicates"), ("redact", "filter"), ("filter", "sample")]:
         assert stages[before]["out"] == stages[after]["in"]
     for name, tally in stages.items():
@@ -97,7 +100,7 @@ def test_a_second_run_touches_nothing(sources: list[Path], finished: Path) -> No
         return {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
     before = times()
-    assert run(sources, finished).count("up to date") >= len(STEPS)
+    assert run(sources, finished).count("up to date") >= len(STAGES)
     assert times() == before
 
 
@@ -109,7 +112,7 @@ def test_it_begins_with_any_source(sources: list[Path], finished: Path, tmp_path
     pq.write_table(
         named.rename_columns(["repo_name", "sub_path", "file_size_in_byte"]), tmp_path / "metadata" / "m.parquet"
     )
-    run([tmp_path / "metadata", finished / "collect"], tmp_path / "run", "--source=join_metadata")
+    run([], tmp_path / "run", f"--metadata={tmp_path / 'metadata'}", f"--corpus={finished / 'collect'}")
     first = json.loads((tmp_path / "run" / "refinecode.json").read_text())["stages"][0]
     assert (first["directory"], first["stage"]) == ("collect", "join_metadata")
     assert first["tally"]["count"]["left in the corpus"] == 0
@@ -117,16 +120,25 @@ def test_it_begins_with_any_source(sources: list[Path], finished: Path, tmp_path
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_every_source_is_a_stage_of_its_own_name() -> None:
+def test_a_chain_begins_with_the_source_whose_inputs_are_given() -> None:
+    none: dict[str, list[str]] = {name: [] for source in SOURCES for name in VERBS[source].inputs}
+    assert chosen_source(none) == ("collect", {})
     for source in SOURCES:
-        first, *rest = chain(source)
-        assert tuple(rest) == STEPS[1:]
-        assert callable(importlib.import_module(f"opencoder_jax.beam_pipelines.{first.module}").run)
-        assert first.name == STEPS[0].name
-    assert chain("collect") == STEPS
-    sources = {file.stem for file in (ROOT / "beam_pipelines" / "sources").glob("*.py") if "main(" in file.read_text()}
-    code = {name for name in sources if not name.startswith("make_")} - {"conversations"}  # chats are no code
-    assert set(SOURCES) == code
+        inputs = {name: [f"a_{name}"] for name in VERBS[source].inputs}
+        assert chosen_source(none | inputs) == (source, inputs)
+        first, *rest = steps("out", [], source, inputs)
+        assert (first.verb, first.output, first.inputs) == (
+            source,
+            "out/collect",
+            tuple(f"a_{name}" for name in inputs),
+        )
+        assert [step.name for step in rest] == STAGES[1:]
+    with pytest.raises(UserError, match="--folders and --tables: a chain begins with one source"):
+        chosen_source(none | {"folders": ["a"], "tables": ["b"]})
+    sources = {verb for verb, row in VERBS.items() if ".sources." in row.module} - {
+        "conversations"
+    }  # chats are no code
+    assert set(SOURCES) == sources
 
 
 def test_another_threshold_measures_nothing_again(sources: list[Path], finished: Path, tmp_path: Path) -> None:
@@ -139,15 +151,16 @@ def test_another_threshold_measures_nothing_again(sources: list[Path], finished:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input=/nowhere"], "/nowhere"),
-        (["--inptu=here"], "unknown argument --inptu"),
+        (["--folders=/nowhere"], "/nowhere"),
+        (["--fodlers=here"], "unknown argument --fodlers=here; did you mean --folders?"),
         (["--gin.FilterConfig.profil=x"], "profile"),
         (["--runner=NoRunner"], "NoRunner"),
-        (["--source=table"], "did you mean tables?"),
+        (["--tables=here"], "a chain begins with one source"),
+        (["--folder=here"], "unknown argument --folder"),
     ],
 )
 def test_a_mistake_is_one_line(flags: list[str], message: str, sources: list[Path], tmp_path: Path) -> None:
-    given = [] if flags[0].startswith("--input=") else sources[:1]
+    given = [] if flags[0].startswith("--folders=") else sources[:1]
     done = subprocess.run(command(given, tmp_path / "run", flags), capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]

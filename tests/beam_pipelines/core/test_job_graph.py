@@ -17,7 +17,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.runner import PipelineResult, PipelineState
 from pyarrow import fs
 
-from opencoder_jax.beam_pipelines.core.stage import command
+from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import ROOT, UserError
 
@@ -47,9 +47,7 @@ def prepared(bucket: Path, batch: Callable[..., pa.RecordBatch], stage_directory
     stage_directory(bucket / "documents", documents)
     (bucket / "metadata").mkdir()
     pq.write_table(pa.table({"repo_name": ["here"], "sub_path": ["0.py"]}), bucket / "metadata" / "part.parquet")
-    command(
-        "opencoder_jax.beam_pipelines.signals.measure", [f"--input={BUCKET}/documents", f"--output={BUCKET}/signals"]
-    )
+    main(["signals", f"--documents={BUCKET}/documents", f"--output={BUCKET}/signals"])
     return BUCKET
 
 
@@ -72,14 +70,19 @@ def payloads(graph: beam_runner_api_pb2.Pipeline) -> Iterator[bytes]:
 
 
 STAGES = {
-    "sources.join_metadata": ["documents", "metadata"],
-    "code.exact_duplicates": ["documents"],
-    "code.near_duplicates": ["documents"],
-    "code.redact": ["documents"],
-    "code.signals": ["documents"],
-    "code.filter": ["documents", "signals"],
-    "code.sample": ["documents"],
+    "join_metadata": ["corpus=documents", "metadata=metadata"],
+    "exact_duplicates": ["documents=documents"],
+    "near_duplicates": ["documents=documents"],
+    "redact": ["documents=documents"],
+    "signals": ["documents=documents"],
+    "filter": ["documents=documents", "signals=signals"],
+    "sample": ["documents=documents"],
 }
+
+
+def flags_of(verb: str, prepared: str) -> list[str]:
+    given = (flag.split("=") for flag in STAGES[verb])
+    return [*(f"--{name}={prepared}/{place}" for name, place in given), f"--output={prepared}/out"]
 
 
 def check(graph: beam_runner_api_pb2.Pipeline, bucket: Path) -> None:
@@ -102,9 +105,9 @@ def _modules(payload: bytes) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("module", STAGES)
+@pytest.mark.parametrize("verb", STAGES)
 def test_a_job_names_no_place_of_this_machine(
-    module: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
+    verb: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = []
 
@@ -115,17 +118,16 @@ def test_a_job_names_no_place_of_this_machine(
         return result
 
     monkeypatch.setattr(beam.Pipeline, "run", record)
-    inputs = [f"--input={prepared}/{name}" for name in STAGES[module]]
     with pytest.raises(UserError, match=r"(\d) of \1 shards weren't written"):
-        command(f"opencoder_jax.beam_pipelines.{module}", [*inputs, f"--output={prepared}/out"])
+        main([verb, *flags_of(verb, prepared)])
     assert graphs
     for graph in graphs:
         check(graph, bucket)
 
 
-@pytest.mark.parametrize("module", STAGES)
+@pytest.mark.parametrize("verb", STAGES)
 def test_dataflow_builds_its_job_without_a_cloud(
-    module: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
+    verb: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beam's own Dataflow runner, up to the point where it would submit; needs `pip install 'apache-beam[gcp]'`."""
     pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs apache-beam[gcp]")
@@ -139,12 +141,8 @@ def test_dataflow_builds_its_job_without_a_cloud(
         return real(self, *arguments, **named)
 
     monkeypatch.setattr(DataflowRunner, "run_pipeline", record)
-    inputs = [f"--input={prepared}/{name}" for name in STAGES[module]]
     with pytest.raises(UserError, match=r"(\d) of \1 shards weren't written"):
-        command(
-            f"opencoder_jax.beam_pipelines.{module}",
-            [*inputs, f"--output={prepared}/out", "--runner=DataflowRunner", *FLAGS],
-        )
+        main([verb, *flags_of(verb, prepared), "--runner=DataflowRunner", *FLAGS])
     assert runners
     for runner in runners:
         check(runner.proto_pipeline, bucket)

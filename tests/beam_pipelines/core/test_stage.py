@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from opencoder_jax.beam_pipelines.core import manifest as manifests
+from opencoder_jax import code_version
+from opencoder_jax.beam_pipelines.core.command import command
 from opencoder_jax.beam_pipelines.core.documents import empty
-from opencoder_jax.beam_pipelines.core.manifest import Manifest, code_version, describe, merge_tallies
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, describe, merge_tallies
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import command
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import UserError
 
@@ -73,11 +74,16 @@ class Shout:
         return Result(kept, drops, {"all": len(texts)})
 
 
-def run(inputs, output, config: ShoutConfig, options):
+def run(documents: str, output: str, config: ShoutConfig, options) -> None:
+    """Shouts.
+
+    Args:
+        documents: what is to be shouted.
+    """
     speed = float(os.environ.get("MEGABYTES_PER_SECOND", 40))
     threads = "THREADS" in os.environ
     kernel = Shout(config)
-    return map_stage("shout", kernel, inputs, output, config, options, megabytes_per_second=speed, threads=threads)
+    return map_stage("shout", kernel, [documents], output, config, options, megabytes_per_second=speed, threads=threads)
 '''
 
 
@@ -99,7 +105,7 @@ def forget() -> None:
     """Lets the module be imported anew, as another process would."""
     del sys.modules["shout_stage"]
     gin.config._REGISTRY.pop("shout_stage.ShoutConfig")
-    code_version.cache_clear()
+    code_version._source.cache_clear()
 
 
 @pytest.fixture
@@ -128,11 +134,15 @@ def content(directory: str | Path) -> dict[str, bytes]:
 
 
 def run_here(source: str, output: Path, *flags: str) -> Manifest:
-    command("shout_stage", [f"--input={source}", f"--output={output}", *flags])
+    command("shout", "shout_stage", EXAMPLE, [f"--documents={source}", f"--output={output}", *flags])
     return Manifest.read(str(output))
 
 
-MAIN = "from opencoder_jax.beam_pipelines.core.stage import main; main('shout_stage')"
+EXAMPLE = "--documents=runs/a --output=runs/b"
+MAIN = (
+    "from opencoder_jax.beam_pipelines.core.command import command; from opencoder_jax.recipe import run_command;"
+    "run_command(lambda argv: command('shout', 'shout_stage', '', argv))"
+)
 
 
 def test_a_stage_writes_documents_drops_and_what_it_did(shout: ModuleType, source: str, tmp_path: Path) -> None:
@@ -157,7 +167,7 @@ def test_a_stage_writes_documents_drops_and_what_it_did(shout: ModuleType, sourc
 
 
 def test_killed_and_resumed_is_as_never_killed(shout: ModuleType, source: str, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", MAIN, f"--input={source}", f"--output={tmp_path / 'out'}"]
+    arguments = [sys.executable, "-c", MAIN, f"--documents={source}", f"--output={tmp_path / 'out'}"]
     killed = subprocess.run(arguments, env=os.environ | {"KILL": "1"}, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     assert calls(tmp_path) == ["", "kill me", "none", "one", "x" * 10, "zero"]
@@ -210,8 +220,10 @@ def test_another_configuration_runs_again(shout: ModuleType, source: str, tmp_pa
     second = run_here(source, tmp_path / "out", "--gin.ShoutConfig.mark=?")
     assert (first.config, second.config) == ({"mark": "!"}, {"mark": "?"})
     assert pq.read_table(tmp_path / "out" / second.shards()[1]).column("text").to_pylist() == ["ONE?", "C?"]
-    run_here(source, tmp_path / "new", "--gin.ShoutConfig.mark=?")
-    assert content(tmp_path / "out") == content(tmp_path / "new")
+    anew = run_here(source, tmp_path / "new", "--gin.ShoutConfig.mark=?")
+    assert second.stale == ["mark was !, is ?"]
+    assert replace(second, stale=[]) == anew
+    assert {**content(tmp_path / "out"), "stage.json": b""} == {**content(tmp_path / "new"), "stage.json": b""}
 
 
 def test_another_input_runs_again_and_leaves_nothing_of_the_old(
@@ -237,35 +249,37 @@ def test_edited_code_runs_again(shout: ModuleType, source: str, tmp_path: Path) 
     forget()
     second = run_here(source, tmp_path / "out")
     assert first.code != second.code
+    assert second.stale == ["the code of shout_stage changed"]
     assert len(calls(tmp_path)) == 6
     assert pq.read_table(tmp_path / "out" / second.shards()[1]).column("text").to_pylist() == ["one!", "c!"]
 
 
-def test_the_digest_of_code_follows_imports_and_data_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "counted"
-    (package / "deep").mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "deep/__init__.py").touch()
-    (package / "stage.py").write_text("from counted.deep import helper\nimport json\n")
-    (package / "deep/helper.py").write_text("from counted.deep.constants import LIMIT\n")
-    (package / "deep/constants.py").write_text("LIMIT = 1\n")
-    (package / "other.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(manifests, "PACKAGES", ("counted",))
+def test_an_edited_comment_or_message_runs_nothing_again(shout: ModuleType, source: str, tmp_path: Path) -> None:
+    first = run_here(source, tmp_path / "out")
+    calls(tmp_path)
+    edited = SHOUT.replace("import os\n", "import os  # for the environment\n\n\n").replace(
+        "convert it", "do convert it"
+    )
+    Path(str(shout.__file__)).write_text(edited.replace("Texts in upper case", "Loud texts"))
+    forget()
+    assert run_here(source, tmp_path / "out") == first
+    assert calls(tmp_path) == []
 
-    def version() -> str:
-        code_version.cache_clear()
-        return code_version("counted.stage")
 
-    versions = [version()]
-    for file, text in [("deep/constants.py", "LIMIT = 2\n"), ("rules.json", "{}"), ("stage/table.toml", "")]:
-        (package / file).parent.mkdir(exist_ok=True)
-        (package / file).write_text(text)
-        versions.append(version())
-    assert len(set(versions)) == 4
-    (package / "other.py").write_text("x = 1")
-    assert version() == versions[-1]
-    code_version.cache_clear()
+def test_an_older_output_is_accepted_by_name(
+    shout: ModuleType, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_here(source, tmp_path / "out")
+    calls(tmp_path)
+    Path(str(shout.__file__)).write_text(SHOUT.replace("upper()", "lower()"))
+    forget()
+    kept = run_here(source, tmp_path / "out", "--accept=shout")
+    assert calls(tmp_path) == []
+    assert "shout: accepted as it is, though the code of shout_stage changed" in capsys.readouterr().err
+    assert (kept.files, kept.accepted) == (first.files, ["the code of shout_stage changed"])
+    assert run_here(source, tmp_path / "out") == kept  # from now on it counts as up to date
+    assert calls(tmp_path) == []
+    assert run_here(source, tmp_path / "out", "--gin.ShoutConfig.mark=?", "--accept=another").files != first.files
 
 
 def test_workers_write_the_same_bytes_and_nothing_names_the_place_or_the_time(
@@ -283,7 +297,7 @@ def test_workers_write_the_same_bytes_and_nothing_names_the_place_or_the_time(
     assert content(tmp_path / "here") == content(tmp_path / "deep/er/there")
 
     text = (tmp_path / "here/stage.json").read_text()
-    assert set(json.loads(text)) == {"stage", "config", "code", "inputs", "tally", "files"}
+    assert set(json.loads(text)) == {"stage", "config", "code", "inputs", "tally", "files", "stale", "accepted"}
     assert str(tmp_path) not in text
     for data in content(tmp_path / "here").values():
         assert str(tmp_path).encode() not in data
@@ -324,10 +338,10 @@ def test_a_full_disk_is_one_line_and_a_rerun_with_space_completes(
     disk.mkdir()
     script = """
         mount -t tmpfs -o size=250k none "$1" || exit 77
-        MEGABYTES_PER_SECOND=1e-9 "$2" -c "$3" --input="$4" --output="$1/out"
+        MEGABYTES_PER_SECOND=1e-9 "$2" -c "$3" --documents="$4" --output="$1/out"
         echo "code $?"
         mount -o remount,size=8m "$1" || exit 77
-        "$2" -c "$3" --input="$4" --output="$1/out" && cp -r "$1/out" "$5"
+        "$2" -c "$3" --documents="$4" --output="$1/out" && cp -r "$1/out" "$5"
     """
     arguments = [str(disk), sys.executable, MAIN, source, str(tmp_path / "copy")]
     try:
@@ -372,11 +386,22 @@ def test_flags(shout: ModuleType, source: str, tmp_path: Path, capsys: pytest.Ca
         "p",
     )
     with pytest.raises(SystemExit) as ended:
-        command("shout_stage", ["--help"])
+        command("shout", "shout_stage", EXAMPLE, ["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "Texts in upper case" in text
-    assert "Example: python -m shout_stage --input=" in text
+    assert f"Example: python -m beam_pipelines shout {EXAMPLE}\n" in text
+    assert "--documents DIR  what is to be shouted." in text
+    assert "ShoutConfig.mark: str = '!'" in text
+
+
+def test_inputs_are_named_and_a_slip_is_told(shout: ModuleType, source: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown argument --document=.*; did you mean --documents\?"):
+        run_here(source, tmp_path / "out", f"--document={source}")
+    with pytest.raises(UserError, match=r"--documents"):
+        command("shout", "shout_stage", EXAMPLE, [f"--output={tmp_path / 'out'}"])
+    with pytest.raises(UserError, match=r"this command doesn't read TrainConfig; it reads ShoutConfig"):
+        run_here(source, tmp_path / "out", "--gin.TrainConfig.steps=1")
 
 
 def test_an_input_that_is_no_finished_stage_of_documents(shout: ModuleType, source: str, tmp_path: Path) -> None:
@@ -433,7 +458,7 @@ def test_tallies_add_up() -> None:
     assert merge_tallies([one, other]) == total
     assert merge_tallies([other, one]) == total
     assert one == {"in": {"documents": {"C": 1}}, "count": {"x": 2}}
-    manifest = Manifest("s", {}, "", [], total)
+    manifest = Manifest("s", {}, {}, [], total)
     assert manifest.total("in", "documents") == 8
     assert manifest.total("out", "documents") == 0
     assert manifest.table("in", "documents") == {"C": 3, "Go": 5}

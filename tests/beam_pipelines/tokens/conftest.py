@@ -10,6 +10,7 @@ import pytest
 
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA, batches_of, document_id, shard_name, write_shard
 from opencoder_jax.beam_pipelines.core.manifest import Tally, digest, merge_tallies, tally_documents
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 
@@ -42,7 +43,9 @@ def write_documents() -> WriteDocuments:
                 tallies += [tally_documents("out", batch) for batch in batches]
             return merge_tallies(tallies), {name: digest(place, name) for name in names}
 
-        Stage("documents", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(directory)).run(work)
+        Stage("documents", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(directory)).run(
+            work, BeamOptions()
+        )
         return str(directory)
 
     return write

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.cookbook.cook import STEP, clear
+from opencoder_jax.chain import STEP, clear
 from opencoder_jax.recipe import UserError
 
 # A few kilobytes of everything: enough for every mechanism, not for a model.
@@ -126,7 +126,7 @@ def test_what_others_left_is_not_deleted(tmp_path: Path) -> None:
     output = tmp_path / "pretrain"
     output.mkdir()
     (output / "weights").write_text("precious")
-    with pytest.raises(UserError, match="pretrain: holds files that the cookbook didn't write"):
+    with pytest.raises(UserError, match="pretrain: holds files that the chain didn't write"):
         clear(output)
     assert (output / "weights").read_text() == "precious"
     (output / STEP).write_text("{}")
