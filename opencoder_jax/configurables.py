@@ -97,22 +97,38 @@ def _accepts(kind: ast.expr, value: Any) -> bool:
 
 def _read(source: str, module: str) -> Iterator[Configurable]:
     """The configurations of a module."""
-    lines = source.splitlines()
     for node in ast.parse(source).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        if any(isinstance(decorator, ast.Name) and decorator.id == "configurable" for decorator in node.decorator_list):
-            doc = ast.get_docstring(node) or ""
-            told = meanings(doc, "Attributes")
-            bound: dict[str, Field] = {}
-            last = node.body[0].end_lineno if doc else node.lineno
-            for entry in node.body:
-                if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and entry.value:
-                    name = entry.target.id
-                    meaning = told.get(name) or _comment(lines, last or 0, entry)
-                    bound[name] = Field(name, ast.unparse(entry.annotation), _default(source, entry.value), meaning)
-                    last = entry.end_lineno
-            yield Configurable(node.name, module, doc.split("\n\n")[0], bound)
+        if isinstance(node, ast.ClassDef) and "configurable" in map(ast.unparse, node.decorator_list):
+            meaning = (ast.get_docstring(node) or "").split("\n\n")[0]
+            yield Configurable(node.name, module, meaning, _fields(node, source))
+
+
+def _fields(node: ast.ClassDef, source: str) -> dict[str, Field]:
+    """The fields of a class, those that it inherits first."""
+    bound: dict[str, Field] = {}
+    for base in map(ast.unparse, node.bases):
+        bound |= _inherited(base, source)
+    doc = ast.get_docstring(node) or ""
+    told = meanings(doc, "Attributes")
+    last = node.body[0].end_lineno if doc else node.lineno
+    for entry in node.body:
+        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and entry.value:
+            name = entry.target.id
+            meaning = told.get(name) or _comment(source.splitlines(), last or 0, entry)
+            bound[name] = Field(name, ast.unparse(entry.annotation), _default(source, entry.value), meaning)
+            last = entry.end_lineno
+    return bound
+
+
+def _inherited(name: str, source: str) -> dict[str, Field]:
+    """The fields of a base class, which stands in the same file or in one of ours that it's imported from."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _fields(node, source)
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            path = PACKAGE.joinpath(*(node.module or "").split(".")[1:]).with_suffix(".py")
+            return _inherited(name, path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {}
 
 
 def _default(source: str, value: ast.expr) -> str:

@@ -41,7 +41,7 @@ class Verb(NamedTuple):
         told = meanings(ast.get_docstring(run) or "", "Args")
         return {
             each.arg: told.get(each.arg, "")
-            for each in run.args.args
+            for each in _arguments(run)
             if each.annotation
             and each.arg != "output"
             and re.match(r"str|Sequence\[str\]", ast.unparse(each.annotation))
@@ -53,13 +53,17 @@ class Verb(NamedTuple):
         named: set[str] = set()
         for node in ast.walk(_tree(self.module)):
             if isinstance(node, ast.FunctionDef) and node.name == "run":
-                named |= {ast.unparse(each.annotation) for each in node.args.args if each.annotation}
+                named |= {ast.unparse(each.annotation) for each in _arguments(node) if each.annotation}
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "parse_flags":
                 named |= {ast.unparse(argument) for argument in node.args}
         return frozenset(named & catalog().keys())
 
     def load(self) -> ModuleType:
         return importlib.import_module(self.module)
+
+
+def _arguments(function: ast.FunctionDef) -> list[ast.arg]:
+    return [*function.args.args, *function.args.kwonlyargs]
 
 
 @cache

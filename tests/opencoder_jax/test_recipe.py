@@ -105,7 +105,7 @@ def test_a_misspelt_field_is_told_with_the_nearest_or_all(field: str, advice: st
 
 def test_a_misspelt_name_in_a_file_is_told_with_the_file(tmp_path: Path) -> None:
     recipe = write(tmp_path / "bad.gin", "OvenConfig.heat = 1.0", "Zzz.steps = 10")
-    with pytest.raises(UserError, match=r"Zzz.*bad\.gin"):
+    with pytest.raises(UserError, match=r"bad\.gin, line 2: Zzz\.steps: no configuration is called Zzz"):
         bind([recipe])
 
 
@@ -168,11 +168,73 @@ def test_a_malformed_override_is_told(flag: str) -> None:
 
 def test_help_shows_the_example_and_the_override(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        parse_flags(parser(), ["--help"])
+        parse_flags(parser(), ["--help"], OvenConfig)
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert "Example: bake --output=loaf\n" in printed
-    assert "--gin.TrainConfig.steps=10" in printed
+    assert "a flag such as --gin.OvenConfig.heat=200.0:" in printed
+    assert "OvenConfig.bread: str = 'rye'" in printed
+
+
+def test_a_type_that_a_field_does_not_take_is_told_with_the_file(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "bad.gin", "OvenConfig.heat = 1.0", "OvenConfig.bread = 3")
+    with pytest.raises(UserError, match=r"bad\.gin, line 2: OvenConfig\.bread=3: must be str, such as 'rye'$"):
+        bind([recipe])
+    assert refused("OvenConfig.phases=[(0, 5)]").endswith(
+        "OvenConfig.phases=[(0, 5)]: must be tuple[tuple[int, int], ...], such as ((0, 20),)"
+    )
+    assert "must be int" in refused("TrainConfig.steps=ten")  # of a room that isn't loaded
+
+
+def test_a_macro_may_stand_for_any_value(tmp_path: Path) -> None:
+    bind([write(tmp_path / "macro.gin", "HEAT = 150.0", "OvenConfig.heat = %HEAT")])
+    assert build(OvenConfig).heat == 150.0
+
+
+def test_an_override_of_what_a_command_does_not_read_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"^--gin\.TrainConfig\.steps=1: this command doesn't read TrainConfig; it reads"
+    ):
+        parse_flags(parser(), ["--gin.TrainConfig.steps=1"], OvenConfig)
+
+
+@pytest.mark.parametrize("flags", [["--outp=loaf"], ["--output"]])
+def test_flags_are_not_abbreviated_and_a_slip_is_one_line(flags: list[str]) -> None:
+    command = parser()
+    with pytest.raises(UserError) as caught:
+        refuse_unknown(command, parse_flags(command, flags)[1])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [
+        (["opencoder_jax", "cookbook", "--gin.TrainConfig.stepz=20", "--output=run"], "stepz. Did you mean steps?"),
+        (["opencoder_jax", "train", "--gin.FilterConfig.nosuchfield=1"], "FilterConfig has no field nosuchfield"),
+        (["opencoder_jax", "train", "--gin.TrainConfig.steps=ten"], "must be int"),
+        (["beam_pipelines", "filter", "--gin.FilterConfig.seed=x"], "must be int"),
+        (
+            ["beam_pipelines", "refinecode", "--gin.NoConfig.seed=1", "--output=run"],
+            "no configuration is called NoConfig",
+        ),
+    ],
+)
+def test_every_command_checks_its_recipe_before_it_loads_or_writes_anything(
+    command: list[str], field: str, tmp_path: Path
+) -> None:
+    program = (
+        "import sys, runpy\n"
+        f"sys.argv = {command}\n"
+        "try: runpy.run_module(sys.argv[0], run_name='__main__')\n"
+        "finally: print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert field in done.stderr
+    assert not {"jax", "apache_beam"} & set(done.stdout.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_argument_is_told_with_the_nearest() -> None:

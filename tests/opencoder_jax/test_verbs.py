@@ -1,15 +1,34 @@
-"""`python -m opencoder_jax`: the verbs are told, found, and each loads only what it needs."""
+"""Both tables of verbs: told, found, each loading only what it needs; their examples and those of README are right."""
 
+import importlib
+import inspect
 import os
+import re
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import opencoder_jax.__main__ as opencoder
+import opencoder_jax.beam_pipelines.__main__ as beam
 from opencoder_jax.__main__ import VERBS, has_tpu, main
-from opencoder_jax.recipe import UserError
+from opencoder_jax.beam_pipelines.refinecode import SOURCES
+from opencoder_jax.recipe import UserError, check_recipe
+
+BEAM_FLAGS = (
+    "runner",
+    "project",
+    "region",
+    "temp_location",
+    "extra_package",
+    "job_endpoint",
+    "environment_type",
+    "environment_config",
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,12 +48,12 @@ def test_without_a_verb_every_verb_is_listed_with_an_example(arguments: tuple[st
 def test_an_unknown_verb_is_one_line_with_the_nearest() -> None:
     ended = opencoder_jax("trian", "--gin_file=x")
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "error: unknown verb trian; did you mean train?\n"
+    assert ended.stderr.startswith("error: unknown verb trian; did you mean train? ")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_a_verb_like_no_other_is_answered_with_the_list() -> None:
-    verbs = "cookbook, train, launch, compile, generate, eval, export_tokenizer"
-    with pytest.raises(UserError, match=f"^unknown verb xyzzy; the verbs are {verbs}$"):
+    with pytest.raises(UserError, match=f"^unknown verb xyzzy; the verbs are {', '.join(VERBS)} "):
         main(["xyzzy"])
 
 
@@ -56,9 +75,52 @@ def test_libtpu_is_not_loaded_to_run_where_there_is_no_tpu() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False\n", "")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_example_of_every_verb_names_flags_that_it_has(verb: str) -> None:
-    helped = opencoder_jax(verb, "--help")
-    assert helped.returncode == 0, helped.stderr
-    flags = [word.split("=")[0] for word in VERBS[verb].example.split() if word.startswith("--")]
-    assert [flag for flag in flags if flag not in helped.stdout] == []
+ALL = [(beam, verb) for verb in beam.VERBS] + [(opencoder, verb) for verb in opencoder.VERBS]
+
+
+@pytest.mark.parametrize(("program", "verb"), ALL, ids=[verb for _, verb in ALL])
+def test_a_verb_s_help_names_its_flags_and_the_fields_that_it_reads(
+    program: ModuleType, verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # `compile` sets some of it
+    with pytest.raises(SystemExit) as ended:
+        program.main([verb, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    row = program.VERBS[verb]
+    flags = [word.split("=")[0] for word in row.example.split() if word.startswith("--") and "--gin." not in word]
+    assert [flag for flag in flags if flag not in text] == []
+    told = set(re.findall(r"^  (\w+)\.\w+: ", text, re.MULTILINE))
+    assert told == row.reads
+
+
+README = [
+    (file, line)
+    for file in ("README.md", "CONTRIBUTING.md")
+    if (ROOT / file).exists()
+    for line in re.sub(r"\\\\\n\s*", " ", (ROOT / file).read_text()).splitlines()
+    for line in re.findall(r"python -m (?:opencoder_jax|beam_pipelines)[^`|#]*", line)
+]
+
+
+@pytest.mark.parametrize(("file", "line"), README, ids=[line for _, line in README])
+def test_the_commands_of_the_readme_exist_with_their_flags_and_fields(file: str, line: str) -> None:
+    _, _, name, *words = shlex.split(line.replace("…", "").split("   ")[0])
+    program = {"opencoder_jax": opencoder, "beam_pipelines": beam}[name]
+    if not words or words[0].isupper() or words[0] == "--help":
+        return
+    row = program.VERBS[words[0]]
+    source = "".join(
+        path.read_text() for path in [ROOT / "beam_pipelines/core/command.py", ROOT / "beam_pipelines/refinecode.py"]
+    )
+    source += inspect.getsource(importlib.import_module(row.module))
+    inputs = set(row.inputs) if program is beam and words[0] not in beam.CHAINS else set()
+    inputs |= (
+        {flag for source_ in SOURCES for flag in beam.VERBS[source_].inputs} if words[0] == "refinecode" else set()
+    )
+    check_recipe([word for word in words if word.startswith("--gin.")])
+    for word in words[1:]:
+        flag = word.removeprefix("--").split("=")[0]
+        if not word.startswith("--") or flag.startswith("gin") or flag in BEAM_FLAGS or flag in inputs:
+            continue
+        assert f'"--{flag}"' in source, f"{file}: {words[0]} has no flag --{flag}"
