@@ -1,4 +1,4 @@
-"""The house stands as its plan says: who may import whom, what BUILD declares, what no file may hold.
+"""The house stands as its plan says: who may import whom, what no file may hold.
 
 Everything is read from the source, nothing of the house is imported. A failure prints the line to add or to delete.
 """
@@ -7,13 +7,9 @@ import ast
 import graphlib
 import re
 import sys
-import tomllib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -251,175 +247,6 @@ def test_kernels_know_jax_and_numpy_and_the_sandbox_only_python() -> None:
         for module, file in MODULES.items()
         if within(module, [room])
         for library in third_party(imports_of(file)) - libraries
-    )
-
-
-# --------------------------------------------------------------------------------------------------------------- BUILD
-
-
-@dataclass(frozen=True)
-class Target:
-    """A rule of BUILD, with its labels of files made paths relative to the root."""
-
-    kind: str
-    name: str
-    srcs: frozenset[str]
-    data: frozenset[str]
-    deps: frozenset[str]
-
-
-@cache
-def build_targets() -> dict[str, Target]:
-    """The targets of BUILD. Starlark this plain is also Python, so Python runs it, with rules that only take notes."""
-    targets: dict[str, Target] = {}
-
-    def rule(kind: str) -> Callable[..., None]:
-        def note(
-            name: str, srcs: Iterable[str] = (), data: Iterable[str] = (), deps: Iterable[str] = (), **_: Any
-        ) -> None:
-            assert name not in targets, f"BUILD: two targets are called {name}"
-            targets[name] = Target(kind, name, frozenset(srcs), frozenset(data), frozenset(deps))
-
-        return note
-
-    def glob(include: list[str], exclude: Iterable[str] = ()) -> list[str]:
-        left_out = {file for pattern in exclude for file in ROOT.glob(pattern)}
-        files = {file for pattern in include for file in ROOT.glob(pattern) if file.is_file()} - left_out
-        assert files, f"BUILD: glob({include}) matches nothing, which Bazel refuses"
-        return sorted(str(file.relative_to(ROOT)) for file in files)
-
-    words: dict[str, Any] = dict.fromkeys(["load", "package"], lambda *_, **__: None)
-    words |= {kind: rule(kind) for kind in ("py_library", "py_binary", "py_test", "filegroup")}
-    exec(compile((ROOT / "BUILD").read_text(), "BUILD", "exec"), words | {"glob": glob})
-    return targets
-
-
-def owners() -> dict[str, str]:
-    """The target of each module."""
-    files = {source: target.name for target in build_targets().values() for source in target.srcs}
-    return {name: files.get(str(file.relative_to(ROOT)), "") for name, file in MODULES.items()}
-
-
-installed = cache(packages_distributions)
-
-
-@cache
-def distribution(library: str) -> str:
-    """What a library is called in the lock: gin is gin-config."""
-    names = installed().get(library)
-    assert names, f"{library} is imported, but not installed: is it in pyproject.toml?"
-    return min(names, key=len).lower().replace("_", "-")
-
-
-def modules_in_strings(file: Path) -> set[str]:
-    """Modules of the house that a file names in a string: what it runs with `python -m`, or imports late.
-
-    A program isn't one of them: whoever names it is started by it, and to depend on it would be a circle.
-    """
-    constants = (node.value for node in ast.walk(tree_of(file)) if isinstance(node, ast.Constant))
-    modules = {value for value in constants if isinstance(value, str) and "." in value and value in MODULES}
-    return {module for module in modules if not module.endswith(".__main__")}
-
-
-def needed_deps(files: Iterable[Path], own: str) -> set[str]:
-    """The labels that the sources of target `own` need in its deps."""
-    needed = set()
-    for file in files:
-        named = modules_in_strings(file) if file != Path(__file__) else set()  # the tables above name every room
-        needed |= {f"@pypi//{distribution(library).replace('-', '_')}" for library in third_party(imports_of(file))}
-        modules = {module for module in imports_of(file) | named if within(module, [PACKAGE])}
-        needed |= {f":{owners().get(module, '')}" for module in modules}
-    return needed - {f":{own}", ":"}
-
-
-def dep_changes(target: str, declared: frozenset[str], needed: set[str]) -> Iterator[str]:
-    for dep in needed - declared:
-        yield f'BUILD, {target}: add to deps       "{dep}",'
-    for dep in declared - needed:
-        yield f'BUILD, {target}: delete from deps  "{dep}",'
-
-
-def test_every_module_is_in_exactly_one_target() -> None:
-    problems = []
-    for name, file in MODULES.items():
-        path = str(file.relative_to(ROOT))
-        holders = [target.name for target in build_targets().values() if path in target.srcs]
-        if len(holders) > 1:
-            problems.append(f"BUILD: {path} is in the srcs of {' and '.join(holders)}")
-        if not holders and file.name == "__init__.py":
-            glob = f'glob(["{file.parent.relative_to(ROOT)}/*.py"])'
-            problems.append(f'BUILD: add\npy_library(\n    name = "{name}",\n    srcs = {glob},\n)')
-        elif not holders:
-            problems.append(f'BUILD: add\npy_library(\n    name = "{name}",\n    srcs = ["{path}"],\n)')
-    complain(problems)
-
-
-def test_every_test_has_its_target() -> None:
-    held = {source for target in build_targets().values() if target.kind == "py_test" for source in target.srcs}
-    complain(
-        f'BUILD, TESTS: add     "{file.parent.relative_to(ROOT)}": [],'
-        for file in TESTS
-        if str(file.relative_to(ROOT)) not in held
-    )
-
-
-def test_deps_of_libraries_and_programs_are_what_their_sources_import() -> None:
-    complain(
-        change
-        for target in build_targets().values()
-        if target.kind in ("py_library", "py_binary")
-        for change in dep_changes(
-            target.name, target.deps, needed_deps((ROOT / source for source in target.srcs), target.name)
-        )
-    )
-
-
-def test_deps_of_tests_are_what_the_tests_of_their_folder_import() -> None:
-    folders: dict[str, set[Path]] = {}
-    for file in sorted((ROOT / "tests").rglob("*.py")):
-        folders.setdefault(str(file.parent.relative_to(ROOT)), set()).add(file)
-    problems = []
-    for target in build_targets().values():
-        if target.kind == "py_test":
-            folder = str(Path(min(source for source in target.srcs if "/test_" in source)).parent)
-            common = {ROOT / "tests" / "conftest.py", ROOT / "tests" / "run_pytest.py"}
-            needed = needed_deps(folders[folder] | common, target.name)
-            problems += dep_changes(folder, target.deps, needed)
-    complain(problems)
-
-
-def test_libraries_do_not_depend_on_each_other_in_a_circle() -> None:
-    graph = {target.name: {dep[1:] for dep in target.deps if dep[0] == ":"} for target in build_targets().values()}
-    unknown = {dep for deps in graph.values() for dep in deps} - graph.keys()
-    assert not unknown, f"BUILD: deps name targets that don't exist: {', '.join(sorted(unknown))}"
-    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
-
-
-def test_every_file_beside_the_modules_is_the_data_of_a_target() -> None:
-    rooms = [target for target in build_targets().values() if target.kind != "py_test"]
-    declared = {file for target in rooms for file in target.srcs | target.data}
-    folders = (*FOLDERS, "gin_configs")
-    complain(
-        f'BUILD: add to the data of a target  "{file}",'
-        for file in map(str, repository_files())
-        if file.split("/")[0] in folders and file not in declared
-    )
-
-
-def test_imported_libraries_are_declared_in_pyproject() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-    def names(requirements: list[str]) -> set[str]:
-        return {re.split(r"[^\w-]", line, maxsplit=1)[0].lower().replace("_", "-") for line in requirements}
-
-    declared = names(project["dependencies"])
-    with_dev = declared | names(project["optional-dependencies"]["dev"])
-    complain(
-        f'{file.relative_to(ROOT)} imports {library}: add to pyproject.toml  "{distribution(library)}",'
-        for files, known in ((MODULES.values(), declared), (sorted((ROOT / "tests").rglob("*.py")), with_dev))
-        for file in files
-        for library in third_party(imports_of(file))
-        if distribution(library) not in known
     )
 
 
