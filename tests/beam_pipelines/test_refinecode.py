@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -146,6 +147,49 @@ def test_another_threshold_measures_nothing_again(sources: list[Path], finished:
     errors = run(sources, tmp_path / "run", "--gin.FilterConfig.seed=7")
     assert "signals: up to date" in errors
     assert "filter: up to date" not in errors
+
+
+def test_after_an_edit_only_what_can_have_changed_runs_again(
+    sources: list[Path], finished: Path, tmp_path: Path
+) -> None:
+    """A copy of the project is edited: a comment, a blank line, a new configuration; then a threshold."""
+    project, output = tmp_path / "project", tmp_path / "run"
+    for folder in ("opencoder_jax", "beam_pipelines", "kernels", "gin_configs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, project / folder, symlinks=True, ignore=ignored)
+    shutil.copytree(finished, output)
+
+    def edit(file: str, old: str, new: str) -> None:
+        path = project / "beam_pipelines" / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    def ran() -> list[str]:
+        done = subprocess.run(
+            command(sources, output),
+            cwd=project,
+            env=os.environ | {"PYTHONPATH": str(project)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        again = re.findall(r"^(\w+): runs again: (.*)$", done.stderr, re.MULTILINE)
+        assert len(again) + done.stderr.count("up to date") >= len(STAGES)
+        return [f"{name}: {why}" for name, why in again]
+
+    assert ran() == []
+    edit("redaction/secrets.json", "{", "{\n\n")
+    edit("core/documents.py", "import ", "# A comment.\nimport ")
+    edit("redaction/redact.py", '"""', '"""Edited. ')
+    (project / "opencoder_jax" / "another.py").write_text(
+        "from dataclasses import dataclass\n\nfrom opencoder_jax.recipe import configurable\n\n\n"
+        "@configurable\n@dataclass(frozen=True)\nclass AnotherConfig:\n    size: int = 1  # of it\n"
+    )
+    assert ran() == []
+    edit("filtering/thresholds/fixed/others.toml", "above = 0.1", "above = 0.2")
+    (first, *others) = ran()
+    assert first.startswith("filter: rules.")
+    assert all(line == "sample: input 1 changed" for line in others)
 
 
 @pytest.mark.parametrize(
