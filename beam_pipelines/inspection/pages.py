@@ -35,36 +35,6 @@ from opencoder_jax.reports.page import table as html_table
 
 INDEX, COMPARISON = "index.html", "compare.html"
 
-STYLE = """
-body { margin: 0; color: #1d2733; background: #fff; font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1100px; margin: 0 auto; padding: 32px 28px 80px; }
-h1 { margin: 0 0 10px; font-size: 26px; line-height: 1.25; }
-h2 { margin: 0 0 12px; padding-top: 16px; border-top: 2px solid #1d2733; font-size: 20px; }
-h3 { margin: 20px 0 4px; font-size: 16px; }
-p { max-width: 85ch; margin: 8px 0; }
-a { color: #2b5c8a; text-decoration: none; }
-a:hover { text-decoration: underline; }
-section { margin-top: 36px; }
-nav { display: flex; flex-wrap: wrap; gap: 4px 20px; padding: 8px 0; border-top: 1px solid #e3e7ec; font-size: 14px; }
-.note { color: #66717f; font-size: 14px; }
-figure { margin: 8px 0 16px; }
-figure svg { display: block; width: 100%; height: auto; }
-figure svg text { font-family: inherit !important; font-variant-numeric: tabular-nums; }
-figcaption { margin-top: 2px; color: #66717f; font-size: 14px; }
-.table { overflow-x: auto; margin: 10px 0; }
-table { width: 100%; border-collapse: collapse; font-size: 14px; line-height: 1.4; }
-th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid #e3e7ec; text-align: left; vertical-align: top; }
-th:last-child, td:last-child { padding-right: 0; }
-th { border-bottom-color: #66717f; font-weight: 600; color: #66717f; vertical-align: bottom; }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-details { margin: 6px 0; }
-summary { cursor: pointer; font-size: 14px; overflow-wrap: anywhere; }
-summary b { display: inline-block; min-width: 6em; font-variant-numeric: tabular-nums; }
-summary span { color: #66717f; }
-pre { margin: 6px 0 14px; padding: 10px 14px; background: #f5f7f9; border-radius: 4px; white-space: pre-wrap;
-  overflow-wrap: anywhere; font: 12.5px/1.45 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-"""
-
 
 class Example(NamedTuple):
     """A document that a page shows: `head` is the beginning of its text, all of it unless `cut`."""
@@ -131,7 +101,7 @@ def index_page(found: Survey, pictures: Pictures, profile: str, compare: str | N
         *([_compared(found.comparison, compare)] if found.comparison is not None and compare is not None else []),
     )
     sections = [_table_section(table, pictures) for table in found.tables]
-    return page(f"What the rules of {profile} drop", STYLE, opening, sections)
+    return page(f"What the rules of {profile} drop", opening, sections)
 
 
 def _compared(comparison: Comparison, compare: str) -> Html:
@@ -225,7 +195,7 @@ def rule_page(table: TableSurvey, rule: RuleSurvey, picture: Html, examples: Exa
             _examples(f"{side}-passed", f"Just passing: nearest of those not {bound}", passed, examples),
             _examples(f"{side}-extreme", f"Most extreme of those {bound}", extreme, examples),
         ]
-    return page(f"{table.name}: {rule.rule}", STYLE, opening, sections)
+    return page(f"{table.name}: {rule.rule}", opening, sections)
 
 
 def _examples(
@@ -294,7 +264,7 @@ def comparison_page(comparison: Comparison, examples: Examples, profile: str, co
         f"Documents that one of the profiles {profile} and {compare} keeps and the other drops. ",
         element("a", "All rules", href=INDEX),
     )
-    return page(f"{profile} and {compare} compared", STYLE, opening, sections)
+    return page(f"{profile} and {compare} compared", opening, sections)
 
 
 def _largest_first(item: tuple[tuple[str, str, str], Change]) -> tuple[int, tuple[str, str, str]]:

@@ -22,7 +22,6 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
-from matplotlib import style
 from matplotlib.figure import Figure
 
 from opencoder_jax.beam_pipelines.core.documents import read_shard
@@ -32,17 +31,10 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, build, configurable, parse_flags, refuse_unknown, run_command
-from opencoder_jax.reports.page import Content, Html, figure, note, page, section, table
-from opencoder_jax.reports.svg import RED, SERIES, STYLE, WIDTH, svg
+from opencoder_jax.reports.page import Content, figure, note, page, section, table
+from opencoder_jax.reports.svg import RED, SERIES, WIDTH, drawing
 
 OURS = "ours"
-
-_CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2733; margin: 0 auto; max-width: 62rem; padding: 1rem }
-nav { display: none } table { border-collapse: collapse } td, th { padding: .15rem .7rem; font-weight: normal }
-th { color: #66717f; text-align: left } .number { text-align: right; font-variant-numeric: tabular-nums }
-tr + tr td { border-top: 1px solid #e3e7ec } .note { color: #66717f } svg { width: 100% } figure { margin: 0 }
-"""
 
 
 @configurable
@@ -196,27 +188,26 @@ def report(measured: dict[str, Any], peers: dict[str, Peer]) -> str:
     caption = "Bytes of UTF-8 text in a token; more is better. The mean counts every language alike."
     return page(
         "Bytes a token",
-        _CSS,
         note("What each tokenizer makes of the same documents, without any token around them."),
         [section("compression", "By language", figure(_picture(measured, peers), caption), numbers)],
     )
 
 
-def _picture(measured: dict[str, Any], peers: dict[str, Peer]) -> Html:
+@drawing("Bytes a token, by language and tokenizer")
+def _picture(measured: dict[str, Any], peers: dict[str, Peer]) -> Figure:
     rows = list(lines(measured, peers))[::-1]
-    with style.context(["default", STYLE]):
-        drawing = Figure(figsize=(WIDTH, 1.2 + 0.3 * len(rows)))
-        axes = drawing.subplots()
-        looks = cycle((colour, marker) for marker in "os^v" for colour in SERIES)
-        for name in peers:
-            values = [row[2][name] for row in rows]
-            colour, marker = (RED, "D") if name == OURS else next(looks)
-            axes.scatter(values, range(len(rows)), s=32, marker=marker, color=colour, label=name, zorder=3)
-        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
-        axes.grid(axis="both")
-        axes.set_xlabel("bytes a token")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=len(peers))
-        return svg(drawing, "Bytes a token, by language and tokenizer")
+    chart = Figure(figsize=(WIDTH, 1.2 + 0.3 * len(rows)))
+    axes = chart.subplots()
+    looks = cycle((colour, marker) for marker in "os^v" for colour in SERIES)
+    for name in peers:
+        values = [row[2][name] for row in rows]
+        colour, marker = (RED, "D") if name == OURS else next(looks)
+        axes.scatter(values, range(len(rows)), s=32, marker=marker, color=colour, label=name, zorder=3)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.grid(axis="both")
+    axes.set_xlabel("bytes a token")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=len(peers))
+    return chart
 
 
 def main(argv: list[str]) -> None:

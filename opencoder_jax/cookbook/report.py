@@ -4,21 +4,35 @@ Pictures are drawn into the page, styles stand in its head, and no script or add
 is a function of the run's files and of the machine that it's written on. About 3 seconds for the cookbook's run.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
-from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.chain import Step
 from opencoder_jax.cookbook import data_sections, model_sections
+from opencoder_jax.cookbook.corpus_size import small_corpus_warning
 from opencoder_jax.cookbook.model_sections import interval, nats
-from opencoder_jax.cookbook.results import DERIVED, FUNNEL, MODELS, Results, Score, Training
-from opencoder_jax.cookbook.steps import Step
+from opencoder_jax.cookbook.results import FUNNEL, MODELS, Results
+from opencoder_jax.files import write_whole
 from opencoder_jax.reports.page import Html, compact, element, markup, megabytes, page, percent
 
 REPORT = "report.html"
-STYLE = Path(__file__).with_name("report.css")
 
-DUPLICATES = ("exact_duplicates", "near_duplicates")
+CHAPTERS = (
+    data_sections.funnel,
+    data_sections.languages,
+    data_sections.duplicates,
+    data_sections.rules,
+    data_sections.redacted,
+    data_sections.derived,
+    data_sections.mixture,
+    model_sections.training,
+    model_sections.samples,
+    model_sections.scores,
+    model_sections.reproduction,
+)
 
 
 def write_report(run: Path, steps: Sequence[Step]) -> Path:
@@ -31,85 +45,76 @@ def write_report(run: Path, steps: Sequence[Step]) -> Path:
     Raises:
         UserError: a file of the run is missing or damaged; the message names it and the command that makes it.
     """
-    text = report(Results.open(run, steps))
-    partial = run / f"{REPORT}.partial"
     # A model may say half of a surrogate pair, which no file can hold.
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    os.replace(partial, run / REPORT)
+    write_whole(run / REPORT, report(Results(run, steps)).encode(errors="replace"))
     return run / REPORT
 
 
 def report(results: Results) -> Html:
     """The report as a document."""
-    stages = {name: results.stage(name) for name in FUNNEL}
-    records = results.record_sets()
-    trainings = results.trainings()
-    scores = {model: results.score(model) for model in MODELS}
-    base, tuned = (results.samples(model) for model in MODELS)
-    seconds = [results.seconds(step) for step in results.steps]
-    sections = [
-        data_sections.funnel(stages, {name: results.drop_reasons(name) for name in FUNNEL}),
-        data_sections.languages(stages[FUNNEL[0]], stages[FUNNEL[-1]]),
-        data_sections.duplicates({name: results.clusters(name) for name in DUPLICATES}),
-        data_sections.rules(stages["filter"]),
-        data_sections.redacted(stages["redact"]),
-        data_sections.derived({name: results.stage(name) for name in DERIVED}),
-        data_sections.mixture(records, trainings),
-        model_sections.training(trainings),
-        model_sections.samples(base, tuned),
-        model_sections.scores(scores),
-        model_sections.reproduction(results.steps, seconds),
-    ]
-    tokens = sum(manifest.total("tokens") for manifest in records.values())
-    opening = summary(stages[FUNNEL[0]], stages[FUNNEL[-1]], tokens, trainings, scores, seconds)
-    return page("A code language model, from source files to scores", STYLE.read_text(), opening, sections)
+    chapters = [chapter(results) for chapter in CHAPTERS]
+    opening = markup(_warning(results.run), summary(results), _other_pages(results))
+    return page("A code language model, from source files to scores", opening, chapters)
 
 
-def summary(
-    collected: Manifest,
-    left: Manifest,
-    tokens: int,
-    trainings: Sequence[Training],
-    scores: Mapping[str, Score],
-    seconds: Sequence[float | None],
-) -> Html:
+def summary(results: Results) -> Html:
     """The headline figures: in one paragraph, and the most telling ones large."""
+    trainings, scores = results.trainings, results.scores
     pretrain, *later = trainings
-    loss, entropy = pretrain.rows[-1]["loss"], pretrain.about["unigram_entropy"]
+    loss, entropy = nats(pretrain.rows[-1]["loss"]), nats(pretrain.about["unigram_entropy"])
     held_out = f" ({nats(pretrain.held_out[-1][1])} on held-out documents)" if pretrain.held_out else ""
     losses = " and ".join(f"{nats(stage.rows[-1]['loss'])} ({stage.name})" for stage in later)
     tuned = scores["tuned"]
-    passed = {model: next(iter(score.estimates.items())) for model, score in scores.items() if score.estimates}
+    passed = {model: next(iter(score.pass_at_k.items())) for model, score in scores.items() if score.pass_at_k}
     ability = " and ".join(
-        f"{percent(estimate.estimate)} by the {MODELS[model]} (95 % interval {interval(estimate, tuned.problems)})"
+        f"{percent(estimate.estimate)} by the {MODELS[model]} (95 % interval {interval(estimate, tuned.tasks)})"
         for model, (_, estimate) in passed.items()
     )
-    documents = [manifest.total("out", "documents") for manifest in (collected, left)]
-    sizes = [megabytes(manifest.total("out", "bytes")) for manifest in (collected, left)]
+    ends = [results.stages[name] for name in (FUNNEL[0], FUNNEL[-1])]
+    documents = [stage.total("out", "documents") for stage in ends]
+    sizes = [megabytes(stage.total("out", "bytes")) for stage in ends]
+    tokens = sum(records.total("tokens") for records in results.records.values())
     trained = sum(stage.rows[-1]["tokens"] for stage in trainings)
-    minutes = sum(took for took in seconds if took is not None) / 60
+    minutes = sum(filter(None, results.seconds)) / 60
     parameters = pretrain.about["parameters"]
     sentences = [
         f"{documents[0]:,} documents ({sizes[0]} MB) were collected; {documents[1]:,} ({sizes[1]} MB) were left after "
         f"deduplication, redaction, filtering and decontamination. All record sets hold {compact(tokens)} tokens.",
         f"A model of {parameters:,} parameters was trained on {compact(trained)} tokens. Pretraining ended at a loss "
-        f"of {nats(loss)} nats a token{held_out}, against a unigram entropy of {nats(entropy)}; the later stages ended "
-        f"at {losses}.",
-        f"{passed['tuned'][0]} on {tuned.problems} problems: {ability}." if "tuned" in passed else "",
-        f"The tuned model closed {percent(tuned.closed)} of its answers." if tuned.closed is not None else "",
-        f"The steps took {minutes:.1f} minutes." if minutes else "",
+        f"of {loss} nats a token{held_out}, against a unigram entropy of {entropy}; the later "
+        f"stages ended at {losses}.",
     ]
-    tiles = [
-        _tile(f"{documents[1]:,}", f"of {documents[0]:,} documents left"),
-        _tile(compact(parameters), "parameters"),
-        _tile(nats(loss), f"pretraining loss; unigram entropy {nats(entropy)}"),
-        *(_tile(percent(estimate.estimate), f"{name}, {MODELS[model]}") for model, (name, estimate) in passed.items()),
-        *([_tile(percent(tuned.closed), "of tuned answers closed")] if tuned.closed is not None else []),
-        *([_tile(f"{minutes:.1f}", "minutes in all")] if minutes else []),
-    ]
-    paragraph = element("p", " ".join(filter(None, sentences)), class_="summary")
-    return markup(paragraph, element("div", *tiles, class_="tiles"))
+    tiles = {
+        f"of {documents[0]:,} documents left": f"{documents[1]:,}",
+        "parameters": compact(parameters),
+        f"pretraining loss; unigram entropy {entropy}": loss,
+    }
+    tiles |= {f"{name}, {MODELS[model]}": percent(share.estimate) for model, (name, share) in passed.items()}
+    if "tuned" in passed:
+        sentences.append(f"{passed['tuned'][0]} on {tuned.tasks} problems: {ability}.")
+    if tuned.closed is not None:
+        sentences.append(f"The tuned model closed {percent(tuned.closed)} of its answers.")
+        tiles["of tuned answers closed"] = percent(tuned.closed)
+    if minutes:
+        sentences.append(f"The steps took {minutes:.1f} minutes.")
+        tiles["minutes in all"] = f"{minutes:.1f}"
+    boxes = [element("div", element("b", figure), element("span", label)) for label, figure in tiles.items()]
+    return markup(element("p", " ".join(sentences), class_="summary"), element("div", *boxes, class_="tiles"))
 
 
-def _tile(figure: str, label: str) -> Html:
-    return element("div", element("b", figure), element("span", label))
+def _warning(run: Path) -> Html:
+    words = small_corpus_warning(run)
+    return element("p", words, class_="warning") if words else Html()
+
+
+def _other_pages(results: Results) -> Html:
+    """Links to the pages that stages and inspections wrote."""
+    links = [element("a", _title(results.run / name), href=quote(name)) for name in results.pages()]
+    return element("nav", "More pages of this run:", *links, class_="pages") if links else Html()
+
+
+def _title(file: Path) -> str:
+    """What a page calls itself, and the directory that it lies in."""
+    with file.open(encoding="utf-8", errors="replace") as text:
+        found = re.search("<title>(.*?)</title>", text.read(10_000))
+    return f"{unescape(found[1]) if found else file.name} ({file.parent.name})"

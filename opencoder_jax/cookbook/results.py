@@ -4,10 +4,10 @@ Everything comes from the files that the steps wrote; nothing is computed again.
 the user's to mend: the error names it and the command that makes it.
 """
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +17,15 @@ import pyarrow.compute as pc
 from opencoder_jax.beam_pipelines.core.documents import read_shard_columns
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.cookbook.steps import Step
-from opencoder_jax.evaluation.score import Estimate
+from opencoder_jax.chain import Step
+from opencoder_jax.cookbook.steps import DERIVED
+from opencoder_jax.evaluation.score import Score, Share
+from opencoder_jax.files import read_json, read_lines
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.metrics import read_metrics
 
-# The stages that every document goes through, in order; what is made of those that are left; the training stages.
+# The stages that every document goes through, in order; the training stages.
 FUNNEL = ("collect", "exact_duplicates", "near_duplicates", "redact", "filter", "sample", "decontaminate")
-DERIVED = ("algorithmic", "snippets", "instructions")
 TRAININGS = ("pretrain", "anneal", "sft")
 
 DUPLICATE = "duplicate"  # the reason of both stages of deduplication
@@ -43,15 +44,15 @@ class DropReason(NamedTuple):
     detail: str
 
 
-class Cluster(NamedTuple):
-    """Copies of which one is kept. `bytes` are those of the others."""
+class Copies(NamedTuple):
+    """A cluster of duplicates, of which one is kept. `bytes` are those of the others."""
 
     kept: str
     others: tuple[str, ...]
     bytes: int
 
 
-class Training(NamedTuple):
+class TrainingStage(NamedTuple):
     """A training stage: its run.json and the rows of its metrics.jsonl."""
 
     name: str
@@ -71,168 +72,129 @@ class Training(NamedTuple):
         return [(tokens, (score.get("all") or next(iter(score.values())))["loss"]) for tokens, score in scores]
 
 
-class Sample(NamedTuple):
-    """What a model said. `closed`: it ended by itself, it wasn't cut at the limit of tokens."""
+class Reply(NamedTuple):
+    """What a model said to a prompt. `closed`: it ended by itself, it wasn't cut at the limit of tokens."""
 
     prompt: str
     text: str
     closed: bool
 
 
-class Score(NamedTuple):
-    """How a model did on the problems: what the report needs of score.json (evaluation/score.py).
-
-    Attributes:
-        problems, samples: how many.
-        estimates: "pass@k" -> its estimate.
-        by_level: level of the problems -> (pass@1, number of problems).
-        outcomes: how many samples ended in which way.
-        closed: share of the answers that ended by themselves, not at the limit of tokens.
-    """
-
-    problems: int
-    samples: int
-    estimates: dict[str, Estimate]
-    by_level: dict[str, tuple[float, int]]
-    outcomes: dict[str, int]
-    closed: float | None
-
-
 @dataclass(frozen=True)
 class Results:
-    """A run of the cookbook.
+    """A run of the cookbook. What reads a file raises UserError where it's missing or damaged.
 
     Attributes:
         run: its directory.
         steps: the commands that made it.
-        timings: seconds of each step, by its output's path in the run.
     """
 
     run: Path
     steps: Sequence[Step]
-    timings: dict[str, float]
 
-    @classmethod
-    def open(cls, run: Path, steps: Sequence[Step]) -> "Results":
-        """Raises UserError where a step of the data stages, training or evaluation isn't finished."""
-        file = run / "timings.json"
-        results = cls(run, steps, _read_json(file) if file.exists() else {})
-        for name in (*FUNNEL, *DERIVED):
-            results.stage(name)
-        return results
+    @cached_property
+    def seconds(self) -> list[float | None]:
+        """How long each step took; None where nobody noted it."""
+        timings = read_json(self.run / "timings.json", {})
+        return [timings.get(Path(os.path.relpath(step.output, self.run)).as_posix()) for step in self.steps]
 
-    def seconds(self, step: Step) -> float | None:
-        """How long a step took; None where nobody noted it."""
-        return self.timings.get(Path(os.path.relpath(step.output, self.run)).as_posix())
+    def pages(self) -> list[str]:
+        """The other pages of the run, as paths in it; where a directory has an index, that leads to the rest."""
+        found = {file.relative_to(self.run) for file in self.run.rglob("*.html")}
+        led_to = {file for file in found if file.name != "index.html" and file.with_name("index.html") in found}
+        return sorted(file.as_posix() for file in found - led_to if len(file.parts) > 1)
 
-    def stage(self, name: str) -> Manifest:
-        """The manifest of a data stage."""
-        return Manifest.read(str(self._required(self.run / "data" / name, MANIFEST).parent))
+    @cached_property
+    def stages(self) -> dict[str, Manifest]:
+        """The manifests of FUNNEL and DERIVED."""
+        return {name: self._manifest(self.run / "data" / name) for name in (*FUNNEL, *DERIVED)}
 
-    def record_sets(self) -> dict[str, Manifest]:
+    @cached_property
+    def records(self) -> dict[str, Manifest]:
         """The manifests of all token records, in the order of their steps."""
-        outputs = [step.output for step in self.steps if step.output.parent == self.run / "tokens"]
-        return {output.name: Manifest.read(str(self._required(output, MANIFEST).parent)) for output in outputs}
+        outputs = [Path(step.output) for step in self.steps]
+        return {output.name: self._manifest(output) for output in outputs if output.parent == self.run / "tokens"}
 
     def drop_reasons(self, name: str) -> list[DropReason]:
         """Why a stage dropped documents, the most frequent reason first; none where it dropped none."""
-        manifest = self.stage(name)
+        manifest = self.stages[name]
         sizes = manifest.table("drop", "bytes")
         examples: dict[str, tuple[str, str]] = {}
-        for table in self._tables(name, "drops", ["repository", "path", "reason", "detail"]):
-            for row in table.to_pylist():
-                # The detail of a duplicate is the id of the copy that is kept: clusters() has its place.
-                detail = "" if row["reason"] == DUPLICATE else row["detail"]
-                examples.setdefault(row["reason"], (_place(row), detail))
+        for row in self._rows(name, "drops", ["repository", "path", "reason", "detail"]):
+            # The detail of a duplicate is the id of the copy that is kept: duplicates() has its path.
+            detail = "" if row["reason"] == DUPLICATE else row["detail"]
+            examples.setdefault(row["reason"], (_path(row), detail))
         counts = sorted(manifest.table("drop", "documents").items(), key=lambda item: (-item[1], item[0]))
         return [
             DropReason(reason, count, sizes.get(reason, 0), *examples.get(reason, ("", ""))) for reason, count in counts
         ]
 
-    def clusters(self, name: str) -> list[Cluster]:
+    def duplicates(self, name: str) -> list[Copies]:
         """The clusters that a stage of deduplication found, the largest first."""
         members: dict[str, list[dict[str, Any]]] = {}
-        for table in self._tables(name, "drops", ["repository", "path", "bytes", "reason", "detail"]):
-            for row in table.to_pylist():
-                if row["reason"] == DUPLICATE:
-                    members.setdefault(row["detail"], []).append(row)
-        places = self._places(name, members.keys()) if members else {}
+        for row in self._rows(name, "drops", ["repository", "path", "bytes", "reason", "detail"]):
+            if row["reason"] == DUPLICATE:
+                members.setdefault(row["detail"], []).append(row)
+        kept = self._rows(name, "documents", ["id", "repository", "path"], members) if members else ()
+        paths = {row["id"]: _path(row) for row in kept}
         clusters = [
-            Cluster(places.get(kept, kept), tuple(sorted(map(_place, rows))), sum(row["bytes"] for row in rows))
-            for kept, rows in members.items()
+            Copies(
+                paths.get(identifier, identifier), tuple(sorted(map(_path, rows))), sum(row["bytes"] for row in rows)
+            )
+            for identifier, rows in members.items()
         ]
         return sorted(clusters, key=lambda cluster: (-len(cluster.others), -cluster.bytes, cluster.kept))
 
-    def trainings(self) -> list[Training]:
+    @cached_property
+    def trainings(self) -> list[TrainingStage]:
         """The training stages in their order."""
         found = []
         for name in TRAININGS:
             output = self.run / "train" / name
-            about = _read_json(self._required(output, "run.json"))
-            rows = read_metrics(self._required(output, "metrics.jsonl"))
-            if not rows:
-                raise UserError(f"{output / 'metrics.jsonl'}: holds no rows; make it with {self._maker(output)}")
-            found.append(Training(name, about, rows))
+            about, metrics = read_json(self._required(output / "run.json")), self._required(output / "metrics.jsonl")
+            if not (rows := read_metrics(metrics)):
+                raise UserError(f"{metrics}: holds no rows; make it with {self._maker(metrics)}")
+            found.append(TrainingStage(name, about, rows))
         return found
 
-    def samples(self, model: str) -> list[Sample]:
+    def replies(self, model: str) -> list[Reply]:
         """What a model of MODELS made of the fixed prompts."""
-        rows = _read_lines(self._required(self.run / "samples" / model, "completions.jsonl"))
-        return [Sample(row["prompt"], row["text"], row["finish_reason"] == "stop") for row in rows]
+        rows = read_lines(self._required(self.run / "samples" / model / "completions.jsonl"))
+        return [Reply(row["prompt"], row["text"], row["finish_reason"] == "stop") for _, row in rows]
 
-    def score(self, model: str) -> Score:
-        """The scores of a model of MODELS."""
-        found = _read_json(self._required(self.run / "evaluation" / model, "score.json"))
-        return Score(
-            found["tasks"],
-            found["samples"],
-            {name: Estimate(**estimate) for name, estimate in found["pass_at_k"].items()},
-            found["by_level"],
-            found["outcomes"],
-            found["closed"],
-        )
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """The scores of MODELS. The levels of the problems are strings, as JSON has them."""
+        scores = {}
+        for model in MODELS:
+            found = read_json(self._required(self.run / "evaluation" / model / "score.json"))
+            found["pass_at_k"] = {name: Share(**share) for name, share in found["pass_at_k"].items()}
+            scores[model] = Score(**{field.name: found[field.name] for field in fields(Score)})
+        return scores
 
-    def _tables(self, name: str, table: str, columns: list[str]) -> Iterator[pa.Table]:
-        directory = Directory(str(self.run / "data" / name))
-        for shard in self.stage(name).shards(table):
-            yield read_shard_columns(directory, shard, columns)
+    def _rows(
+        self, name: str, table: str, columns: list[str], ids: Collection[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Some columns of a stage's table, of all rows or of those with some ids."""
+        for shard in self.stages[name].shards(table):
+            found = read_shard_columns(Directory(str(self.run / "data" / name)), shard, columns)
+            if ids is not None:
+                found = found.filter(pc.is_in(found.column("id"), pa.array(list(ids), pa.string())))
+            yield from found.to_pylist()
 
-    def _places(self, name: str, identifiers: Any) -> dict[str, str]:
-        """Where the documents of a stage with these ids come from."""
-        wanted = pa.array(list(identifiers), pa.string())
-        places: dict[str, str] = {}
-        for table in self._tables(name, "documents", ["id", "repository", "path"]):
-            rows = table.filter(pc.is_in(table.column("id"), wanted)).to_pylist()
-            places |= {row["id"]: _place(row) for row in rows}
-        return places
+    def _manifest(self, output: Path) -> Manifest:
+        return Manifest.read(str(self._required(output / MANIFEST).parent))
 
-    def _required(self, output: Path, name: str) -> Path:
-        if not (output / name).is_file():
-            raise UserError(
-                f"{output / name}: missing, so there is no report; make it with {self._maker(output / name)}"
-            )
-        return output / name
+    def _required(self, file: Path) -> Path:
+        if not file.is_file():
+            raise UserError(f"{file}: missing, so there is no report; make it with {self._maker(file)}")
+        return file
 
-    def _maker(self, place: Path) -> str:
-        """The command of the step that writes a file or directory."""
-        makers = (step.command() for step in self.steps if place.is_relative_to(step.output))
+    def _maker(self, file: Path) -> str:
+        """The command of the step that writes a file."""
+        makers = (step.command() for step in self.steps if file.is_relative_to(step.output))
         return next(makers, "make cookbook")
 
 
-def _place(row: dict[str, Any]) -> str:
+def _path(row: dict[str, Any]) -> str:
     return f"{row['repository']}/{row['path']}"
-
-
-def _read_json(file: Path) -> Any:
-    return _parsed(file, json.loads)
-
-
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    return _parsed(file, lambda text: [json.loads(line) for line in text.splitlines() if line])
-
-
-def _parsed(file: Path, parse: Callable[[str], Any]) -> Any:
-    try:
-        return parse(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UserError(f"{file}: not valid JSON; delete it and run make cookbook again") from None

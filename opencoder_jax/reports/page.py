@@ -1,11 +1,15 @@
 """HTML from data, safe by construction: whatever isn't `Html` is text, and text is escaped.
 
-A few functions suffice for the report: an element, a table, a section. They return `Html`, so that they nest.
+A few functions suffice for the pages of all reports: an element, a table, a section. They return `Html`, so that they
+nest. A page is one file: its stylesheet (style.css, for light and dark screens of any width) stands in its head.
 """
 
 import html
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+STYLESHEET = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
 
 class Html(str):
@@ -19,6 +23,7 @@ Content = str | int | float | None
 NONE = "–"  # stands in a table for what there is none of
 
 _ALIGNMENTS = {"l": "text", "r": "number"}
+_META = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
 def markup(*contents: Content) -> Html:
@@ -68,7 +73,7 @@ def table(alignment: str, heads: Sequence[str], rows: Iterable[Sequence[Content]
         return element("tr", *(element(tag, cell, class_=name) for name, cell in aligned))
 
     body = element("tbody", *(row("td", cells) for cells in rows))
-    return element("div", element("table", element("thead", row("th", heads)), body), class_="table")
+    return element("div", element("table", element("thead", row("th", heads)), body), class_="scroll")
 
 
 def fold(summary: str, *contents: Content) -> Html:
@@ -78,7 +83,7 @@ def fold(summary: str, *contents: Content) -> Html:
 
 def figure(svg: Html, caption: str) -> Html:
     """A picture with its caption."""
-    return element("figure", svg, element("figcaption", caption))
+    return element("figure", element("div", svg, class_="scroll"), element("figcaption", caption))
 
 
 class Section(NamedTuple):
@@ -94,17 +99,13 @@ def section(anchor: str, title: str, *contents: Content) -> Section:
     return Section(anchor, title, markup(*contents))
 
 
-def page(title: str, style: str, opening: Html, sections: Sequence[Section]) -> Html:
-    """A whole document with its stylesheet inside: title, opening, a list of the sections, the sections."""
-    head = [
-        Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
-        element("title", title),
-        element("style", Html(style)),
-    ]
-    links = [element("a", section.title, href=f"#{section.anchor}") for section in sections]
-    chapters = [element("section", element("h2", title), body, id=anchor) for anchor, title, body in sections]
-    body = element("main", element("h1", title), opening, element("nav", *links), *chapters)
-    return Html("<!doctype html>\n" + element("html", element("head", *head), element("body", body), lang="en") + "\n")
+def page(title: str, opening: Html, sections: Sequence[Section]) -> Html:
+    """A whole document: title, opening, a list of the sections where there are several, the sections."""
+    head = element("head", Html(_META), element("title", title), element("style", Html(STYLESHEET)))
+    links = element("nav", *(element("a", name, href=f"#{anchor}") for anchor, name, _ in sections))
+    chapters = [element("section", element("h2", name), body, id=anchor) for anchor, name, body in sections]
+    main = element("main", element("h1", title), opening, *([links] if len(sections) > 1 else []), *chapters)
+    return Html("<!doctype html>\n" + element("html", head, element("body", main), lang="en") + "\n")
 
 
 # --- numbers for people
