@@ -179,7 +179,7 @@ def test_after_an_edit_only_what_can_have_changed_runs_again(
 
     assert ran() == []
     edit("redaction/secrets.json", "{", "{\n\n")
-    edit("core/documents.py", "import ", "# A comment.\nimport ")
+    edit("core/documents.py", "\nimport ", "\n# A comment.\nimport ")
     edit("redaction/redact.py", '"""', '"""Edited. ')
     (project / "opencoder_jax" / "another.py").write_text(
         "from dataclasses import dataclass\n\nfrom opencoder_jax.recipe import configurable\n\n\n"
