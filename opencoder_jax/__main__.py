@@ -11,18 +11,18 @@ PROGRAM = "python -m opencoder_jax"
 VERBS = {
     "cookbook": Verb("opencoder_jax.cookbook.cook", "--source=/path/to/repositories --output=runs/cookbook"),
     "train": Verb(
-        "opencoder_jax.training.command",
+        "opencoder_jax.training.train",
         "--gin_file=gin_configs/pretrain/opencoder_1p5b.gin --data=DIR --output=runs/pretrain",
     ),
     "launch": Verb(
-        "opencoder_jax.launch.command",
+        "opencoder_jax.launch.launch",
         "--name=NAME --zone=ZONE --accelerator=v6e-256 run -- train --gin_file=… --data=DIR --output=DIR",
     ),
     "compile": Verb(
-        "opencoder_jax.compile.command", "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4"
+        "opencoder_jax.compile.compile", "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4"
     ),
-    "generate": Verb("opencoder_jax.inference.command", '--checkpoint=runs/pretrain --prompt="def add(a, b):"'),
-    "eval": Verb("opencoder_jax.evaluation.command", "--checkpoint=runs/pretrain --output=runs/scores"),
+    "generate": Verb("opencoder_jax.inference.generate", '--checkpoint=runs/pretrain --prompt="def add(a, b):"'),
+    "eval": Verb("opencoder_jax.evaluation.evaluate", "--checkpoint=runs/pretrain --output=runs/scores"),
     "export_tokenizer": Verb(
         "opencoder_jax.data.tokenizer_export",
         "--tokenizer=runs/tokenizer/tokenizer.model --output=runs/hugging_face",

@@ -12,12 +12,19 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from opencoder_jax.recipe import UserError
 
 T = TypeVar("T")
 WRITING = ".writing"  # what a temporary name ends in
+
+
+def need_directory(path: Path, holds: str) -> None:
+    """Raises UserError unless `path` is a directory; `holds` says what it should hold."""
+    if not path.is_dir():
+        problem = "not a directory" if path.exists() else "no such directory"
+        raise UserError(f"{path}: {problem}; name one that holds {holds}")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -64,7 +71,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{path}: not a file of JSON lines ({error})") from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> io.BufferedIOBase:
     """The bytes of a file, unpacked. Raises EOFError, too, for a damaged .zst."""
     if path.suffix == ".zst" and path.is_file():
         import pyarrow  # few files need it
@@ -115,5 +122,8 @@ class Appender:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._file.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -19,11 +19,11 @@ class Lookup:
         self._seen[keys >> self._shift] = True
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The places of those hashes that are in the set, int64 in order, and which key each is."""
+        """The indices of those hashes that are in the set, int64 in order, and which key each is."""
         if not len(self.keys):
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        places = np.flatnonzero(self._seen[hashes >> self._shift])
-        found = hashes[places]
+        indices = np.flatnonzero(self._seen[hashes >> self._shift])
+        found = hashes[indices]
         which = np.minimum(np.searchsorted(self.keys, found), len(self.keys) - 1)
         same = self.keys[which] == found
-        return places[same], which[same]
+        return indices[same], which[same]

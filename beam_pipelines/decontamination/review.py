@@ -8,7 +8,8 @@ from typing import Any
 from opencoder_jax.beam_pipelines.core.documents import read_shard
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.decontamination.problems import Problem
+from opencoder_jax.beam_pipelines.decontamination.programs import programs
+from opencoder_jax.benchmarks.problems import Problem
 from opencoder_jax.reports.page import (
     Content,
     Html,
@@ -32,27 +33,6 @@ RULES = {
     "benchmark_solution": "a solution, whatever its names",
     "benchmark_entry_point": "the entry point's name",
 }
-
-STYLE = """
-body { margin: 0; color: #1d2733; background: #fff; font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1100px; margin: 0 auto; padding: 32px 28px 80px; }
-h1 { margin: 0 0 10px; font-size: 26px; line-height: 1.25; }
-h2 { margin: 0 0 12px; padding-top: 16px; border-top: 2px solid #1d2733; font-size: 20px; }
-p { max-width: 85ch; margin: 8px 0; }
-a { color: #2b5c8a; text-decoration: none; }
-section { margin-top: 36px; }
-nav { display: flex; flex-wrap: wrap; gap: 4px 20px; padding: 8px 0; border-top: 1px solid #e3e7ec; font-size: 14px; }
-.note { color: #66717f; font-size: 14px; }
-.table { overflow-x: auto; margin: 10px 0; }
-table { border-collapse: collapse; font-size: 14px; line-height: 1.4; }
-th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid #e3e7ec; text-align: left; vertical-align: top; }
-th { border-bottom-color: #66717f; font-weight: 600; color: #66717f; }
-.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-details { margin: 6px 0 6px 14px; }
-summary { cursor: pointer; font-size: 14px; overflow-wrap: anywhere; }
-pre { margin: 6px 0 14px; padding: 10px 14px; background: #f5f7f9; border-radius: 4px; white-space: pre-wrap;
-  overflow-wrap: anywhere; font: 12.5px/1.45 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-"""
 
 Removal = dict[str, Any]
 
@@ -119,11 +99,11 @@ def _page(
         return [_problem(known[key], totals[key], examples[key]) for key in keys]
 
     sections = [section(benchmark, benchmark, *leaks(benchmark)) for benchmark in benchmarks if leaked[benchmark]]
-    return page("What decontamination removed", STYLE, opening, sections)
+    return page("What decontamination removed", opening, sections)
 
 
 def _problem(problem: Problem, count: int, examples: Sequence[Removal]) -> Html:
-    solutions = [solution.code for solution in problem.solutions[:1]]
+    solutions = list(programs(problem))[:1]
     own = [*(text for text in problem.texts[:1] if not any(text in code for code in solutions)), *solutions]
     shown = [
         fold(

@@ -20,8 +20,9 @@ import numpy as np
 import xxhash
 
 from opencoder_jax.beam_pipelines.decontamination.lookup import Lookup
-from opencoder_jax.beam_pipelines.decontamination.problems import Problem
+from opencoder_jax.beam_pipelines.decontamination.programs import bound_names, programs
 from opencoder_jax.beam_pipelines.decontamination.words import COMMON, Leak
+from opencoder_jax.benchmarks.problems import Problem
 
 GRAM = 10  # tokens
 
@@ -107,9 +108,9 @@ def token_grams(values: np.ndarray) -> np.ndarray:
         np.copyto(back[distance:], distance, where=(values[distance:] == values[:-distance]) & names[distance:])
     said = np.where(names, _DISTANCES[back], values.view(np.uint64))
     hashes = np.zeros(count, np.uint64)
-    for place in range(GRAM):
+    for index in range(GRAM):
         hashes *= _BASE
-        hashes += np.where(back[place : place + count] <= place, said[place : place + count], _DISTANCES[0])
+        hashes += np.where(back[index : index + count] <= index, said[index : index + count], _DISTANCES[0])
     return hashes ^ hashes >> np.uint64(29)
 
 
@@ -135,9 +136,9 @@ class SolutionIndex:
         self.solutions: list[Fingerprint] = []
         seen = set()
         for number, problem in enumerate(problems):
-            for solution in problem.solutions:
-                code = solution.code.encode()
-                bound = frozenset(name.encode() for name in solution.bound)
+            for program in programs(problem):
+                code = program.encode()
+                bound = frozenset(name.encode() for name in bound_names(program))
                 # Both with built-in names that it takes for its own (`sum = 0`) and as anyone would read them.
                 for values in (lex(code), lex(code, bound)):
                     grams = token_grams(values)
@@ -146,9 +147,9 @@ class SolutionIndex:
                         self.solutions.append(Fingerprint(number, grams, np.unique(grams), len(values) // an_edit))
         spread = Counter(gram for solution in self.solutions for gram in solution.distinct.tolist())
         anchors = sorted(
-            (int(solution.grams[place]), which, place)
+            (int(solution.grams[index]), which, index)
             for which, solution in enumerate(self.solutions)
-            for place in _anchors(solution, spread)
+            for index in _anchors(solution, spread)
         )
         hashes = np.array([anchor[0] for anchor in anchors], np.uint64)
         self._anchors = np.array([anchor[1:] for anchor in anchors], np.int64).reshape(-1, 2)
@@ -157,20 +158,20 @@ class SolutionIndex:
         self._lookup = Lookup(keys)
 
     def leaks(self, texts: Sequence[bytes]) -> Iterator[tuple[int, Leak]]:
-        """(document, leak) of every solution that a document holds; the leak's places are bytes."""
+        """(document, leak) of every solution that a document holds; its start and stop count bytes."""
         tokens = [lex(text) for text in texts]
         border = np.array([_BORDER], np.int64)
         offsets = np.cumsum([0, *(len(values) + 1 for values in tokens)])
         grams = token_grams(np.concatenate([border[:0], *(part for values in tokens for part in (values, border))]))
         seen = set()
-        for place, key in zip(*(found.tolist() for found in self._lookup.find(grams)), strict=True):
+        for index, key in zip(*(found.tolist() for found in self._lookup.find(grams)), strict=True):
             for which, anchor in self._anchors[self._bounds[key] : self._bounds[key + 1]].tolist():
-                document = int(np.searchsorted(offsets, place, side="right")) - 1
+                document = int(np.searchsorted(offsets, index, side="right")) - 1
                 solution = self.solutions[which]
                 if (document, solution.problem) in seen:
                     continue
                 first, stop = int(offsets[document]), int(offsets[document + 1]) - GRAM
-                start = place - anchor
+                start = index - anchor
                 if _holds(grams[first:stop], tokens[document], solution, start - first):
                     seen.add((document, solution.problem))
                     begin = max(0, start - first)
@@ -180,12 +181,12 @@ class SolutionIndex:
 
 
 def _anchors(solution: Fingerprint, spread: Counter[int]) -> Iterator[int]:
-    """A place in each part of a solution, where its rarest gram begins."""
+    """Where the rarest gram of each part of a solution begins."""
     tokens, parts = len(solution.grams) + GRAM - 1, solution.edits + 1
     grams = solution.grams.tolist()
     for part in range(parts):
         first, stop = tokens * part // parts, tokens * (part + 1) // parts - GRAM + 1
-        yield min(range(first, max(stop, first + 1)), key=lambda place: spread[grams[place]])
+        yield min(range(first, max(stop, first + 1)), key=lambda index: spread[grams[index]])
 
 
 def _holds(grams: np.ndarray, tokens: np.ndarray, solution: Fingerprint, start: int) -> bool:

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from opencoder_jax.beam_pipelines.decontamination.lookup import Lookup
-from opencoder_jax.beam_pipelines.decontamination.problems import Problem
+from opencoder_jax.beam_pipelines.decontamination.programs import programs
 from opencoder_jax.beam_pipelines.deduplication.minhash import grams
+from opencoder_jax.benchmarks.problems import Problem
 
-WORD = re.compile(r"(?:[0-9A-Za-z_]|[^\x00-\x7f])+")  # code/minhash.py cuts the same words out of UTF-8
+WORD = re.compile(r"(?:[0-9A-Za-z_]|[^\x00-\x7f])+")  # deduplication/minhash.py cuts the same words out of UTF-8
 
 # What says nothing about a problem: the keywords and commonest functions of Python, and what people count by.
 COMMON = frozenset(
@@ -91,7 +92,7 @@ class WordIndex:
         for number, problem in enumerate(problems):
             called = {problem.entry_point.lower().encode(), b"candidate"}
             own: set[Gram] = set()
-            for text in (*problem.texts, *problem.tests, *(solution.code for solution in problem.solutions)):
+            for text in (*problem.texts, *problem.tests, *programs(problem)):
                 found = set()
                 for words in _runs(text, size, shortest):
                     different = set(words)
@@ -105,9 +106,9 @@ class WordIndex:
         stale = {gram for (_, gram), count in owners.items() if count > boilerplate}
         self.passages = [Passage(number, len(found - stale)) for number, found in passages]
         self.grams: dict[Gram, list[int]] = defaultdict(list)
-        for place, (_, found) in enumerate(passages):
+        for index, (_, found) in enumerate(passages):
             for gram in found - stale:
-                self.grams[gram].append(place)
+                self.grams[gram].append(index)
         sizes: dict[int, list[Gram]] = defaultdict(list)
         for gram in self.grams:
             sizes[gram.count(b" ") + 1].append(gram)
@@ -124,8 +125,8 @@ class WordIndex:
             while size < wanted:
                 combined = combined[:-1] * _BASE + words[size:]
                 size += 1
-            places, _ = lookup.find(combined)
-            found.update(np.unique(np.searchsorted(offsets, places, side="right") - 1).tolist())
+            indices, _ = lookup.find(combined)
+            found.update(np.unique(np.searchsorted(offsets, indices, side="right") - 1).tolist())
         return found
 
     def leaks(self, text: str) -> Iterator[Leak]:
@@ -133,19 +134,19 @@ class WordIndex:
         spans = [match.span() for match in WORD.finditer(text)]
         words = [text[start:stop].lower().encode() for start, stop in spans]
         hits: dict[int, dict[Gram, None]] = defaultdict(dict)
-        places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        ranges: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for size in self._lookups:
-            for place in range(len(words) - size + 1):
-                gram = b" ".join(words[place : place + size])
+            for start in range(len(words) - size + 1):
+                gram = b" ".join(words[start : start + size])
                 for passage in self.grams.get(gram, ()):
                     hits[passage][gram] = None
-                    places[passage].append((place, place + size))
+                    ranges[passage].append((start, start + size))
         problems = set()
         for passage, found in hits.items():
             problem, total = self.passages[passage]
             if len(found) >= min(self._shared, total) and problem not in problems:
                 problems.add(problem)
-                first, last = max(_joined(places[passage]), key=lambda run: run[1] - run[0])
+                first, last = max(_joined(ranges[passage]), key=lambda run: run[1] - run[0])
                 yield Leak("ngram", problem, spans[first][0], spans[last - 1][1])
 
 
@@ -165,8 +166,8 @@ class NameIndex:
 
     def suspects(self, words: np.ndarray, offsets: np.ndarray) -> set[int]:
         """Documents that may hold a name, as WordIndex has it."""
-        places, _ = self._lookup.find(words)
-        return set((np.searchsorted(offsets, places, side="right") - 1).tolist())
+        indices, _ = self._lookup.find(words)
+        return set((np.searchsorted(offsets, indices, side="right") - 1).tolist())
 
     def leaks(self, text: str) -> Iterator[Leak]:
         """The problems whose name a text holds, in the text's order."""
@@ -189,7 +190,7 @@ def _runs(text: str, size: int, shortest: int) -> Iterator[tuple[bytes, ...]]:
         if len(words) >= shortest:
             yield tuple(words)
         return
-    yield from zip(*(words[place:] for place in range(size)), strict=False)
+    yield from zip(*(words[start:] for start in range(size)), strict=False)
 
 
 def _tells(word: bytes) -> bool:
@@ -200,14 +201,14 @@ def _combined(gram: Gram, size: int) -> np.ndarray:
     """The hash of a gram as `suspects` makes it."""
     words, _ = grams([gram], 1)
     combined = words[:1]
-    for place in range(1, size):
-        combined = combined * _BASE + words[place : place + 1]
+    for index in range(1, size):
+        combined = combined * _BASE + words[index : index + 1]
     return combined
 
 
-def _joined(places: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Ranges of words, where they overlap as one."""
-    ordered = sorted(places)
+    ordered = sorted(ranges)
     first, last = ordered[0]
     for (_, _), (start, stop) in pairwise(ordered):
         if start > last:

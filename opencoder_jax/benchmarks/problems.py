@@ -1,98 +1,205 @@
-"""Benchmarks in HumanEval's format, and samples of a model's answers to them.
+"""Benchmarks: what evaluation scores and decontamination looks for, read by one reader.
 
-One problem a line: `task_id`, `prompt` (a signature with its docstring), `entry_point` (the name of the function),
-`canonical_solution` (the body), `test` (defines `check(candidate)`); ours has a `level` besides, 1 to 4. The default is
-the project's own `problems.jsonl`: 51 problems from one-liners upwards, each of them original, so that a model of some
-million weights has something to hit. HumanEval.jsonl.gz is read as it was published.
+A benchmark is a file of JSON lines (also .gz or .zst), a problem a line. Its fields are told by their names: FORMATS
+has those of published benchmarks, and one that names them otherwise is a row more. A field may hold a string, a list
+of strings, or the JSON of such a list (as APPS has its solutions).
 
-One sample a line: `task_id`, and `completion` (goes on where the prompt ends) or `solution` (a whole answer, with or
-without prose and fences). Optional: `sample` (its number, else counted in the order of the file), `finish_reason`,
-`tokens`.
+The files NAME.jsonl beside this module are the project's own and are found by NAME. `problems` has 51 of them from
+one-liners upwards, with a `level` of 1 to 4, each of them original, so that a model of some million weights has
+something to hit.
 """
 
-from collections import Counter
+import hashlib
+import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from opencoder_jax import files
 from opencoder_jax.recipe import UserError
 
-COOKBOOK = Path(__file__).with_name("problems.jsonl")
+OWN = "problems"  # the project's own benchmark
 
 
-class Problem(NamedTuple):
-    """One problem of a benchmark."""
+class Fields(NamedTuple):
+    """The names of the fields that hold what is asked, programs, and tests; of each kind all that are there count."""
+
+    texts: tuple[str, ...] = ()
+    solutions: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "HumanEval": Fields(("prompt",), ("canonical_solution",), ("test",)),
+    "MultiPL-E": Fields(("prompt",), (), ("tests",)),
+    "MBPP": Fields(("text",), ("code",), ("test_list", "challenge_test_list")),
+    "KodCode": Fields(("question",), ("solution",), ("test_code",)),
+    "Educational-Instruct": Fields(("instruction", "output"), ("code",), ("testcase",)),
+    "CodeContests": Fields(("description",), ("solutions",)),
+    "APPS": Fields(("question", "starter_code"), ("solutions",)),
+    "BigCodeBench": Fields(("complete_prompt", "instruct_prompt"), ("canonical_solution",), ("test",)),
+    "DS-1000": Fields(("prompt",), ("reference_code",)),
+    "others": Fields(("problem", "problem_statement")),
+}
+
+_TASKS = ("task_id", "name", "problem_id", "id")  # MultiPL-E has a name instead of an id, APPS a number
+
+# What introduces a function's name in most languages; the last line of a prompt is where others begin theirs.
+DEFINED = re.compile(r"\b(?:def|function|func|fun|fn|sub|proc)\s+(\w+)")
+_CALLED = re.compile(r"(\w+)\s*\(")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a benchmark.
+
+    Attributes:
+        benchmark: the name of its file.
+        task: its id there.
+        entry_point: the function that its tests call; "" where it has none.
+        texts: what is asked: prompts, descriptions.
+        solutions: programs, or what follows a prompt.
+        tests: their source.
+        level: how hard it is, where that is a number.
+        line: of the file, from 1.
+    """
+
+    benchmark: str
+    task: str
+    entry_point: str
+    texts: tuple[str, ...] = ()
+    solutions: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    level: int | None = None
+    line: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.benchmark}: {self.task}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The problems of a file; its SHA-256 tells it from others wherever it lies."""
+
+    name: str
+    sha256: str
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def read(cls, name: str, fields: Fields | None = None) -> "Benchmark":
+        """Reads a benchmark.
+
+        Args:
+            name: a file's path, or the name of one of the project's own.
+            fields: how its fields are called; without it, as in any of FORMATS.
+
+        Raises:
+            UserError: naming the file and line: it's missing, damaged, or a line has none of the fields.
+        """
+        own = Path(__file__).parent / f"{name}.jsonl"
+        path = own if own.is_file() else Path(name)
+        fields = fields or known_fields()
+        problems = []
+        for number, row in files.read_lines(path):
+            problem = read_problem(path.name, number, row, fields)
+            if not (problem.texts or problem.solutions or problem.tests):
+                raise UserError(
+                    f"{path}, line {number}: has none of the fields {', '.join(chain(*fields))}; it has "
+                    f"{', '.join(row) or 'none'}. Add a row to FORMATS in opencoder_jax/benchmarks/problems.py, or for "
+                    "decontamination alone name them: --gin.DecontaminateConfig.texts=(…), .solutions or .tests"
+                )
+            problems.append(problem)
+        return cls(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), tuple(problems))
+
+
+class FunctionProblem(NamedTuple):
+    """A problem that a model's answer can be judged on, in HumanEval's form: one function is asked for.
+
+    Attributes:
+        task_id: its id.
+        prompt: the function's signature with its docstring.
+        entry_point: the function's name.
+        test: defines `check(candidate)`, which raises unless the function is right.
+        solution: goes on behind the prompt; "" where none is known.
+        level: as Problem has it.
+    """
 
     task_id: str
     prompt: str
     entry_point: str
-    canonical_solution: str
     test: str
+    solution: str = ""
     level: int | None = None
 
 
-class Sample(NamedTuple):
-    """One answer of a model."""
-
-    task_id: str
-    sample: int  # its number among the answers to this problem
-    kind: Literal["completion", "solution"]
-    text: str
-    finish_reason: str | None = None  # "stop", "length", or unknown
-    tokens: int | None = None  # how many were generated
-
-
-def read_problems(path: Path) -> list[Problem]:
-    """Reads a benchmark.
+def function_problems(benchmark: Benchmark) -> list[FunctionProblem]:
+    """The problems of a benchmark for evaluation.
 
     Raises:
-        UserError: names the file, and the line that is wrong.
+        UserError: there's none, or one isn't of that form; the message names its line.
     """
-    problems: dict[str, Problem] = {}
-    for number, line in files.read_lines(path):
-        task, prompt, name, solution, test = (files.field(path, number, line, key, str) for key in Problem._fields[:5])
-        level = files.field(path, number, line, "level", int) if "level" in line else None
-        problem = Problem(task, prompt, name, solution, test, level)
-        if problem.task_id in problems:
-            raise UserError(f"{path}, line {number}: {problem.task_id} stands in the file twice")
+    found: dict[str, FunctionProblem] = {}
+    for problem in benchmark.problems:
+        place = f"{benchmark.name}, line {problem.line}"
+        tests = [test for test in problem.tests if "def check(" in test]
+        if not problem.texts or not tests:
+            lacking = "test that defines check(candidate)" if problem.texts else "prompt"
+            raise UserError(f"{place}: has no {lacking}; a problem to be scored is like one of HumanEval.jsonl.gz")
+        if problem.task in found:
+            raise UserError(f"{place}: {problem.task} stands in the file twice")
         if not problem.entry_point.isidentifier():
-            raise UserError(f"{path}, line {number}: the entry point {problem.entry_point!r} is no name of a function")
-        problems[problem.task_id] = problem
-    if not problems:
-        raise UserError(f"{path}: holds no problems; it should be a file of JSON lines like HumanEval.jsonl.gz")
-    return list(problems.values())
+            raise UserError(f"{place}: the entry point {problem.entry_point!r} is no name of a function")
+        found[problem.task] = FunctionProblem(
+            problem.task, problem.texts[0], problem.entry_point, tests[0], "".join(problem.solutions[:1]), problem.level
+        )
+    if not found:
+        raise UserError(f"{benchmark.name}: holds no problems; each is a line of JSON, as in HumanEval.jsonl.gz")
+    return list(found.values())
 
 
-def read_samples(path: Path, problems: Sequence[Problem]) -> list[Sample]:
-    """Reads answers to these problems, in the order of the problems and of their numbers.
-
-    Raises:
-        UserError: names the file and the line that is wrong; or the problems that have no answer.
-    """
-    order = {problem.task_id: place for place, problem in enumerate(problems)}
-    found: dict[tuple[str, int], Sample] = {}
-    seen: Counter[str] = Counter()
-    for number, line in files.read_lines(path):
-        task = files.field(path, number, line, "task_id", str)
-        if task not in order:
-            raise UserError(f"{path}, line {number}: {task} is no problem of this benchmark; is it the right file?")
-        kind: Literal["completion", "solution"] = "completion" if "completion" in line else "solution"
-        text = files.field(path, number, line, kind, str)
-        index = files.field(path, number, line, "sample", int) if "sample" in line else seen[task]
-        seen[task] += 1
-        if (task, index) in found:
-            raise UserError(f"{path}, line {number}: sample {index} of {task} stands in the file twice")
-        found[task, index] = Sample(task, index, kind, text, line.get("finish_reason"), line.get("tokens"))
-    return sorted(found.values(), key=lambda sample: (order[sample.task_id], sample.sample))
+def known_fields() -> Fields:
+    """The names of all FORMATS, each once."""
+    return Fields(*(tuple(dict.fromkeys(chain(*names))) for names in zip(*FORMATS.values(), strict=True)))
 
 
-def sample_line(sample: Sample) -> dict[str, str | int | None]:
-    """The line of a sample that `read_samples` reads."""
-    return {
-        "task_id": sample.task_id,
-        "sample": sample.sample,
-        sample.kind: sample.text,
-        "finish_reason": sample.finish_reason,
-        "tokens": sample.tokens,
-    }
+def read_problem(benchmark: str, line: int, row: dict[str, Any], fields: Fields) -> Problem:
+    """The problem in a line of a benchmark."""
+    texts, solutions, tests = (_strings(row, names) for names in fields)
+    task = next((row[key] for key in _TASKS if key in row), f"line {line}")
+    entry_point = str(row.get("entry_point") or _entry_point(texts, solutions, tests))
+    level = row.get("level")
+    return Problem(
+        benchmark, str(task), entry_point, texts, solutions, tests, level if isinstance(level, int) else None, line
+    )
+
+
+def _strings(row: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """The strings of some fields, each once; lists of tests are one string, as they'd stand in a file."""
+    found: list[str] = []
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str) and value[:1] == "[":
+            with suppress(ValueError):  # a program may begin with a bracket
+                value = json.loads(value)
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, list):
+            strings = [item for item in value if isinstance(item, str)]
+            found += strings if name == "solutions" else ["\n".join(strings)]
+    return tuple(dict.fromkeys(text for text in found if text.strip()))
+
+
+def _entry_point(texts: Sequence[str], solutions: Sequence[str], tests: Sequence[str]) -> str:
+    """The last function that the problem defines and its tests know."""
+    tested = set(re.findall(r"\w+", "\n".join(tests)))
+    for program in (*solutions, *texts):
+        lines = program.rstrip().splitlines()
+        for names in (DEFINED.findall(program), _CALLED.findall(lines[-1]) if lines else []):
+            if known := [name for name in names if name in tested]:
+                return known[-1]
+    return ""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import configurable
 
 
@@ -15,8 +16,9 @@ class EvaluateConfig:
     """
 
     chat: bool = False  # asks in a conversation, instead of letting the model go on with the prompt
-    samples_per_problem: int = 1
+    samples_per_problem: int = 1  # answers that a model gives to each problem
     ks: tuple[int, ...] = (1,)  # of pass@k
+    # Each ends an answer.
     stop: tuple[str, ...] = (
         "<|endoftext|>",
         "<|endofmask|>",
@@ -26,16 +28,16 @@ class EvaluateConfig:
         "\nprint(",
         "\n```\n",
     )
-    stop_completion: tuple[str, ...] = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")  # beside `stop`
+    # These too, unless in a conversation.
+    stop_completion: tuple[str, ...] = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
     cpu_seconds: int = 3  # of a program; by the clock it has twice that and a second
-    memory_bytes: int = 1 << 30
+    memory_bytes: int = 1 << 30  # address space of a program
     workers: int = 4  # programs run at once
     prompts_at_once: int = 256  # answers are written to the disk after so many
 
     def __post_init__(self) -> None:
-        for name in ("samples_per_problem", "cpu_seconds", "memory_bytes", "workers", "prompts_at_once"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be 1 or more")
+        counts = ("samples_per_problem", "cpu_seconds", "memory_bytes", "workers", "prompts_at_once")
+        check(self, **dict.fromkeys(counts, at_least(1)))
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"ks={self.ks}: each k of pass@k must be 1 or more")
         if max(self.ks) > self.samples_per_problem:

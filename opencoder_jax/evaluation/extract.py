@@ -15,7 +15,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from opencoder_jax.benchmarks.problems import Problem, Sample
+from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.evaluation.samples import Sample
 
 Method = Literal[
     "completion",  # the prompt and all of the completion
@@ -39,7 +40,7 @@ class Extracted(NamedTuple):
     dropped: str = ""  # what was cut off at the end
 
 
-def extract(problem: Problem, sample: Sample, stops: Sequence[str]) -> Extracted:
+def extract(problem: FunctionProblem, sample: Sample, stops: Sequence[str]) -> Extracted:
     """Finds the program in an answer."""
     text = sample.text.replace("\r\n", "\n").rpartition("</think>")[2]
     candidates = list(_candidates(problem, sample, text, stops))
@@ -56,7 +57,7 @@ def extract(problem: Problem, sample: Sample, stops: Sequence[str]) -> Extracted
     return Extracted("", "none")
 
 
-def standalone(problem: Problem, code: str) -> str:
+def standalone(problem: FunctionProblem, code: str) -> str:
     """The code behind the prompt's own imports and helpers, where both can stand in one program.
 
     A chat answer often leaves out what its question showed. The entry point of the answer replaces the prompt's empty
@@ -75,7 +76,9 @@ def parses(code: str) -> bool:
     return _parse(code) is not None
 
 
-def _candidates(problem: Problem, sample: Sample, text: str, stops: Sequence[str]) -> Iterator[tuple[str, Method]]:
+def _candidates(
+    problem: FunctionProblem, sample: Sample, text: str, stops: Sequence[str]
+) -> Iterator[tuple[str, Method]]:
     if sample.kind == "completion":
         # The prompt ends in a newline; a completion may begin with its own.
         prompt = problem.prompt.rstrip() + "\n"
@@ -94,7 +97,7 @@ def _candidates(problem: Problem, sample: Sample, text: str, stops: Sequence[str
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
-    return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=len(text))]
+    return text[: min((start for stop in stops if (start := text.find(stop)) >= 0), default=len(text))]
 
 
 def _parse(code: str) -> ast.Module | None:

@@ -7,14 +7,15 @@ other problems, so a run that was killed and goes on gives the samples of one th
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from tqdm import tqdm
 
 from opencoder_jax import files
-from opencoder_jax.benchmarks.problems import Problem, Sample, read_samples, sample_line
+from opencoder_jax.benchmarks.problems import FunctionProblem
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.prompts import Prompt, prompt
+from opencoder_jax.evaluation.samples import Kind, Sample, read_samples
 
 
 class Answer(Protocol):
@@ -33,14 +34,14 @@ Generate = Callable[[Sequence[Prompt], Sequence[str], Sequence[int]], Sequence[A
 
 
 def sample(
-    problems: Sequence[Problem], config: EvaluateConfig, seed: int, generate: Generate, path: Path
+    problems: Sequence[FunctionProblem], config: EvaluateConfig, seed: int, generate: Generate, path: Path
 ) -> list[Sample]:
     """Generates the answers that the file `path` lacks, and appends them.
 
     Returns:
         All answers, in the order of the problems and of their numbers.
     """
-    kind: Literal["completion", "solution"] = "solution" if config.chat else "completion"
+    kind: Kind = "solution" if config.chat else "completion"
     wanted = [(problem, number) for problem in problems for number in range(config.samples_per_problem)]
     with files.Appender(path) as file:
         have = {(answer.task_id, answer.sample) for answer in read_samples(path, problems)}
@@ -54,7 +55,7 @@ def sample(
                 for (problem, number), answer in zip(batch, answers, strict=True):
                     length = len(answer.tokens)
                     made = Sample(problem.task_id, number, kind, answer.text, answer.finish_reason, length)
-                    file.write(sample_line(made))
+                    file.write(made.line())
                 progress.update(len(batch))
     return read_samples(path, problems)
 

@@ -5,7 +5,7 @@ A base model goes on with the problem's prompt: stripped, and one newline behind
 self-contained script in a fenced block, with the prompt in a block of its own.
 """
 
-from opencoder_jax.benchmarks.problems import Problem
+from opencoder_jax.benchmarks.problems import FunctionProblem
 
 Messages = list[dict[str, str]]  # role and content, as opencoder_jax.data.chat takes them
 Prompt = str | Messages
@@ -15,16 +15,16 @@ INSTRUCTION = (
 )
 
 
-def completion_prompt(problem: Problem) -> str:
+def completion_prompt(problem: FunctionProblem) -> str:
     """The text that a base model continues."""
     return problem.prompt.strip() + "\n"
 
 
-def chat_prompt(problem: Problem) -> Messages:
+def chat_prompt(problem: FunctionProblem) -> Messages:
     """The conversation that a chat model answers."""
     return [{"role": "user", "content": f"{INSTRUCTION}\n```python\n{problem.prompt.strip()}\n```\n"}]
 
 
-def prompt(problem: Problem, chat: bool) -> Prompt:
+def prompt(problem: FunctionProblem, chat: bool) -> Prompt:
     """One or the other."""
     return chat_prompt(problem) if chat else completion_prompt(problem)

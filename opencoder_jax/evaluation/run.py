@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple, get_args
 from tqdm import tqdm
 
 from opencoder_jax import files
-from opencoder_jax.benchmarks.problems import Problem, Sample
+from opencoder_jax.benchmarks.problems import FunctionProblem
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.extract import Extracted, extract, parses, standalone
+from opencoder_jax.evaluation.samples import Sample
 from opencoder_jax.recipe import UserError
 from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
@@ -67,7 +68,7 @@ class Row(NamedTuple):
     memory_bytes: int
 
 
-def program(problem: Problem, code: str) -> Program:
+def program(problem: FunctionProblem, code: str) -> Program:
     """The judge of a problem with `code` as its candidate.
 
     The judge holds the prompt, too: some tests of HumanEval call helpers that the prompt defines.
@@ -105,7 +106,11 @@ def sandbox(config: EvaluateConfig) -> Sandbox:
 
 
 def judge(
-    problems: Sequence[Problem], samples: Sequence[Sample], config: EvaluateConfig, sandbox: Sandbox, path: Path
+    problems: Sequence[FunctionProblem],
+    samples: Sequence[Sample],
+    config: EvaluateConfig,
+    sandbox: Sandbox,
+    path: Path,
 ) -> list[Row]:
     """Judges the samples that have no row in the file `path` yet, and appends theirs.
 
@@ -146,7 +151,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _verdicts(
-    problems: Mapping[str, Problem],
+    problems: Mapping[str, FunctionProblem],
     samples: Sequence[Sample],
     found: Sequence[Extracted],
     known: dict[tuple[str, str], Verdict],
@@ -166,7 +171,7 @@ def _verdicts(
         yield known[key]
 
 
-def _row(problem: Problem, sample: Sample, extracted: Extracted, judged: Verdict) -> Row:
+def _row(problem: FunctionProblem, sample: Sample, extracted: Extracted, judged: Verdict) -> Row:
     measured: dict[str, Any] = judged._asdict()
     return Row(
         task_id=sample.task_id,

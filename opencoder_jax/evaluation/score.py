@@ -2,8 +2,8 @@
 
 pass@k is the unbiased estimate of Chen et al., 2021 (arXiv 2107.03374, section 2.1). Its interval is the bootstrap over
 tasks: what would another draw of as many problems have given? One task of 164 is 0.6 points, so differences of a few
-points are noise. Where no task or every task is solved, the bootstrap can say nothing and its interval has no width;
-read 0 of n as "at most 3/n".
+points are noise. Where no task or every task is solved, the bootstrap can say nothing and its interval has no width:
+`bounds` then tells what people are shown.
 
 Cost: 0.1 s for HumanEval, seconds for 100,000 rows.
 """
@@ -23,7 +23,7 @@ _SEED = 0
 _RESAMPLES_AT_ONCE = 1_000
 
 
-class Estimate(NamedTuple):
+class Share(NamedTuple):
     """A share with its 95 % interval, all in 0 .. 1."""
 
     estimate: float
@@ -37,7 +37,7 @@ class Score:
 
     Attributes:
         tasks, samples: how many.
-        pass_at_k: "pass@k" -> estimate, for each k asked for.
+        pass_at_k: "pass@k" -> its estimate, for each k asked for.
         by_level: a problem's level -> share of right samples (pass@1), number of tasks; empty without levels.
         outcomes: how many samples ended in which way, in the order of run.OUTCOMES, without those that didn't occur.
         methods: how many programs were found in which way (extract.Method).
@@ -47,7 +47,7 @@ class Score:
 
     tasks: int
     samples: int
-    pass_at_k: dict[str, Estimate]
+    pass_at_k: dict[str, Share]
     by_level: dict[int, tuple[float, int]]
     outcomes: dict[str, int]
     methods: dict[str, int]
@@ -80,6 +80,18 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def bounds(share: Share, tasks: int) -> tuple[float, float]:
+    """The 95 % interval that people are shown: the share's own, or by the rule of three where it has no width.
+
+    0 solved of n tasks says that the share is at most 3/n, and n of n that it's at least 1 - 3/n.
+    """
+    if share.estimate == 0:
+        return 0.0, min(1.0, 3 / tasks)
+    if share.estimate == 1:
+        return max(0.0, 1 - 3 / tasks), 1.0
+    return share.low, share.high
+
+
 def score(rows: Iterable[Row], tasks: Sequence[str], ks: Sequence[int]) -> Score:
     """Scores the rows of a whole benchmark.
 
@@ -103,7 +115,7 @@ def score(rows: Iterable[Row], tasks: Sequence[str], ks: Sequence[int]) -> Score
     estimates = {}
     for k in sorted(set(ks)):
         values = [pass_at_k(len(answers), solved[task], k) for task, answers in by_task.items()]
-        estimates[f"pass@{k}"] = Estimate(float(np.mean(values)), *interval(values))
+        estimates[f"pass@{k}"] = Share(float(np.mean(values)), *interval(values))
     levels: dict[int, list[float]] = {}
     for task, answers in by_task.items():
         if (level := answers[0].level) is not None:

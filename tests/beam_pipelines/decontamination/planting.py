@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from opencoder_jax.beam_pipelines.decontamination.problems import Problem
+from opencoder_jax.beam_pipelines.decontamination.programs import programs
+from opencoder_jax.benchmarks.problems import Problem
 
 # What people call things; more names than the largest problem binds are numbered.
 NAMES = (
@@ -28,8 +29,7 @@ class Planted(NamedTuple):
 def planted(problem: Problem, host: str, seed: int) -> Iterator[Planted]:
     """A problem in all ways. `host` is the file that becomes longer."""
     prompt = problem.texts[0]
-    # The first program is the whole one.
-    solution = problem.solutions[0].code if problem.solutions else ""
+    solution = next(programs(problem), "")  # the first program is the whole one
     whole = solution if prompt in solution else f'"""{prompt}"""\n{solution}'
     parts = {"problem": whole, "prompt": prompt, "solution": solution, "tests": "\n".join(problem.tests)}
     for part, text in parts.items():

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.decontamination.decontaminate import Decontaminate, DecontaminateConfig, run
-from opencoder_jax.recipe import UserError
+from opencoder_jax.beam_pipelines.decontamination.decontaminate import run
+from opencoder_jax.beam_pipelines.decontamination.leaks import Decontaminate, DecontaminateConfig
 from tests.beam_pipelines.decontamination.planting import planted
 
 Batch = Callable[..., pa.RecordBatch]
@@ -117,7 +117,7 @@ def test_opencoders_own_rule_for_names(kernel: Decontaminate, batch: Batch) -> N
 
 
 def test_the_own_problems_of_the_project_are_found() -> None:
-    """The default configuration reads them from the repository, whatever the working directory: all of each, and each
+    """The default configuration reads them from the package, whatever the working directory: all of each, and each
     part that is long enough to say anything."""
     config = DecontaminateConfig()
     kernel = Decontaminate(config, config.read())
@@ -153,7 +153,7 @@ def test_the_stage_and_its_review(
         file = place / "problems.jsonl"
         file.write_bytes(Path(benchmark).read_bytes())
         config = DecontaminateConfig(benchmarks=(str(file),))
-        manifest = run([source], str(place / "out"), config, BeamOptions())
+        manifest = run(documents=source, output=str(place / "out"), config=config, options=BeamOptions())
         outputs.append({file.name: file.read_bytes() for file in (place / "out").iterdir()})
     # Nothing depends on where the benchmark lies.
     assert outputs[0] == outputs[1]
@@ -178,22 +178,22 @@ def test_the_stage_and_its_review(
 
     # A review that is missing is written again, without running the stage.
     (tmp_path / "out" / "removed.html").unlink()
-    run([source], str(tmp_path / "out"), DecontaminateConfig(benchmarks=(benchmark,)), BeamOptions())
+    same = DecontaminateConfig(benchmarks=(benchmark,))
+    run(documents=source, output=str(tmp_path / "out"), config=same, options=BeamOptions())
     assert (tmp_path / "out" / "removed.html").read_bytes() == outputs[0]["removed.html"]
 
     # Another benchmark is another run, with a review of its own.
     (tmp_path / "problems.jsonl").write_text(json.dumps(PROBLEMS[1]))
     config = DecontaminateConfig(benchmarks=(str(tmp_path / "problems.jsonl"),))
-    assert run([source], str(tmp_path / "out"), config, BeamOptions()).total("out", "documents") == 4
+    manifest = run(documents=source, output=str(tmp_path / "out"), config=config, options=BeamOptions())
+    assert manifest.total("out", "documents") == 4
     assert (tmp_path / "out" / "removed.jsonl").read_bytes() == b""
 
 
-def test_what_the_user_can_get_wrong(tmp_path: Path) -> None:
+def test_what_the_user_can_get_wrong() -> None:
     with pytest.raises(ValueError, match="benchmarks is empty"):
         DecontaminateConfig(benchmarks=())
-    with pytest.raises(ValueError, match=r"distinct_words must lie in 1\.\.ngram=10: got 11"):
+    with pytest.raises(ValueError, match="distinct_words=11: must be between 1 and 10"):
         DecontaminateConfig(distinct_words=11)
-    with pytest.raises(ValueError, match="edit_tokens must be at least 1: got 0"):
+    with pytest.raises(ValueError, match="edit_tokens=0: must be 1 or more"):
         DecontaminateConfig(edit_tokens=0)
-    with pytest.raises(UserError, match="reads one directory: got 0"):
-        run([], str(tmp_path), DecontaminateConfig(), BeamOptions())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.beam_pipelines.decontamination.decontaminate import Decontaminate, DecontaminateConfig
+from opencoder_jax.beam_pipelines.decontamination.leaks import Decontaminate, DecontaminateConfig
 from opencoder_jax.recipe import ROOT
 from tests.beam_pipelines.decontamination.planting import planted
 

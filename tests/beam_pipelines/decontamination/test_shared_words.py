@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencoder_jax.beam_pipelines.decontamination.problems import Fields, Problem, read_problem
 from opencoder_jax.beam_pipelines.decontamination.words import Leak, NameIndex, WordIndex, name_parts
 from opencoder_jax.beam_pipelines.deduplication.minhash import grams
+from opencoder_jax.benchmarks.problems import Fields, Problem, read_problem
 
 FIELDS = Fields(("prompt", "text"), ("code",), ("tests",))
 SENTENCE = "Check if in given list of numbers, are any two numbers closer to each other than given threshold."

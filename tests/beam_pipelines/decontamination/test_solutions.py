@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencoder_jax.beam_pipelines.decontamination.problems import Fields, Problem, Solution, read_problem
+from opencoder_jax.beam_pipelines.decontamination.programs import bound_names, programs
 from opencoder_jax.beam_pipelines.decontamination.solutions import GRAM, SolutionIndex, lex, spans, token_grams
+from opencoder_jax.benchmarks.problems import Fields, Problem, read_problem
 from tests.beam_pipelines.decontamination.planting import inside, reindented, renamed
 
 LONG = '''def close_pairs(numbers, threshold):
@@ -143,8 +144,8 @@ def test_a_body_is_found_without_its_prompt() -> None:
     prompt, body = LONG.split('"""\n', 1)[0] + '"""\n', LONG.split('"""\n', 1)[1]
     row = {"prompt": prompt, "code": body}
     one = read_problem("own", 1, row, Fields(("prompt",), ("code",), ()))
-    assert [solution.code for solution in one.solutions] == [LONG, body]
-    assert "total" in one.solutions[1].bound
+    assert list(programs(one)) == [LONG, body]
+    assert "total" in bound_names(body)
     index = SolutionIndex([one], shortest=12, an_edit=30)
     text = f"class A:\n    def other(self, numbers, threshold=3):\n{textwrap.indent(body, '    ')}"
     assert [row for row, _ in index.leaks([text.encode()])] == [0]
@@ -152,9 +153,7 @@ def test_a_body_is_found_without_its_prompt() -> None:
 
 def test_no_solutions() -> None:
     assert list(SolutionIndex([], 12, 30).leaks([LONG.encode(), b""])) == []
-    assert (
-        list(SolutionIndex([Problem("b", "t", "", (), (Solution("", frozenset()),), ())], 12, 30).leaks([b"x"])) == []
-    )
+    assert list(SolutionIndex([Problem("b", "t", "", solutions=("",))], 12, 30).leaks([b"x"])) == []
 
 
 def test_many_solutions_in_random_order() -> None:

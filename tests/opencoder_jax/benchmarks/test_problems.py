@@ -5,19 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.benchmarks.problems import COOKBOOK, Problem, Sample, read_problems
+from opencoder_jax.benchmarks.problems import OWN, Benchmark, FunctionProblem, function_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.run import judge, program, sandbox, verdict
+from opencoder_jax.evaluation.samples import Sample
 from opencoder_jax.evaluation.score import score
 from opencoder_jax.sandbox.program import Program
 
-PROBLEMS = read_problems(COOKBOOK)
+PROBLEMS = function_problems(Benchmark.read(OWN))
 CONFIG = EvaluateConfig(cpu_seconds=2)
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def references(problems: list[Problem]) -> list[Sample]:
-    return [Sample(problem.task_id, 0, "completion", problem.canonical_solution) for problem in problems]
+def references(problems: list[FunctionProblem]) -> list[Sample]:
+    return [Sample(problem.task_id, 0, "completion", problem.solution) for problem in problems]
 
 
 def test_there_are_enough_problems_of_every_level() -> None:
@@ -51,7 +52,7 @@ def test_constant_answers_fail() -> None:
 
 def test_the_examples_of_every_prompt_hold() -> None:
     check = "\nimport doctest\nassert doctest.testmod().attempted > 0 and doctest.testmod().failed == 0\n"
-    sources = [Program(problem.prompt + problem.canonical_solution + check) for problem in PROBLEMS]
+    sources = [Program(problem.prompt + problem.solution + check) for problem in PROBLEMS]
     with sandbox(CONFIG) as jail:
         failed = [(PROBLEMS[index].task_id, outcome) for index, outcome in jail.map(sources) if outcome.status != "ok"]
     assert failed == []
@@ -69,7 +70,7 @@ def test_humanevals_references_pass(tmp_path: Path) -> None:
     files = list(directory.glob("**/HumanEval.jsonl.gz"))
     if not files:
         pytest.skip("HumanEval.jsonl.gz is not here; name its directory in BENCHMARKS")
-    problems = read_problems(files[0])
+    problems = function_problems(Benchmark.read(str(files[0])))
     assert len(problems) == 164
     config = EvaluateConfig(cpu_seconds=20)  # a few references take seconds
     with sandbox(config) as jail:

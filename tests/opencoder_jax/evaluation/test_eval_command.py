@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from opencoder_jax.benchmarks.problems import COOKBOOK, read_problems
-from opencoder_jax.evaluation.command import main
+from opencoder_jax.benchmarks.problems import OWN, Benchmark, function_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
+from opencoder_jax.evaluation.evaluate import main
 from opencoder_jax.recipe import UserError
 
 PROBLEM = {
@@ -61,13 +61,13 @@ def test_samples_are_scored(benchmark: Path, tmp_path: Path, capsys: pytest.Capt
     assert (output / "rows.jsonl").read_bytes() == rows  # nothing was run again
 
 
-def test_the_projects_own_problems_are_the_default(tmp_path: Path) -> None:
-    lines = [
-        {"task_id": problem.task_id, "completion": problem.canonical_solution} for problem in read_problems(COOKBOOK)
-    ]
+def test_the_projects_own_problems_are_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problems = function_problems(Benchmark.read(OWN))
+    lines = [{"task_id": problem.task_id, "completion": problem.solution} for problem in problems]
     samples = write(tmp_path / "samples.jsonl", *lines)
     main([f"--samples={samples}", f"--output={tmp_path / 'scores'}", "--gin_file=gin_configs/evaluate/humaneval.gin"])
     assert json.loads((tmp_path / "scores" / "score.json").read_text())["pass_at_k"]["pass@1"]["low"] == 1.0
+    assert "pass@1          100.0%   95 % interval 94.1% to 100.0%" in capsys.readouterr().out  # the rule of three
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "3\n", '{"task_id": "toy/2"}', '{"task_id": 3}'])
@@ -109,6 +109,10 @@ def test_wrong_files_are_one_line(benchmark: Path, tmp_path: Path) -> None:
     (tmp_path / "binary.jsonl.gz").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"binary\.jsonl\.gz: not a file of JSON lines"):
         run(tmp_path / "binary.jsonl.gz", samples, tmp_path / "out")
+    with pytest.raises(UserError, match="line 1: has no test that defines check"):
+        run(write(tmp_path / "asserts.jsonl", PROBLEM | {"test": "assert one() == 1"}), samples, tmp_path / "out")
+    with pytest.raises(UserError, match="line 1: has no prompt"):
+        run(write(tmp_path / "mute.jsonl", PROBLEM | {"prompt": None}), samples, tmp_path / "out")
     twice = write(tmp_path / "twice.jsonl", PROBLEM, PROBLEM)
     with pytest.raises(UserError, match=r"line 2: toy/0 stands in the file twice"):
         run(twice, samples, tmp_path / "out")

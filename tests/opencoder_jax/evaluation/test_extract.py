@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.benchmarks.problems import Problem, Sample
+from opencoder_jax.benchmarks.problems import FunctionProblem
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.extract import Extracted, extract, standalone
+from opencoder_jax.evaluation.samples import Sample
 
 PROMPT = 'def f(n: int) -> int:\n    """Return n."""\n'
-PROBLEM = Problem("t/0", PROMPT, "f", "    return n\n", "def check(candidate):\n    assert candidate(1) == 1\n")
+PROBLEM = FunctionProblem("t/0", PROMPT, "f", "def check(candidate):\n    assert candidate(1) == 1\n")
 STOPS = EvaluateConfig().stops()
 
 

@@ -11,13 +11,14 @@ import pytest
 import sentencepiece
 from flax import nnx
 
-from opencoder_jax.benchmarks.problems import COOKBOOK
-from opencoder_jax.evaluation.command import main
+from opencoder_jax import benchmarks
+from opencoder_jax.evaluation.evaluate import main
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import Decoder
 from opencoder_jax.recipe import UserError
 
 VOCABULARY = 400
+LINES = Path(benchmarks.__path__[0], "problems.jsonl").read_text().splitlines(keepends=True)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "run.json").write_text(json.dumps({"model": asdict(config)}))
     tokenizer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(COOKBOOK.read_text().splitlines()),
+        sentence_iterator=iter(LINES),
         model_writer=tokenizer,
         model_type="bpe",
         vocab_size=VOCABULARY,
@@ -60,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("benchmark") / "two.jsonl"
-    path.write_text("".join(COOKBOOK.read_text().splitlines(keepends=True)[:2]))
+    path.write_text("".join(LINES[:2]))
     return path
 
 

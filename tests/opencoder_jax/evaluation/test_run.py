@@ -9,16 +9,17 @@ from typing import NamedTuple
 
 import pytest
 
-from opencoder_jax.benchmarks.problems import COOKBOOK, Problem, Sample, read_problems
+from opencoder_jax.benchmarks.problems import OWN, Benchmark, FunctionProblem, function_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.generate import sample, sample_seed
 from opencoder_jax.evaluation.prompts import INSTRUCTION, Prompt
 from opencoder_jax.evaluation.run import Row, judge, read_rows, sandbox
+from opencoder_jax.evaluation.samples import Sample
 from opencoder_jax.recipe import UserError
 from opencoder_jax.sandbox.pool import Sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
-PROBLEMS = read_problems(COOKBOOK)
+PROBLEMS = function_problems(Benchmark.read(OWN))
 ADD = PROBLEMS[0]
 CONFIG = EvaluateConfig(cpu_seconds=1, workers=2)
 
@@ -29,7 +30,7 @@ def jail() -> Iterator[Sandbox]:
         yield jail
 
 
-def answers(problem: Problem, *texts: str) -> list[Sample]:
+def answers(problem: FunctionProblem, *texts: str) -> list[Sample]:
     return [Sample(problem.task_id, number, "solution", text) for number, text in enumerate(texts)]
 
 
@@ -72,7 +73,7 @@ def test_equal_programs_are_run_once_and_every_sample_has_its_row(jail: Sandbox,
 
 
 def test_judging_goes_on_where_it_was_cut(jail: Sandbox, tmp_path: Path) -> None:
-    samples = [Sample(problem.task_id, 0, "completion", problem.canonical_solution) for problem in PROBLEMS[:12]]
+    samples = [Sample(problem.task_id, 0, "completion", problem.solution) for problem in PROBLEMS[:12]]
     whole = judge(PROBLEMS, samples, CONFIG, jail, tmp_path / "whole.jsonl")
     lines = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
     for cut in (lines[:5], [*lines[:5], lines[5][:30]], []):
@@ -146,12 +147,13 @@ def test_a_chat_model_is_asked_in_a_conversation(tmp_path: Path) -> None:
 SLOW = """
 import sys
 from pathlib import Path
-from opencoder_jax.benchmarks.problems import COOKBOOK, Sample, read_problems
+from opencoder_jax.benchmarks.problems import OWN, Benchmark, function_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.run import judge, sandbox
-problems = read_problems(COOKBOOK)[:10]
+from opencoder_jax.evaluation.samples import Sample
+problems = function_problems(Benchmark.read(OWN))[:10]
 wait = "    import time\\n    time.sleep(0.05)\\n"
-samples = [Sample(problem.task_id, 0, "completion", wait + problem.canonical_solution) for problem in problems]
+samples = [Sample(problem.task_id, 0, "completion", wait + problem.solution) for problem in problems]
 with sandbox(EvaluateConfig(workers=2)) as jail:
     judge(problems, samples, EvaluateConfig(), jail, Path(sys.argv[1]))
 """

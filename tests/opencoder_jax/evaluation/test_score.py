@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opencoder_jax.evaluation.run import OUTCOMES, Row
-from opencoder_jax.evaluation.score import interval, pass_at_k, score
+from opencoder_jax.evaluation.score import Share, bounds, interval, pass_at_k, score
 
 
 def row(
@@ -50,6 +50,13 @@ def test_the_interval_has_the_width_of_the_normal_approximation_and_shrinks_with
     narrow = interval([0.0, 1.0] * 1000)
     assert narrow[1] - narrow[0] < high - low
     assert interval([0.25] * 30) == pytest.approx((0.25, 0.25))
+
+
+def test_where_the_bootstrap_can_say_nothing_the_rule_of_three_does() -> None:
+    assert bounds(Share(0.0, 0.0, 0.0), 60) == (0.0, 0.05)
+    assert bounds(Share(1.0, 1.0, 1.0), 60) == (0.95, 1.0)
+    assert bounds(Share(0.0, 0.0, 0.0), 2) == (0.0, 1.0)
+    assert bounds(Share(0.5, 0.4, 0.7), 60) == (0.4, 0.7)
 
 
 def test_a_score_counts_what_the_rows_say() -> None:

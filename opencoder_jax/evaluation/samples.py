@@ -1,0 +1,55 @@
+"""Samples: a model's answers to the problems of a benchmark, one JSON line each.
+
+A line has `task_id`, and `completion` (goes on where the prompt ends) or `solution` (a whole answer, with or without
+prose and fences). Optional: `sample` (its number, else counted in the order of the file), `finish_reason`, `tokens`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from opencoder_jax import files
+from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.recipe import UserError
+
+Kind = Literal["completion", "solution"]
+
+
+class Sample(NamedTuple):
+    """One answer of a model."""
+
+    task_id: str
+    sample: int  # its number among the answers to this problem
+    kind: Kind
+    text: str
+    finish_reason: str | None = None  # "stop", "length", or unknown
+    tokens: int | None = None  # how many were generated
+
+    def line(self) -> dict[str, str | int | None]:
+        """The line of a file, as `read_samples` reads it."""
+        rest = {"finish_reason": self.finish_reason, "tokens": self.tokens}
+        return {"task_id": self.task_id, "sample": self.sample, self.kind: self.text, **rest}
+
+
+def read_samples(path: Path, problems: Sequence[FunctionProblem]) -> list[Sample]:
+    """Reads answers to these problems, in the order of the problems and of their numbers.
+
+    Raises:
+        UserError: names the file and the line that is wrong.
+    """
+    order = {problem.task_id: index for index, problem in enumerate(problems)}
+    found: dict[tuple[str, int], Sample] = {}
+    seen: Counter[str] = Counter()
+    for number, line in files.read_lines(path):
+        task = files.field(path, number, line, "task_id", str)
+        if task not in order:
+            raise UserError(f"{path}, line {number}: {task} is no problem of this benchmark; is it the right file?")
+        kind: Kind = "completion" if "completion" in line else "solution"
+        text = files.field(path, number, line, kind, str)
+        index = files.field(path, number, line, "sample", int) if "sample" in line else seen[task]
+        seen[task] += 1
+        if (task, index) in found:
+            raise UserError(f"{path}, line {number}: sample {index} of {task} stands in the file twice")
+        found[task, index] = Sample(task, index, kind, text, line.get("finish_reason"), line.get("tokens"))
+    return sorted(found.values(), key=lambda sample: (order[sample.task_id], sample.sample))
