@@ -25,7 +25,7 @@ from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
+from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import configurable
 from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Limits, Program
@@ -54,9 +54,7 @@ class DoctestConfig:
     cpu_seconds: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("max_lines", "cpu_seconds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
+        check(self, max_lines=at_least(1), cpu_seconds=at_least(1))
 
 
 @dataclass(frozen=True)
@@ -296,11 +294,10 @@ def _names(node: ast.AST) -> set[str]:
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
 
 
-def run(inputs: Sequence[str], output: str, config: DoctestConfig, options: BeamOptions) -> Manifest:
-    """Writes the snippets of the input's Python documents whose doctests pass."""
-    require_inputs("doctests", inputs, "documents")
-    return map_stage("doctests", RunDoctests(config), inputs, output, config, options, megabytes_per_second=5.0)
+def run(documents: str, output: str, config: DoctestConfig, options: BeamOptions) -> Manifest:
+    """Writes the snippets of Python documents whose doctests pass.
 
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.synthesis.doctests")
+    Args:
+        documents: what snippets are cut out of.
+    """
+    return map_stage("doctests", RunDoctests(config), [documents], output, config, options, megabytes_per_second=5.0)

@@ -18,44 +18,45 @@ from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.beam_pipelines.synthesis.doctests import source_lines
+from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import configurable
-
-Message = dict[str, str]
 
 
 @configurable
 @dataclass(frozen=True)
 class InstructionsConfig:
-    """max_values: questions about values a function, at most."""
+    """How many chats a snippet gives.
+
+    Attributes:
+        max_values: questions about what a call of it returns, at most.
+    """
 
     max_values: int = 3
 
     def __post_init__(self) -> None:
-        if self.max_values < 0:
-            raise ValueError(f"max_values can't be negative: got {self.max_values}")
+        check(self, max_values=at_least(0))
 
 
-def chats(snippet: str, max_values: int) -> Iterator[tuple[str, list[Message]]]:
+def chats(snippet: str, max_values: int) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """(kind, messages) of a snippet as synthesis/doctests.py writes it; none where it would break out of its fence."""
     module = ast.parse(snippet)
     function = next(node for node in reversed(module.body) if isinstance(node, ast.FunctionDef))
     prose = description(ast.get_docstring(function) or "")
-    checks = [node for node in module.body if isinstance(node, ast.Assert)]
-    code = _without_docstring(snippet, function, checks)
+    assertions = [node for node in module.body if isinstance(node, ast.Assert)]
+    code = _without_docstring(snippet, function, assertions)
     if "```" in code:
         return
     header = f"{function.name}({ast.unparse(function.args)})"
     if prose:
         task = f"Write a Python function `{header}`.\n\n{prose}"
-        if checks:
-            task += "\n\nIt must satisfy:\n" + "\n".join(ast.unparse(check) for check in checks[:3])
+        if assertions:
+            task += "\n\nIt must satisfy:\n" + "\n".join(map(ast.unparse, assertions[:3]))
         yield "write", _chat(task, f"```python\n{code}\n```")
         yield "explain", _chat(f"What does this function do?\n\n```python\n{code}\n```", prose)
-    for number, check in enumerate(checks[:max_values]):
-        if isinstance(check.test, ast.Compare):
-            call, value = ast.unparse(check.test.left), ast.unparse(check.test.comparators[0])
+    for number, assertion in enumerate(assertions[:max_values]):
+        if isinstance(assertion.test, ast.Compare):
+            call, value = ast.unparse(assertion.test.left), ast.unparse(assertion.test.comparators[0])
             yield f"value{number}", _chat(f"```python\n{code}\n```\n\nWhat does `{call}` return?", f"`{value}`")
 
 
@@ -70,13 +71,13 @@ def description(docstring: str) -> str:
     return paragraphs[0].strip().rstrip(":")
 
 
-def _chat(question: str, answer: str) -> list[Message]:
+def _chat(question: str, answer: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def _without_docstring(snippet: str, function: ast.FunctionDef, checks: Sequence[ast.Assert]) -> str:
+def _without_docstring(snippet: str, function: ast.FunctionDef, assertions: Sequence[ast.Assert]) -> str:
     lines = source_lines(snippet)
-    gone = {line for check in checks for line in _lines_of(check)}
+    gone = {line for assertion in assertions for line in _lines_of(assertion)}
     docstring, *rest = function.body
     if rest and rest[0].lineno not in _lines_of(docstring):  # as it would be in `def f(): "…"; return 1`
         gone |= set(_lines_of(docstring))
@@ -112,11 +113,10 @@ class WriteChats:
         return Result(pa.RecordBatch.from_pylist(rows, schema=SCHEMA), drops, counts)
 
 
-def run(inputs: Sequence[str], output: str, config: InstructionsConfig, options: BeamOptions) -> Manifest:
-    """Writes chats about the input's snippets."""
-    require_inputs("instructions", inputs, "snippets")
-    return map_stage("instructions", WriteChats(config), inputs, output, config, options)
+def run(snippets: str, output: str, config: InstructionsConfig, options: BeamOptions) -> Manifest:
+    """Writes chats about snippets.
 
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.synthesis.instructions")
+    Args:
+        snippets: functions whose doctests passed, as the stage doctests writes them.
+    """
+    return map_stage("instructions", WriteChats(config), [snippets], output, config, options)

@@ -4,7 +4,6 @@ OpenCoder's annealing mixture has 12.44 B tokens of them, found by keywords such
 "class solution" (section 2.2, annealing data).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,14 +12,17 @@ import pyarrow.compute as pc
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.recipe import configurable
 
 
 @configurable
 @dataclass(frozen=True)
 class SelectConfig:
-    """keywords: any of them selects a file; case doesn't count."""
+    """What looks like a solved exercise.
+
+    Attributes:
+        keywords: any of them selects a file; case doesn't count.
+    """
 
     keywords: tuple[str, ...] = ("leetcode", "def solution", "class solution")
 
@@ -46,11 +48,10 @@ class Select:
         return Result(keep_rows(documents, drops), drops, counts)
 
 
-def run(inputs: Sequence[str], output: str, config: SelectConfig, options: BeamOptions) -> Manifest:
-    """Writes the input's documents that hold a keyword."""
-    require_inputs("select", inputs, "documents")
-    return map_stage("select", Select(config), inputs, output, config, options)
+def run(documents: str, output: str, config: SelectConfig, options: BeamOptions) -> Manifest:
+    """Writes the documents that hold a keyword.
 
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.synthesis.select")
+    Args:
+        documents: what is selected from.
+    """
+    return map_stage("select", Select(config), [documents], output, config, options)

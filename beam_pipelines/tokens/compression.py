@@ -1,21 +1,18 @@
 """Reports how many bytes a token holds, for each language, beside tokenizers that people use.
 
-    python -m opencoder_jax.beam_pipelines.tokens.compression --input=runs/refinecode/sample --input=runs/tokenizer \
-        --output=runs/compression --against=qwen=qwen/tokenizer.json --against=llama2=llama/tokenizer.model
+    python -m beam_pipelines compression --documents=runs/refinecode/sample --tokenizer=runs/tokenizer \\
+        --output=runs/compression --gin.CompressionConfig.against="{'qwen': 'qwen/tokenizer.json'}"
 
-More bytes a token is less to compute for the same text. `--against=NAME=FILE` may be repeated: a `tokenizer.json` of
-Hugging Face's, or a SentencePiece `tokenizer.model`. Texts are taken as they are: no token is put around them, and the
-names of control tokens are text. Of each language about `CompressionConfig.megabytes` are read, the documents with the
-smallest ids, which are random. For a fair comparison give documents that the tokenizer wasn't trained on.
+More bytes a token is less to compute for the same text. Texts are taken as they are: no token is put around them, and
+the names of control tokens are text. Of each language about `CompressionConfig.megabytes` are read, the documents with
+the smallest ids, which are random. For a fair comparison give documents that the tokenizer wasn't trained on.
 
-Reads: directories of documents, and last the tokenizer's directory. Writes: `index.html`, and `compression.json`.
+Writes: `index.html`, and `compression.json`.
 """
 
-import argparse
 import hashlib
-import importlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -26,15 +23,18 @@ from matplotlib.figure import Figure
 
 from opencoder_jax.beam_pipelines.core.documents import read_shard
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, merge_tallies
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.checks import above, at_least, check
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.recipe import UserError, build, configurable, parse_flags, refuse_unknown, run_command
+from opencoder_jax.recipe import UserError, configurable
 from opencoder_jax.reports.page import Content, figure, note, page, section, table
 from opencoder_jax.reports.svg import RED, SERIES, WIDTH, drawing
 
 OURS = "ours"
+JSON, PAGE = "compression.json", "index.html"
 
 
 @configurable
@@ -45,16 +45,18 @@ class CompressionConfig:
     Attributes:
         megabytes: of each language, at most; languages with less than a tenth of it are left out.
         languages: how many, those with the most bytes.
+        against: other tokenizers by names of your choice: files `tokenizer.json` of Hugging Face's, or SentencePiece
+            models `tokenizer.model`.
     """
 
     megabytes: float = 4.0
     languages: int = 16
+    against: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.megabytes <= 0:
-            raise ValueError(f"megabytes must be above 0; got {self.megabytes}")
-        if self.languages < 1:
-            raise ValueError(f"languages must be at least 1; got {self.languages}")
+        check(self, megabytes=above(0), languages=at_least(1))
+        if not all(self.against) or OURS in self.against:
+            raise ValueError(f"against={self.against!r}: each tokenizer must have a name, other than {OURS!r}")
 
 
 @dataclass(frozen=True)
@@ -65,47 +67,44 @@ class Peer:
     count: Callable[[Sequence[str]], int]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All that the report depends on beside the input: the others' files by their digests."""
-
-    compression: CompressionConfig
-    against: dict[str, str]
-
-
-def run(inputs: Sequence[str], output: str, config: CompressionConfig, against: dict[str, str]) -> Manifest:
-    """Measures the documents of `inputs[:-1]` with the tokenizer in the directory `inputs[-1]`, and with others.
+def run(
+    documents: Sequence[str], tokenizer: str, output: str, config: CompressionConfig, options: BeamOptions
+) -> Manifest:
+    """Measures documents with a tokenizer of ours and with others, writes the report, and prints its table.
 
     Args:
-        against: files of other tokenizers by their names.
+        documents: what is tokenised.
+        tokenizer: the directory of the tokenizer.
 
     Raises:
         UserError: an input or a file is missing, or isn't what it should be.
     """
-    if len(inputs) < 2:
-        raise UserError("compression needs --input for documents, and a last --input for the tokenizer's directory")
-    *sources, directory = inputs
-    tokenizer = Tokenizer.load(Path(directory) / TOKENIZER)
-    peers = {OURS: Peer(tokenizer.vocab_size, lambda texts: sum(map(len, tokenizer.encode_batch(texts))))}
-    peers |= {name: load_peer(file) for name, file in against.items()}
-    plan = Plan(config, {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in against.items()})
+    ours = Tokenizer.load(Path(tokenizer) / TOKENIZER)
+    peers = {OURS: Peer(ours.vocab_size, lambda texts: sum(map(len, ours.encode_batch(texts))))}
+    peers |= {name: load_peer(file) for name, file in config.against.items()}
+    digests = {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in config.against.items()}
 
-    def work(place: Directory) -> tuple[Tally, dict[str, str]]:
-        measured = measure(sources, peers, config)
-        place.write_json("compression.json", measured)
-        place.write_bytes("index.html", report(measured, peers).encode())
+    def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
+        measured = measure(documents, peers, config)
+        directory.write_json(JSON, measured)
+        directory.write_bytes(PAGE, report(measured, peers).encode())
         counts = {language: row["bytes"] for language, row in measured.items()}
-        return {"in": {"bytes": counts}}, {name: digest(place, name) for name in ("compression.json", "index.html")}
+        return {"in": {"bytes": counts}}, {name: digest(directory, name) for name in (JSON, PAGE)}
 
-    return Stage("compression", "opencoder_jax.beam_pipelines.tokens.compression", plan, tuple(inputs), output).run(
-        work
-    )
+    # The manifest knows the others' files by what they hold, not by where they lie.
+    identity = replace(config, against=digests)
+    manifest = Stage("compression", __name__, identity, (*documents, tokenizer), output).run(work, options)
+    print(f"{'bytes a token':<18}{'MB':>7}" + "".join(f"{name:>12}" for name in peers))
+    for language, size, values in lines(Directory(output).read_json(JSON), peers):
+        print(f"{language:<18}{size:7.2f}" + "".join(f"{value:12.3f}" for value in values.values()))
+    print(f"{output}/{PAGE}")
+    return manifest
 
 
 def load_peer(file: str) -> Peer:
     """A tokenizer from a `tokenizer.json` or a SentencePiece model. Raises UserError."""
     if not Path(file).is_file():
-        raise UserError(f"{file}: no such file; --against=NAME=FILE takes a tokenizer.json or a tokenizer.model")
+        raise UserError(f"{file}: no such file; give a tokenizer.json or a tokenizer.model")
     if file.endswith(".json"):
         try:
             theirs = tokenizers.Tokenizer.from_file(file)
@@ -165,16 +164,15 @@ def _sample(sources: Sequence[str], share: dict[str, float]) -> Iterator[tuple[s
                 yield from found.items()
 
 
-def lines(measured: dict[str, Any], peers: dict[str, Peer]) -> Iterator[tuple[str, float, dict[str, float]]]:
+def lines(measured: dict[str, Any], names: Collection[str]) -> Iterator[tuple[str, float, dict[str, float]]]:
     """Rows of the table: a language, its megabytes, bytes a token by tokenizer; last the mean, each language alike."""
-    ratios: dict[str, list[float]] = {name: [] for name in peers}
-    for language, row in measured.items():
-        values = {name: row["bytes"] / row["tokens"][name] for name in peers}
-        for name, value in values.items():
-            ratios[name].append(value)
-        yield language, row["bytes"] / 1e6, values
+    rows = {
+        language: {name: row["bytes"] / row["tokens"][name] for name in names} for language, row in measured.items()
+    }
+    for language, values in rows.items():
+        yield language, measured[language]["bytes"] / 1e6, values
     total = sum(row["bytes"] for row in measured.values()) / 1e6
-    yield "mean", total, {name: sum(values) / len(values) for name, values in ratios.items()}
+    yield "mean", total, {name: sum(values[name] for values in rows.values()) / len(rows) for name in names}
 
 
 def report(measured: dict[str, Any], peers: dict[str, Peer]) -> str:
@@ -208,35 +206,3 @@ def _picture(measured: dict[str, Any], peers: dict[str, Peer]) -> Figure:
     axes.set_xlabel("bytes a token")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.1), ncols=len(peers))
     return chart
-
-
-def main(argv: list[str]) -> None:
-    """The command line. Raises UserError."""
-    parser = argparse.ArgumentParser(
-        prog="python -m opencoder_jax.beam_pipelines.tokens.compression", description=__doc__
-    )
-    parser.add_argument("--input", action="append", default=[], metavar="DIR", help="documents; last the tokenizer")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the stage directory to write")
-    parser.add_argument("--against", action="append", default=[], metavar="NAME=FILE", help="another; repeatable")
-    flags, rest = parse_flags(parser, argv)
-    refuse_unknown(parser, rest)
-    against = dict(_named(argument) for argument in flags.against)
-    run(flags.input, flags.output, build(CompressionConfig), against)
-    measured = Directory(flags.output).read_json("compression.json")
-    names = [OURS, *against]
-    print(f"{'bytes a token':<18}{'MB':>7}" + "".join(f"{name:>12}" for name in names))
-    for language, size, values in lines(measured, dict.fromkeys(names, Peer(0, len))):
-        print(f"{language:<18}{size:7.2f}" + "".join(f"{values[name]:12.3f}" for name in names))
-    print(f"{flags.output}/index.html")
-
-
-def _named(argument: str) -> tuple[str, str]:
-    name, separator, file = argument.partition("=")
-    if not (name and separator and file) or name == OURS:
-        raise UserError(f"--against={argument}: write --against=NAME=FILE, with a name other than {OURS}")
-    return name, file
-
-
-if __name__ == "__main__":
-    # By its name: gin binds the module's configuration, not that of its copy `__main__`.
-    run_command(importlib.import_module("opencoder_jax.beam_pipelines.tokens.compression").main)

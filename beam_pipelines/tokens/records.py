@@ -10,8 +10,7 @@ Arrow's own, not Parquet: a batch among 4096 is found in half a millisecond, and
 into each file.) A share of the documents, chosen by another hash of their ids, can be held out: run the stage
 once for part "train" and once for part "heldout".
 
-Reads: directories of documents, and last the tokenizer's directory. Writes: token records
-(opencoder_jax/data/token_records.py).
+Writes: token records (opencoder_jax/data/token_records.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,8 +34,9 @@ from opencoder_jax.beam_pipelines.core.manifest import (
 )
 from opencoder_jax.beam_pipelines.core.maps import Drop, drop_table, keep_rows
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, main, report_shard, run_shards
+from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.checks import at_least, check, one_of, or_none
 from opencoder_jax.data import chat
 from opencoder_jax.data.token_records import TOKENIZER, ShardWriter, metadata_files, shard_names, summarise
 from opencoder_jax.data.tokenizer import Tokenizer
@@ -76,42 +76,43 @@ class TokenRecordsConfig:
     chat_newline: bool = False
 
     def __post_init__(self) -> None:
-        if self.shards < 1:
-            raise ValueError(f"shards must be at least 1; got {self.shards}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0; got {self.seed}")
+        check(self, shards=at_least(1), seed=at_least(0), chat_tokens=or_none(at_least(1)))
+        check(self, part=one_of("train", "heldout"))
         if not 0 <= self.heldout < 1:
-            raise ValueError(f"heldout must be a share in 0 .. 1, 1 excluded; got {self.heldout}")
-        if self.chat_tokens is not None and self.chat_tokens < 1:
-            raise ValueError(f"chat_tokens must be at least 1, or None for no limit; got {self.chat_tokens}")
-        if self.part not in ("train", "heldout"):
-            raise ValueError(f'part must be "train" or "heldout"; got {self.part!r}')
+            raise ValueError(f"heldout={self.heldout}: must be a share in 0 .. 1, 1 excluded")
         if self.part == "heldout" and self.heldout == 0:
             raise ValueError('part "heldout" has no documents while heldout is 0; set heldout to a share such as 0.01')
 
 
-def run(inputs: Sequence[str], output: str, config: TokenRecordsConfig, options: BeamOptions) -> Manifest:
-    """Encodes the documents of `inputs[:-1]` with the tokenizer in the directory `inputs[-1]`."""
-    if len(inputs) < 2:
-        raise UserError("records needs --input for documents, and a last --input for the tokenizer's directory")
-    *sources, tokenizer = inputs
+def run(
+    documents: Sequence[str], tokenizer: str, output: str, config: TokenRecordsConfig, options: BeamOptions
+) -> Manifest:
+    """Encodes documents.
+
+    Args:
+        documents: what is encoded.
+        tokenizer: the directory of the tokenizer that encodes it.
+
+    Raises:
+        UserError: there's no tokenizer, or no document for the part that is asked for.
+    """
     if not Directory(tokenizer).exists(TOKENIZER):
-        raise UserError(f"{tokenizer}: holds no {TOKENIZER}; the last --input must be the tokenizer's directory")
+        raise UserError(f"{tokenizer}: holds no {TOKENIZER}; --tokenizer takes the directory of a tokenizer")
     name = f"token_records_{config.part}"
+    inputs = (*documents, tokenizer)
 
     def encode(parts: Directory) -> tuple[Tally, dict[str, str]]:
-        manifests = [Manifest.read(source) for source in sources]
-        shards = [(source, name) for source, read in zip(sources, manifests, strict=True) for name in read.shards()]
-        size = sum(manifest.total("out", "bytes") for manifest in manifests)
+        shards = [(source, shard) for source in documents for shard in input_shards(source)]
+        size = sum(Manifest.read(source).total("out", "bytes") for source in documents)
         step = EncodeShard(shards, tokenizer, parts.uri, config)
         run_shards(f"{name}: encode", parts, step, len(shards), options, size, _ENCODE_MEGABYTES_PER_SECOND)
         return gather_reports(parts, len(shards))
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         parts = directory.child("parts")
-        encoded = Stage(f"{name}_parts", __name__, config, tuple(inputs), parts.uri).run(encode)
+        encoded = Stage(f"{name}_parts", __name__, config, inputs, parts.uri).run(encode, options)
         if encoded.total("out", "documents") == 0:
-            raise UserError(f'{", ".join(sources)}: no documents for part "{config.part}"')
+            raise UserError(f'{", ".join(documents)}: no documents for part "{config.part}"')
         step = WriteShard(parts.uri, encoded.shards("encoded"), directory.uri, config.shards)
         size = encoded.total("out", "bytes")
         run_shards(f"{name}: write", directory, step, config.shards, options, size, _WRITE_MEGABYTES_PER_SECOND)
@@ -129,7 +130,7 @@ def run(inputs: Sequence[str], output: str, config: TokenRecordsConfig, options:
         parts.remove_tree()
         return encoded.tally, files
 
-    return Stage(name, __name__, config, tuple(inputs), output).run(work)
+    return Stage(name, __name__, config, inputs, output).run(work, options)
 
 
 class EncodeShard(beam.DoFn):
@@ -264,7 +265,3 @@ def _by_output_shard(batches: list[pa.RecordBatch], shards: int) -> Iterator[pa.
     cuts = np.searchsorted(table.column("shard").to_numpy(), np.arange(shards + 1))
     for start, stop in pairwise(cuts.tolist()):
         yield one_batch(table.slice(start, stop - start))
-
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.tokens.records")

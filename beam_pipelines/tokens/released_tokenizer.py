@@ -1,18 +1,16 @@
 """Takes over a released tokenizer instead of training one: OpenCoder's, or one that was built like it.
 
-    python -m opencoder_jax.beam_pipelines.tokens.released_tokenizer --released=OpenCoder-8B-Instruct --output=runs/tokenizer
+    python -m beam_pipelines released_tokenizer --released=OpenCoder-8B-Instruct --output=runs/tokenizer
 
 The folder is as it lies on Hugging Face: the SentencePiece `tokenizer.model`, `tokenizer_config.json`, whose added
 tokens are made control tokens of the model, and `config.json`, up to whose `vocab_size` reserved tokens are filled in.
 So one file holds the whole vocabulary, as for a tokenizer of our own. Texts get the ids that the released code gives
 them, but for U+2581, which that code takes for a space, and for names of control tokens, which here are only text.
 
-Reads: the folder. Writes: `tokenizer.model`.
+Writes: `tokenizer.model`.
 """
 
-import argparse
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,24 +19,29 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown, run_command
+from opencoder_jax.files import parse_line
+from opencoder_jax.recipe import UserError
 
 _OPENCODERS_CLASS = "INFLMTokenizer"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Released:
     """What is taken over: the digests of the files that there are."""
 
     files: dict[str, str]
 
 
-def run(released: str, output: str) -> Manifest:
-    """Writes the tokenizer of a released model's folder.
+def run(released: str, output: str, options: BeamOptions) -> Manifest:
+    """Writes the tokenizer of a released model's folder, and prints how many ids it has.
+
+    Args:
+        released: the folder of a released model.
 
     Raises:
         UserError: the folder has no tokenizer, a foreign one, or files that don't fit together.
@@ -47,26 +50,17 @@ def run(released: str, output: str) -> Manifest:
     files = {name: (Path(released) / name).read_bytes() for name in names if (Path(released) / name).is_file()}
     if names[0] not in files:
         raise UserError(f"{released}: holds no {names[0]}; --released takes the folder of a released model")
-    model = complete(files[names[0]], _object(released, names[1], files), _object(released, names[2], files), released)
+    added, config = (parse_line(f"{released}/{name}", files.get(name, b"{}")) for name in names[1:])
+    model = complete(files[names[0]], added, config, released)
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         directory.write_bytes(TOKENIZER, model)
         return {"count": {"ids": Tokenizer(model).vocab_size}}, {TOKENIZER: digest(directory, TOKENIZER)}
 
-    plan = Plan({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
-    return Stage("released_tokenizer", "opencoder_jax.beam_pipelines.tokens.released_tokenizer", plan, (), output).run(
-        work
-    )
-
-
-def _object(released: str, name: str, files: dict[str, bytes]) -> dict[str, Any]:
-    try:
-        content = json.loads(files.get(name, b"{}"))
-    except ValueError as error:
-        raise UserError(f"{released}/{name}: not JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{released}/{name}: not a JSON object")
-    return content
+    identity = Released({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+    manifest = Stage("released_tokenizer", __name__, identity, (), output).run(work, options)
+    print(f"{output}/{TOKENIZER}: {manifest.total('count', 'ids')} ids")
+    return manifest
 
 
 def complete(model: bytes, tokenizer_config: dict[str, Any], config: dict[str, Any], name: str) -> bytes:
@@ -106,20 +100,3 @@ def complete(model: bytes, tokenizer_config: dict[str, Any], config: dict[str, A
     proto.trainer_spec.vocab_size = size
     completed: bytes = proto.SerializeToString(deterministic=True)
     return Tokenizer(completed, f"{name}/tokenizer.model").model
-
-
-def main(argv: list[str]) -> None:
-    """The command line. Raises UserError."""
-    parser = argparse.ArgumentParser(
-        prog="python -m opencoder_jax.beam_pipelines.tokens.released_tokenizer", description=__doc__
-    )
-    parser.add_argument("--released", required=True, metavar="DIR", help="the folder of a released model")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the stage directory to write")
-    flags, rest = parse_flags(parser, argv)
-    refuse_unknown(parser, rest)
-    manifest = run(flags.released, flags.output)
-    print(f"{flags.output}/{TOKENIZER}: {manifest.total('count', 'ids')} ids")
-
-
-if __name__ == "__main__":
-    run_command(main)

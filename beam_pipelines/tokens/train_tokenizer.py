@@ -15,7 +15,7 @@ of ("):" and the newline behind it are one word), go through it as private-use c
 finished model. Training runs on one thread and the model keeps no path and no time: the same corpus gives the same
 bytes, on any runner and number of workers.
 
-Reads: documents. Writes: `tokenizer.model`, and the counted words as `words-*.parquet` (word, count).
+Writes: `tokenizer.model`, and the counted words as `words-*.parquet` (word, count).
 """
 
 import io
@@ -38,8 +38,9 @@ from sentencepiece import sentencepiece_model_pb2
 from opencoder_jax.beam_pipelines.core.documents import read_shard, shard_name
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, merge_tallies
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, main, report_shard, run_shards
+from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import (
@@ -111,35 +112,32 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         needed = 2 + len(_FILL_IN_THE_MIDDLE) * self.fill_in_the_middle
         if self.reserved_ids < needed:
-            raise ValueError(f"reserved_ids must be at least {needed}, for the control tokens; got {self.reserved_ids}")
-        if self.vocab_size - self.reserved_ids <= _CONTROLS_AND_BYTES:
+            raise ValueError(f"reserved_ids={self.reserved_ids}: must be {needed} or more, for the control tokens")
+        fixed = self.reserved_ids + _CONTROLS_AND_BYTES
+        if self.vocab_size <= fixed:
             raise ValueError(
-                f"vocab_size must be above reserved_ids + {_CONTROLS_AND_BYTES} = "
-                f"{self.reserved_ids + _CONTROLS_AND_BYTES}; got {self.vocab_size}"
+                f"vocab_size={self.vocab_size}: must be above reserved_ids + {_CONTROLS_AND_BYTES} = {fixed}"
             )
-        if self.minimum_count < 1:
-            raise ValueError(f"minimum_count must be at least 1; got {self.minimum_count}")
-        if self.maximum_words < 1:
-            raise ValueError(f"maximum_words must be at least 1; got {self.maximum_words}")
-        if not 0.9 <= self.character_coverage <= 1:
-            raise ValueError(f"character_coverage must lie in 0.9 .. 1; got {self.character_coverage}")
+        check(self, minimum_count=at_least(1), maximum_words=at_least(1), character_coverage=between(0.9, 1))
 
 
 @dataclass(frozen=True)
-class CountPlan:
+class Counting:
     """What the counts depend on beside the documents: another vocabulary needs no new ones."""
 
     groups: int
 
 
-def run(inputs: Sequence[str], output: str, config: TokenizerConfig, options: BeamOptions) -> Manifest:
-    """Counts the words of all inputs' documents and trains on them."""
-    if not inputs:
-        raise UserError("train_tokenizer reads directories of documents: give at least one --input")
-    manifests = [Manifest.read(source) for source in inputs]
-    shards = [(source, name) for source, read in zip(inputs, manifests, strict=True) for name in read.shards()]
-    documents = merge_tallies(read.table("out") for read in manifests)
-    size = sum(documents.get("bytes", {}).values())
+def run(documents: Sequence[str], output: str, config: TokenizerConfig, options: BeamOptions) -> Manifest:
+    """Counts the words of documents and trains on them.
+
+    Args:
+        documents: the corpus.
+    """
+    shards = [(source, shard) for source in documents for shard in input_shards(source)]
+    corpus = merge_tallies(Manifest.read(source).table("out") for source in documents)
+    size = sum(corpus.get("bytes", {}).values())
+    inputs = tuple(documents)
     groups = int(np.clip(size // _BYTES_PER_GROUP, *_GROUPS))
 
     def count(parts: Directory) -> tuple[Tally, dict[str, str]]:
@@ -149,7 +147,7 @@ def run(inputs: Sequence[str], output: str, config: TokenizerConfig, options: Be
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         parts = directory.child("parts")
-        counted = Stage("train_tokenizer_parts", __name__, CountPlan(groups), tuple(inputs), parts.uri).run(count)
+        counted = Stage("train_tokenizer_parts", __name__, Counting(groups), inputs, parts.uri).run(count, options)
         step = SumGroup(parts.uri, counted.shards("counts"), groups, directory.uri, config.minimum_count)
         run_shards("sum words", directory, step, groups, options, size, _SUM_MEGABYTES_PER_SECOND)
         tally, files = gather_reports(directory, groups)
@@ -158,9 +156,9 @@ def run(inputs: Sequence[str], output: str, config: TokenizerConfig, options: Be
         files[TOKENIZER] = digest(directory, TOKENIZER)
         parts.remove_tree()
         used = {"words trained on": trained_on.num_rows, "least count of a word trained on": least}
-        return merge_tallies([{"in": documents}, tally, {"count": used}]), files
+        return merge_tallies([{"in": corpus}, tally, {"count": used}]), files
 
-    return Stage("train_tokenizer", __name__, config, tuple(inputs), output).run(work)
+    return Stage("train_tokenizer", __name__, config, inputs, output).run(work, options)
 
 
 class CountShard(beam.DoFn):
@@ -355,7 +353,3 @@ def _too_small(config: TokenizerConfig, pieces: int) -> UserError:
         f"TokenizerConfig.vocab_size = {config.vocab_size}, but the words of this corpus give at most "
         f"{pieces + config.reserved_ids}: lower vocab_size or minimum_count, or give more documents"
     )
-
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.tokens.train_tokenizer")

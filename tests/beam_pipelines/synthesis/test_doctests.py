@@ -215,5 +215,5 @@ def test_texts_that_hold_no_functions_with_doctests() -> None:
 
 def test_bad_configurations() -> None:
     for field in ("max_lines", "cpu_seconds"):
-        with pytest.raises(ValueError, match=f"{field} must be at least 1: got 0"):
+        with pytest.raises(ValueError, match=f"{field}=0: must be 1 or more"):
             DoctestConfig(**{field: 0})

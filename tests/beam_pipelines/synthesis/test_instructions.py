@@ -137,5 +137,5 @@ def test_the_kernel_writes_chats_as_documents(batch: Batch) -> None:
 
 
 def test_bad_configurations() -> None:
-    with pytest.raises(ValueError, match="max_values can't be negative: got -1"):
+    with pytest.raises(ValueError, match="max_values=-1: must be 0 or more"):
         InstructionsConfig(max_values=-1)

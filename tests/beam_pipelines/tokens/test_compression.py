@@ -11,7 +11,9 @@ import pytest
 import sentencepiece
 import tokenizers
 
-from opencoder_jax.beam_pipelines.tokens.compression import CompressionConfig, lines, load_peer, main, measure, run
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.tokens.compression import CompressionConfig, lines, load_peer, measure, run
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import Tokenizer
@@ -42,12 +44,17 @@ def documents(tmp_path: Path, write_documents: Callable[..., str]) -> str:
     return write_documents(tmp_path / "documents", TEXTS)
 
 
+def measure_all(documents: str, tokenizer: str, output: Path, config: CompressionConfig) -> None:
+    run(documents=[documents], tokenizer=tokenizer, output=str(output), config=config, options=BeamOptions())
+
+
 def test_tokens_are_counted_for_all_alike(documents: str, tokenizer: str, model: bytes, tmp_path: Path) -> None:
     same = tmp_path / "same.json"
     same.write_text(hugging_face_files(Tokenizer(model))["tokenizer.json"])
     (tmp_path / "whole.model").write_bytes(model)
-    few = CompressionConfig(megabytes=sum(len(text.encode()) for text in TEXTS) / 1e6)
-    run([documents, tokenizer], str(tmp_path / "out"), few, {"same": str(same), "whole": f"{tmp_path}/whole.model"})
+    against = {"same": str(same), "whole": f"{tmp_path}/whole.model"}
+    few = CompressionConfig(megabytes=sum(len(text.encode()) for text in TEXTS) / 1e6, against=against)
+    measure_all(documents, tokenizer, tmp_path / "out", few)
     measured = json.loads((tmp_path / "out/compression.json").read_text())
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     assert measured == {
@@ -76,7 +83,7 @@ def test_a_sample_is_a_share_of_the_documents_and_the_mean_is_of_languages(
     assert 400 < measured["Python"]["documents"] < 600
     assert measured["Python"]["tokens"]["bytes"] == measured["Python"]["bytes"]
     rows = {"a": {"bytes": 10, "tokens": {"ours": 5}}, "b": {"bytes": 100, "tokens": {"ours": 25}}}
-    found = list(lines(rows, {"ours": load_peer(_bytes_only(tmp_path))}))
+    found = list(lines(rows, ["ours"]))
     assert [row[2]["ours"] for row in found] == [2.0, 4.0, 3.0]
     with pytest.raises(UserError, match=r"documents: no language has 0\.1 MB"):
         measure([documents], peers, CompressionConfig(megabytes=1.0))
@@ -92,34 +99,37 @@ def _bytes_only(place: Path) -> str:
     return str(place / "bytes.json")
 
 
-def test_wrong_files_and_flags_are_named(documents: str, tokenizer: str, tmp_path: Path) -> None:
-    out = f"--output={tmp_path}/out"
-    with pytest.raises(UserError, match="a last --input for the tokenizer's directory"):
-        main([f"--input={documents}", out])
-    both = [f"--input={documents}", f"--input={tokenizer}", out]
+def test_wrong_files_and_names_are_told(documents: str, tokenizer: str, tmp_path: Path) -> None:
+    def against(file: str) -> None:
+        config = CompressionConfig(against={"x": f"{tmp_path}/{file}"})
+        measure_all(documents, tokenizer, tmp_path / "out", config)
+
     with pytest.raises(UserError, match=r"none\.json: no such file"):
-        main([*both, f"--against=x={tmp_path}/none.json"])
+        against("none.json")
     for name, message in (("bad.json", "not a tokenizer.json"), ("bad.model", "not a SentencePiece model")):
         (tmp_path / name).write_text("{}")
         with pytest.raises(UserError, match=f"{name}: {message}"):
-            main([*both, f"--against=x={tmp_path}/{name}"])
-    for wrong in ("x", "=x", "ours=x"):
-        with pytest.raises(UserError, match=f"--against={wrong}: write --against=NAME=FILE"):
-            main([*both, f"--against={wrong}"])
+            against(name)
+    for wrong in ("", "ours"):
+        with pytest.raises(ValueError, match=r"against=.*: each tokenizer must have a name, other than 'ours'"):
+            CompressionConfig(against={wrong: "x.json"})
     with pytest.raises(UserError, match=r"documents/tokenizer\.model: no such tokenizer model"):
-        main([f"--input={documents}", f"--input={documents}", out])
+        measure_all(documents, documents, tmp_path / "out", CompressionConfig())
 
 
 def test_the_command_prints_the_table(documents: str, tokenizer: str, tmp_path: Path) -> None:
-    flags = [f"--input={documents}", f"--input={tokenizer}", f"--output={tmp_path}/out"]
-    flags += ["--gin.CompressionConfig.megabytes=0.01", f"--against=bytes={_bytes_only(tmp_path)}"]
-    command = [sys.executable, "-m", "opencoder_jax.beam_pipelines.tokens.compression", *flags]
+    flags = [f"--documents={documents}", f"--tokenizer={tokenizer}", f"--output={tmp_path}/out"]
+    flags += ["--gin.CompressionConfig.megabytes=0.01"]
+    flags += [f"--gin.CompressionConfig.against={{'bytes': {_bytes_only(tmp_path)!r}}}"]
+    command = [sys.executable, "-m", "opencoder_jax.beam_pipelines", "compression", *flags]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert printed[0].split() == ["bytes", "a", "token", "MB", "ours", "bytes"]
     assert printed[1].split()[0] == "Python"
     assert printed[1].split()[-1] == "1.000"
     read = json.loads((tmp_path / "out/compression.json").read_text())["Python"]["documents"]
     assert 0 < read < len(TEXTS)
+    manifest = Manifest.read(str(tmp_path / "out"))
+    assert str(tmp_path) not in json.dumps(manifest.config)  # the others by what they hold, wherever they lie
 
 
 @pytest.mark.parametrize("fields", [{"megabytes": 0.0}, {"languages": 0}])

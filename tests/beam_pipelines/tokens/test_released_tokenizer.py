@@ -58,8 +58,11 @@ def released(plain: bytes, tmp_path: Path) -> Path:
     return folder
 
 
-def test_ids_are_those_of_the_released_code(plain: bytes, released: Path, tmp_path: Path) -> None:
-    run(str(released), str(tmp_path / "out"))
+def test_ids_are_those_of_the_released_code(
+    plain: bytes, released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(released=str(released), output=str(tmp_path / "out"), options=BeamOptions())
+    assert "tokenizer.model: 640 ids" in capsys.readouterr().out
     tokenizer = Tokenizer.load(tmp_path / "out/tokenizer.model")
     assert (tokenizer.vocab_size, tokenizer.im_end, tokenizer.im_start) == (640, 604, 605)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=plain)
@@ -73,13 +76,14 @@ def test_ids_are_those_of_the_released_code(plain: bytes, released: Path, tmp_pa
 
 
 def test_records_are_written_with_it(released: Path, tmp_path: Path, write_documents: Callable[..., str]) -> None:
-    run(str(released), str(tmp_path / "tokenizer"))
+    run(released=str(released), output=str(tmp_path / "tokenizer"), options=BeamOptions())
     documents = write_documents(tmp_path / "documents", [FILES[0].read_text()], 1)
     records.run(
-        [documents, str(tmp_path / "tokenizer")],
-        str(tmp_path / "records"),
-        records.TokenRecordsConfig(shards=1),
-        BeamOptions(),
+        documents=[documents],
+        tokenizer=str(tmp_path / "tokenizer"),
+        output=str(tmp_path / "records"),
+        config=records.TokenRecordsConfig(shards=1),
+        options=BeamOptions(),
     )
     written = (tmp_path / "tokenizer/tokenizer.model").read_bytes()
     assert (tmp_path / "records/tokenizer.model").read_bytes() == written
@@ -117,7 +121,7 @@ def test_foreign_and_damaged_ones_are_refused(plain: bytes, released: Path, tmp_
         with pytest.raises(UserError, match=r"here/tokenizer.model: (not a SentencePiece|a foreign)"):
             complete(damaged, config, {}, "here")
     with pytest.raises(UserError, match=r"holds no tokenizer\.model"):
-        run(str(tmp_path), str(tmp_path / "out"))
+        run(released=str(tmp_path), output=str(tmp_path / "out"), options=BeamOptions())
     (released / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not JSON"):
-        run(str(released), str(tmp_path / "out"))
+        run(released=str(released), output=str(tmp_path / "out"), options=BeamOptions())

@@ -32,7 +32,12 @@ def words(directory: str) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, write_documents: Callable[..., str]) -> str:
     root = tmp_path_factory.mktemp("trained")
-    run([write_documents(root / "documents", TEXTS)], str(root / "tokenizer"), SMALL, BeamOptions())
+    run(
+        documents=[write_documents(root / "documents", TEXTS)],
+        output=str(root / "tokenizer"),
+        config=SMALL,
+        options=BeamOptions(),
+    )
     return str(root / "tokenizer")
 
 
@@ -52,9 +57,19 @@ def test_a_larger_corpus_has_more_groups_and_the_same_model(
     trained: str, tmp_path: Path, write_documents: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_tokenizer, "_GROUPS", (3, 512))
-    run([write_documents(tmp_path / "documents", TEXTS)], str(tmp_path / "few"), SMALL, BeamOptions())
+    run(
+        documents=[write_documents(tmp_path / "documents", TEXTS)],
+        output=str(tmp_path / "few"),
+        config=SMALL,
+        options=BeamOptions(),
+    )
     monkeypatch.setattr(train_tokenizer, "_BYTES_PER_GROUP", 1000)
-    run([write_documents(tmp_path / "documents", TEXTS)], str(tmp_path / "many"), SMALL, BeamOptions())
+    run(
+        documents=[write_documents(tmp_path / "documents", TEXTS)],
+        output=str(tmp_path / "many"),
+        config=SMALL,
+        options=BeamOptions(),
+    )
     assert len(list((tmp_path / "few").glob("words-*"))) == 3 < len(list((tmp_path / "many").glob("words-*")))
     for place in ("few", "many"):
         assert words(str(tmp_path / place)) == words(trained)
@@ -67,7 +82,12 @@ def test_too_many_words_raise_the_least_count(
     """Words of equal counts stay or go together, so that their order can't matter."""
     counts = sorted(words(trained).values(), reverse=True)
     config = replace(SMALL, vocab_size=400, maximum_words=100)
-    run([write_documents(tmp_path / "documents", TEXTS)], str(tmp_path / "out"), config, BeamOptions())
+    run(
+        documents=[write_documents(tmp_path / "documents", TEXTS)],
+        output=str(tmp_path / "out"),
+        config=config,
+        options=BeamOptions(),
+    )
     tally = Manifest.read(str(tmp_path / "out")).table("count")
     least = tally["least count of a word trained on"]
     assert tally["words trained on"] == sum(count >= least for count in counts) <= 100
@@ -100,15 +120,15 @@ def test_killed_it_counts_only_what_is_missing(
 
     monkeypatch.setattr(train_tokenizer, "report_shard", report_or_fail)
     with pytest.raises(RuntimeError, match="killed"):
-        run([documents], str(tmp_path / "out"), SMALL, BeamOptions())
+        run(documents=[documents], output=str(tmp_path / "out"), config=SMALL, options=BeamOptions())
     finished = [tmp_path / "out/parts" / f"counts-{shard:05d}-of-00004.parquet" for shard in range(2)]
     before = [file.stat().st_mtime_ns for file in finished]
     left[0] = 2  # the two others, but no group
     with pytest.raises(RuntimeError, match="killed"):
-        run([documents], str(tmp_path / "out"), SMALL, BeamOptions())
+        run(documents=[documents], output=str(tmp_path / "out"), config=SMALL, options=BeamOptions())
     assert [file.stat().st_mtime_ns for file in finished] == before
     monkeypatch.undo()
-    run([documents], str(tmp_path / "out"), SMALL, BeamOptions())
+    run(documents=[documents], output=str(tmp_path / "out"), config=SMALL, options=BeamOptions())
     assert (tmp_path / "out/tokenizer.model").read_bytes() == Path(trained, "tokenizer.model").read_bytes()
     assert not (tmp_path / "out/parts").exists()
 
@@ -136,7 +156,7 @@ def test_bytes_do_not_depend_on_place_or_shards(
     # A worker that holds few words flushes its counts after each batch.
     monkeypatch.setattr(train_tokenizer, "_WORDS_IN_MEMORY", 10)
     halves = [write_documents(tmp_path / "one", TEXTS[:1], 1), write_documents(tmp_path / "rest", TEXTS[1:], 3)]
-    run(halves, str(tmp_path / "again"), SMALL, BeamOptions())
+    run(documents=halves, output=str(tmp_path / "again"), config=SMALL, options=BeamOptions())
     assert words(str(tmp_path / "again")) == words(trained)
     assert (tmp_path / "again/tokenizer.model").read_bytes() == Path(trained, "tokenizer.model").read_bytes()
 
@@ -144,7 +164,12 @@ def test_bytes_do_not_depend_on_place_or_shards(
 @pytest.mark.slow
 def test_bytes_do_not_depend_on_workers(trained: str, tmp_path: Path, write_documents: Callable[..., str]) -> None:
     documents = write_documents(tmp_path / "documents", TEXTS, 4)
-    run([documents], str(tmp_path / "two"), SMALL, BeamOptions(("--direct_num_workers=2",)))
+    run(
+        documents=[documents],
+        output=str(tmp_path / "two"),
+        config=SMALL,
+        options=BeamOptions(("--direct_num_workers=2",)),
+    )
     assert (tmp_path / "two/tokenizer.model").read_bytes() == Path(trained, "tokenizer.model").read_bytes()
 
 
@@ -192,21 +217,19 @@ def test_too_small_a_corpus_says_what_would_fit() -> None:
 
 
 def test_documents_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="at least one --input"):
-        run([], str(tmp_path / "out"), SMALL, BeamOptions())
     with pytest.raises(UserError, match=r"holds no stage\.json"):
-        run([str(tmp_path)], str(tmp_path / "out"), SMALL, BeamOptions())
+        run(documents=[str(tmp_path)], output=str(tmp_path / "out"), config=SMALL, options=BeamOptions())
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"reserved_ids": 1}, "reserved_ids must be at least 2"),
-        ({"reserved_ids": 4, "fill_in_the_middle": True}, "reserved_ids must be at least 5"),
-        ({"maximum_words": 0}, "maximum_words must be at least 1"),
-        ({"vocab_size": 361}, "vocab_size must be above reserved_ids"),
-        ({"minimum_count": 0}, "minimum_count must be at least 1"),
-        ({"character_coverage": 99.95}, "character_coverage must lie in"),
+        ({"reserved_ids": 1}, "reserved_ids=1: must be 2 or more"),
+        ({"reserved_ids": 4, "fill_in_the_middle": True}, "reserved_ids=4: must be 5 or more"),
+        ({"maximum_words": 0}, "maximum_words=0: must be 1 or more"),
+        ({"vocab_size": 361}, "vocab_size=361: must be above reserved_ids"),
+        ({"minimum_count": 0}, "minimum_count=0: must be 1 or more"),
+        ({"character_coverage": 99.95}, "character_coverage=99.95: must be between 0.9 and 1"),
     ],
 )
 def test_configuration_says_what_is_wrong(fields: dict[str, float], message: str) -> None:
