@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-class Span(NamedTuple):
+class Lexeme(NamedTuple):
     """A comment or string: text[start:stop], its marks included."""
 
     start: int
@@ -32,18 +32,13 @@ def _syntax() -> tuple[dict[str, Any], dict[str, str]]:
     return table["families"], {name: family for family, names in table["languages"].items() for name in names}
 
 
-def has_syntax(language: str) -> bool:
-    """Whether the comments of a language are known."""
-    return language in _syntax()[1]
-
-
 def line_markers(language: str) -> tuple[str, ...]:
     """What begins a comment that ends with its line, in this language."""
     families, languages = _syntax()
     return tuple(marker.strip() for marker in families[languages[language]]["line"]) if language in languages else ()
 
 
-def scan(text: str, language: str) -> Iterator[Span]:
+def scan(text: str, language: str) -> Iterator[Lexeme]:
     """The comments and strings of a text in order; none where the language's syntax isn't known.
 
     A string in three quotes that begins a line is a "docstring" in the Python family.
@@ -60,11 +55,11 @@ def scan(text: str, language: str) -> Iterator[Span]:
         if expressions and text[start] == "/" and not text.startswith(("//", "/*"), start):
             continue
         if not text.startswith(quotes, start) or not quotes:
-            yield Span(start, stop, "comment")
+            yield Lexeme(start, stop, "comment")
         elif documented and text.startswith(_TRIPLE, start) and _begins_line(text, start):
-            yield Span(start, stop, "docstring")
+            yield Lexeme(start, stop, "docstring")
         else:
-            yield Span(start, stop, "string")
+            yield Lexeme(start, stop, "string")
 
 
 # A literal of a regular expression, in which quotes and comments' marks may stand: a slash where no operator can.

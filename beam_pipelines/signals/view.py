@@ -15,7 +15,7 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from opencoder_jax.beam_pipelines.languages.comments import Span, scan
+from opencoder_jax.beam_pipelines.languages.comments import Lexeme, scan
 from opencoder_jax.beam_pipelines.signals.syntax import Syntax, parse
 from opencoder_jax.beam_pipelines.signals.words import LETTERS_AND_DIGITS, Words, count_bytes, measure_words
 
@@ -172,7 +172,7 @@ class View:
         return self.text
 
     @cached_property
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[Lexeme]:
         return list(scan(self.lexed, self.language))
 
     @cached_property

@@ -1,10 +1,10 @@
 """Collects source files from tar and zip archives, without unpacking them.
 
-    python -m opencoder_jax.beam_pipelines.sources.archives --input=downloads --output=runs/archives
+    python -m beam_pipelines archives --archives=downloads --output=runs/archives
 
-`--input` is a folder or an archive and may be repeated: .tar (also .gz, .bz2, .xz; .tgz), .zip (also .jar, .whl). An
-archive is a repository of its name, and the time of a member its commit time. Members are read one after the other in
-the archive's order and never written anywhere.
+Read are .tar (also .gz, .bz2, .xz; .tgz) and .zip (also .jar, .whl). An archive is a repository of its name, and the
+time of a member its commit time. Members are read one after the other in the archive's order and never written
+anywhere.
 
 An archive from a stranger is hostile until shown otherwise: links, devices, absolute names and names with `..` are
 counted drops, no more than `max_file_bytes` of a member are ever unpacked whatever its head says, and no more than
@@ -19,18 +19,19 @@ import zipfile
 import zlib
 from calendar import timegm
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
-from opencoder_jax.beam_pipelines.core.documents import document_id
+from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, identify
-from opencoder_jax.beam_pipelines.sources.collect import SKIPPED_FOLDERS, text_of
-from opencoder_jax.beam_pipelines.sources.stars import read_stars, with_digest
-from opencoder_jax.beam_pipelines.sources.units import Row, Unit, collect_units
+from opencoder_jax.beam_pipelines.sources.builder import SKIPPED_FOLDERS, Row, document
+from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units
+from opencoder_jax.beam_pipelines.sources.stars import read_stars
+from opencoder_jax.beam_pipelines.sources.units import collect_units
+from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 20.0  # megabytes of archive a second on one core
@@ -57,118 +58,63 @@ class ArchivesConfig:
     stars_table: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("max_file_bytes", "max_archive_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check(self, max_file_bytes=at_least(1), max_archive_bytes=at_least(1))
 
 
 class Member(NamedTuple):
-    """A file in an archive.
+    """A file in an archive."""
 
-    Attributes:
-        name: as the archive has it.
-        size: that the archive claims.
-        time: seconds since 1970.
-        reason: why it's dropped unread, if it is.
-        content: where to read it.
-    """
-
-    name: str
-    size: int
-    time: int
-    reason: str = ""
-    content: IO[bytes] | None = None
+    name: str  # as the archive has it
+    size: int  # that the archive claims
+    time: int  # seconds since 1970
+    reason: str  # why it's dropped unread, if it is
+    content: IO[bytes] | None  # to be read, unless it's larger than a file may be
 
 
-def list_archives(inputs: Sequence[str]) -> list[Unit]:
-    """The archives of all inputs by their names.
-
-    Raises:
-        UserError: an input is missing or holds no archive, or two archives have one name.
-    """
-    found: dict[str, Unit] = {}
-    for given in inputs:
-        parent, _, last = given.rstrip("/").rpartition("/")
-        if last.endswith(TAR + ZIP) and Directory(parent or ".").exists(last):
-            names, folder = [last], parent or "."
-        else:
-            names, folder = [name for name in Directory(given).names() if name.endswith(TAR + ZIP)], given
-            if not names:
-                there = Directory(given).exists()
-                wrong = f"no file ends in {', '.join(TAR + ZIP)}" if there else "no such file or folder"
-                raise UserError(f"input {given}: {wrong}")
-        for name in names:
-            unit = Unit(folder, name, Directory(folder).size(name))
-            if (other := found.setdefault(name, unit)) is not unit:
-                raise UserError(f"{other.directory} and {folder} both hold {name}; collect them in two runs")
-    return [found[name] for name in sorted(found)]
-
-
-@dataclass(frozen=True)
-class ReadArchive:
+def read_archive(archive: Unit, config: ArchivesConfig) -> Iterator[Row]:
     """The members of an archive as documents and drops."""
-
-    config: ArchivesConfig
-
-    def __call__(self, archive: Unit) -> Iterator[Row]:
-        repository = archive.name
-        for ending in sorted(TAR + ZIP, key=len, reverse=True):
-            repository = repository.removesuffix(ending)
-        stars = read_stars(self.config.stars_table).get(repository, 0)
-        unpacked = 0
-        try:
-            with Directory(archive.directory).read(archive.name) as stream:
-                members = _zip_members if archive.name.endswith(ZIP) else _tar_members
-                for member in members(stream, archive.name, self.config.max_file_bytes):
-                    row = self._row(member, archive.name, repository, stars)
-                    unpacked += row["bytes"]
-                    if unpacked > self.config.max_archive_bytes:
-                        yield _drop(row, "archive_too_large", f"{archive.name}: the rest of it wasn't read")
-                        return
-                    yield row
-        except _DAMAGED as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            place = f"{archive.directory}/{archive.name}"
-            raise UserError(f"{place}: damaged or cut short ({reason}); fetch it again") from None
-
-    def _row(self, member: Member, archive: str, repository: str, stars: int) -> Row:
-        path = member.name.removeprefix("./")
-        language = identify(path)
-        row: Row = {
-            "id": document_id(repository, path),
-            "path": path,
-            "repository": repository,
-            "language": language.name,
-            "bytes": member.size,
-        }
-        if member.reason:
-            return _drop(row, member.reason, archive)
-        if member.content is None:
-            return _drop(row, "too_large", f"{member.size} bytes in {archive}")
-        data = member.content.read(self.config.max_file_bytes + 1)  # whatever it claims
-        if len(data) < member.size:
-            raise EOFError(f"{path} ends early")
-        text, language, reason, _ = text_of(data, identify(path, data[:HEAD_BYTES]), self.config.max_file_bytes)
-        row |= {"language": language.name, "bytes": len(data)}
-        if not reason and not text.strip():
-            reason = "empty"
-        if reason:
-            return _drop(row, reason, f"{len(data)} bytes in {archive}")
-        return row | {
-            "text": text,
-            "stars": stars,
-            "commit_time": max(0, member.time),
-            "kind": language.kind,
-            "license": "",
-            "source": archive,
-            "url": "",
-            "bytes": len(text.encode()),
-        }
+    repository = archive.name
+    for ending in sorted(TAR + ZIP, key=len, reverse=True):
+        repository = repository.removesuffix(ending)
+    stars = read_stars(config.stars_table).get(repository, 0)
+    members = _zip_members if archive.name.endswith(ZIP) else _tar_members
+    unpacked = 0
+    try:
+        with Directory(archive.directory).read(archive.name) as stream:
+            for member in members(stream, archive.name, config.max_file_bytes):
+                row = _row(member, archive.name, repository, stars, config.max_file_bytes)
+                unpacked += row["bytes"]
+                if unpacked > config.max_archive_bytes:
+                    detail = f"{archive.name}: the rest of it wasn't read"
+                    drop = {name: row[name] for name in DROP_SCHEMA.names[:5]}
+                    yield drop | {"reason": "archive_too_large", "detail": detail}
+                    return
+                yield row
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        path = f"{archive.directory}/{archive.name}"
+        raise UserError(f"{path}: damaged or cut short ({reason}); fetch it again") from None
 
 
-def _drop(row: Row, reason: str, detail: str) -> Row:
-    kept = {name: row[name] for name in ("id", "path", "repository", "language", "bytes")}
-    return kept | {"reason": reason, "detail": detail}
+def _row(member: Member, archive: str, repository: str, stars: int, limit: int) -> Row:
+    content, reason, size = b"", member.reason, member.size
+    if member.content is not None:
+        content = member.content.read(limit + 1)  # whatever it claims
+        if len(content) < size:
+            raise EOFError(f"{member.name} ends early")
+        size = len(content)
+    return document(
+        repository,
+        member.name.removeprefix("./"),
+        content,
+        source=archive,
+        max_bytes=limit,
+        reason=reason or ("too_large" if member.content is None else ""),
+        detail=archive if reason else f"{size} bytes in {archive}",
+        size=size,
+        stars=stars,
+        commit_time=member.time,
+    )
 
 
 def _unsafe(name: str) -> str:
@@ -192,15 +138,11 @@ def _tar_members(stream: IO[bytes], name: str, limit: int) -> Iterator[Member]:
             if member.isdir() or _skipped(member.name):
                 continue
             path = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            head = Member(path, member.size, int(member.mtime), _unsafe(path))
-            if head.reason:
-                yield head
-            elif member.issym() or member.islnk():
-                yield head._replace(reason="symbolic_link")
-            elif not member.isreg():
-                yield head._replace(reason="unreadable")  # a device or a pipe
-            else:
-                yield head._replace(content=archive.extractfile(member) if member.size <= limit else None, reason="")
+            reason = _unsafe(path)
+            if not reason and not member.isreg():  # else a device or a pipe
+                reason = "symbolic_link" if member.issym() or member.islnk() else "unreadable"
+            content = archive.extractfile(member) if not reason and member.size <= limit else None
+            yield Member(path, member.size, int(member.mtime), reason, content)
     if source.tail.strip(b"\0"):
         raise EOFError("no mark of its end")  # which tarfile doesn't miss
 
@@ -224,37 +166,28 @@ def _zip_members(stream: IO[bytes], _: str, limit: int) -> Iterator[Member]:
         for member in archive.infolist():
             if member.is_dir() or _skipped(member.filename):
                 continue
-            time = timegm((*member.date_time, 0, 0, 0))
-            head = Member(member.filename, member.file_size, time, _unsafe(member.filename))
-            if head.reason:
-                yield head
-            elif (member.external_attr >> 16) & 0o170000 == 0o120000:
-                yield head._replace(reason="symbolic_link")
-            elif member.flag_bits & 1:
-                yield head._replace(reason="encrypted")
-            elif member.file_size > limit:
-                yield head
-            else:
+            reason, content = _unsafe(member.filename), None
+            if not reason and (member.external_attr >> 16) & 0o170000 == 0o120000:
+                reason = "symbolic_link"
+            elif not reason and member.flag_bits & 1:
+                reason = "encrypted"
+            elif not reason and member.file_size <= limit:
                 try:
                     content = archive.open(member)
                 except NotImplementedError:  # a compression that Python doesn't know
-                    yield head._replace(reason="unreadable")
-                    continue
-                with content:
-                    yield head._replace(content=content)
+                    reason = "unreadable"
+            with content or nullcontext():
+                time = timegm((*member.date_time, 0, 0, 0))
+                yield Member(member.filename, member.file_size, time, reason, content)
 
 
-def run(inputs: Sequence[str], output: str, config: ArchivesConfig, options: BeamOptions) -> Manifest:
-    """Collects the archives `inputs`.
+def run(archives: Sequence[str], output: str, config: ArchivesConfig, options: BeamOptions) -> Manifest:
+    """Collects archives.
+
+    Args:
+        archives: a tar or zip archive, or a folder of them.
 
     Raises:
         UserError: an input is missing, holds no archive, or is damaged.
     """
-    if not inputs:
-        raise UserError("archives: give --input=DIR, a folder of tar and zip archives")
-    units = list_archives(inputs)
-    return collect_units("archives", __name__, units, ReadArchive(config), with_digest(config), output, options, SPEED)
-
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.sources.archives")
+    return collect_units(__name__, list_units(archives, TAR + ZIP), read_archive, config, output, options, SPEED)

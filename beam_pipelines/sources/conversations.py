@@ -1,11 +1,10 @@
 """Collects conversations for instruction tuning from Parquet and JSON-lines files.
 
-    python -m opencoder_jax.beam_pipelines.sources.conversations --input=opc-sft-stage1 --output=runs/conversations \\
-        --gin.ConversationsConfig.preset=opencoder
+    python -m beam_pipelines conversations --conversations=opc-sft-stage1 --output=runs/conversations
 
-`--input` is a folder or a file and may be repeated; .parquet, .jsonl and .json are read, the last two also with .gz or
-.zst. Presets (`PRESETS`) know OpenCoder's releases (opc-sft-stage1 with its three subsets and opc-sft-stage2 with its
-four: columns instruction and output), Alpaca's, ShareGPT's and lists of messages; every column can be named by itself.
+.parquet, .jsonl and .json are read, the last two also with .gz or .zst. Presets (`PRESETS`) know OpenCoder's releases
+(opc-sft-stage1 with its three subsets and opc-sft-stage2 with its four: columns instruction and output), Alpaca's,
+ShareGPT's and lists of messages; every column can be named by itself.
 
 A conversation becomes a document of kind "chat", whose text is a JSON list of messages (opencoder_jax/data/chat.py): so
 it goes through decontamination and into token records like any other. Its language is that of the first fenced block
@@ -20,15 +19,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opencoder_jax.beam_pipelines.core.documents import document_id
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main
-from opencoder_jax.beam_pipelines.languages.detect import by_name
-from opencoder_jax.beam_pipelines.sources.rows import list_tables, rows_of
-from opencoder_jax.beam_pipelines.sources.units import Row, Unit, collect_units
+from opencoder_jax.beam_pipelines.languages.detect import Language, by_name
+from opencoder_jax.beam_pipelines.sources.builder import Row, document, is_unicode
+from opencoder_jax.beam_pipelines.sources.inputs import TABLES, Unit, list_units, rows_of
+from opencoder_jax.beam_pipelines.sources.units import collect_units
+from opencoder_jax.checks import check, one_of
 from opencoder_jax.data.chat import Message
-from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.recipe import configurable
 
 SPEED = 40.0  # megabytes a second on one core
 
@@ -73,14 +72,12 @@ class ConversationsConfig:
     source: str = ""
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset={self.preset!r} isn't known; choose of {', '.join(PRESETS)}")
+        check(self, preset=one_of(*PRESETS))
 
     def columns(self) -> dict[str, str]:
         """The column of each field that has one."""
         names = ("messages", "question", "material", "answer", "system")
-        named = {name: getattr(self, name) for name in names if getattr(self, name)}
-        return PRESETS[self.preset] | named
+        return PRESETS[self.preset] | {name: column for name in names if (column := getattr(self, name))}
 
     def required(self) -> tuple[str, ...]:
         """The fields whose columns must be there."""
@@ -110,7 +107,7 @@ def conversation(row: Mapping[str, Any]) -> list[Message]:
     for number, turn in enumerate(messages):
         if not turn["content"]:
             raise NotAConversation("empty_turn", f"message {number}, of the {turn['role']}")
-        if not turn["content"].isascii() and any("\ud800" <= letter <= "\udfff" for letter in turn["content"]):
+        if not is_unicode(turn["content"]):
             raise NotAConversation("not_utf8", f"message {number} holds a lone surrogate")
         if turn["role"] == "system" and number > 0:
             raise NotAConversation("misplaced_system", f"message {number}")
@@ -165,37 +162,29 @@ def _tidy(content: str) -> str:
     return _EMPTY_LINES_BEFORE.sub("", content.replace("\r\n", "\n")).rstrip()
 
 
-@dataclass(frozen=True)
-class ReadConversations:
+def read_conversations(file: Unit, config: ConversationsConfig) -> Iterator[Row]:
     """The rows of a file as documents and drops."""
-
-    config: ConversationsConfig
-
-    def __call__(self, file: Unit) -> Iterator[Row]:
-        source = self.config.source or self.config.preset
-        for place, row in rows_of(file, self.config.columns(), self.config.required()):
-            path = f"{file.name}/{place}"
-            head = {"id": document_id(source, path), "path": path, "repository": source, "language": "Markdown"}
-            try:
-                if isinstance(row, str):
-                    raise NotAConversation("broken_json", row)
-                messages = conversation(row)
-            except NotAConversation as error:
-                detail = error.detail or f"{file.name}, row {place}"
-                yield head | {"bytes": 0, "reason": error.reason, "detail": detail.encode("utf-8", "replace").decode()}
-                continue
-            text = json.dumps(messages, ensure_ascii=False)
-            yield head | {
-                "text": text,
-                "language": _language(messages),
-                "stars": 0,
-                "commit_time": 0,
-                "kind": "chat",
-                "license": "",
-                "source": source,
-                "url": "",
-                "bytes": len(text.encode()),
-            }
+    source = config.source or config.preset
+    for number, row in rows_of(file, config.columns(), config.required()):
+        text, name, reason, detail = "", "Markdown", "", ""
+        try:
+            if isinstance(row, str):
+                raise NotAConversation("broken_json", row)
+            messages = conversation(row)
+            text, name = json.dumps(messages, ensure_ascii=False), _language(messages)
+        except NotAConversation as error:
+            reason = error.reason
+            detail = (error.detail or f"{file.name}, row {number}").encode("utf-8", "replace").decode()
+        yield document(
+            source,
+            f"{file.name}/{number}",
+            text,
+            source=source,
+            language=Language(name, "chat"),
+            max_bytes=None,
+            reason=reason,
+            detail=detail,
+        )
 
 
 def _language(messages: Sequence[Message]) -> str:
@@ -207,17 +196,14 @@ def _language(messages: Sequence[Message]) -> str:
     return "Markdown"
 
 
-def run(inputs: Sequence[str], output: str, config: ConversationsConfig, options: BeamOptions) -> Manifest:
-    """Collects the conversations of the tables `inputs`.
+def run(conversations: Sequence[str], output: str, config: ConversationsConfig, options: BeamOptions) -> Manifest:
+    """Collects conversations.
+
+    Args:
+        conversations: a Parquet or JSON-lines file, or a folder of them.
 
     Raises:
         UserError: an input is missing, holds no table, is damaged or lacks the columns.
     """
-    if not inputs:
-        raise UserError("conversations: give --input=DIR, a folder of Parquet or JSON-lines files")
-    files = list_tables(inputs)
-    return collect_units("conversations", __name__, files, ReadConversations(config), config, output, options, SPEED)
-
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.sources.conversations")
+    files = list_units(conversations, TABLES)
+    return collect_units(__name__, files, read_conversations, config, output, options, SPEED)

@@ -1,11 +1,10 @@
 """Collects the source files of git repositories as they are at HEAD, checked out or bare.
 
-    python -m opencoder_jax.beam_pipelines.sources.git_repositories --input=/path/to/clones --output=runs/git
+    python -m beam_pipelines git_repositories --repositories=/path/to/clones --output=runs/git
 
-`--input` is a repository, or a folder with repositories one or two levels below it, and may be repeated. The files of
-HEAD's tree are read, not those of a work tree: the same commit gives the same documents. A repository's name is that of
-its origin ("owner/name"), else of its folder; a file's commit time that of the last commit on the first-parent line
-that changed it, as the keep rule of duplicates wants it (the latest, of equal stars).
+The files of HEAD's tree are read, not those of a work tree: the same commit gives the same documents. A repository's
+name is that of its origin ("owner/name"), else of its folder; a file's commit time that of the last commit on the
+first-parent line that changed it, as the keep rule of duplicates wants it (the latest, of equal stars).
 
 Everything is read through libgit2. git itself is never run: it would obey the repository's own configuration, which may
 name programs to run.
@@ -16,21 +15,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pygit2
-from pygit2.enums import RepositoryOpenFlag, SortMode
+from pygit2.enums import FileMode, RepositoryOpenFlag, SortMode
 
-from opencoder_jax.beam_pipelines.core.documents import document_id
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main
-from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, identify
-from opencoder_jax.beam_pipelines.sources.collect import SKIPPED_FOLDERS, text_of
-from opencoder_jax.beam_pipelines.sources.stars import read_stars, with_digest
-from opencoder_jax.beam_pipelines.sources.units import Row, Unit, collect_units
+from opencoder_jax.beam_pipelines.sources.builder import SKIPPED_FOLDERS, Row, document
+from opencoder_jax.beam_pipelines.sources.inputs import Unit
+from opencoder_jax.beam_pipelines.sources.stars import read_stars
+from opencoder_jax.beam_pipelines.sources.units import collect_units
+from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 20.0  # megabytes of packed objects a second on one core
-
-_LINK, _SUBMODULE = 0o120000, 0o160000
 
 # Whoever owns the files: nothing in them is executed.
 pygit2.settings.owner_validation = False
@@ -50,8 +46,7 @@ class GitConfig:
     stars_table: str = ""
 
     def __post_init__(self) -> None:
-        if self.max_file_bytes < 1:
-            raise ValueError(f"max_file_bytes={self.max_file_bytes} must be at least 1")
+        check(self, max_file_bytes=at_least(1))
 
 
 def open_repository(folder: str) -> pygit2.Repository | None:
@@ -83,8 +78,7 @@ def list_repositories(inputs: Sequence[str]) -> list[Unit]:
     for given in inputs:
         if not os.path.isdir(given):
             raise UserError(f"input {given}: no such folder")
-        folders = list(_folders(given, 2))
-        for folder in folders:
+        for folder in list(_folders(given, 2)):
             repository = open_repository(folder)
             if repository is None or repository.is_empty or repository.head_is_unborn:
                 continue
@@ -137,8 +131,9 @@ def commit_times(repository: pygit2.Repository, paths: set[str]) -> dict[str, in
     last = 0
     for commit in walk:
         last = commit.commit_time
-        parent = next(iter(_parents(commit)), None)
-        if parent is None:
+        try:
+            parent = commit.parents[0]
+        except (LookupError, pygit2.GitError):
             break  # the first commit, or where a shallow clone was cut: what is left came with it
         changed = repository.diff(parent, commit)
         for delta in changed.deltas:
@@ -150,77 +145,45 @@ def commit_times(repository: pygit2.Repository, paths: set[str]) -> dict[str, in
     return times | dict.fromkeys(missing, last)
 
 
-def _parents(commit: pygit2.Commit) -> list[pygit2.Commit]:
-    try:
-        return list(commit.parents)
-    except (KeyError, pygit2.GitError):  # a parent that a shallow clone left out
-        return []
-
-
-@dataclass(frozen=True)
-class ReadRepository:
+def read_repository(unit: Unit, config: GitConfig) -> Iterator[Row]:
     """The files of a repository as documents and drops."""
-
-    config: GitConfig
-
-    def __call__(self, unit: Unit) -> Iterator[Row]:
-        stars = read_stars(self.config.stars_table).get(unit.name, 0)
-        try:
-            repository = open_repository(unit.directory)
-            if repository is None:
-                raise UserError(f"{unit.directory}: the repository is gone")
-            entries = list(tree_entries(repository))
-            times = commit_times(repository, {path for path, _ in entries})
-            for path, entry in entries:
-                yield self._row(unit.name, path, entry, times.get(path, 0), stars)
-        except (pygit2.GitError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{unit.directory}: damaged ({reason}); clone it again") from None
-
-    def _row(self, repository: str, path: str, entry: pygit2.Object, time: int, stars: int) -> Row:
-        mode = entry.filemode
-        data = entry.data if isinstance(entry, pygit2.Blob) and mode not in (_LINK, _SUBMODULE) else b""
-        language = identify(path, data[:HEAD_BYTES])
-        text, language, reason, _ = text_of(data, language, self.config.max_file_bytes)
-        if mode == _LINK:
-            reason = "symbolic_link"
-        elif mode == _SUBMODULE or not isinstance(entry, pygit2.Blob):
-            reason = "submodule"
-        elif not reason and not text.strip():
-            reason = "empty"
-        row: Row = {
-            "id": document_id(repository, path),
-            "path": path,
-            "repository": repository,
-            "language": language.name,
-            "bytes": len(data),
-        }
-        if reason:
-            return row | {"reason": reason, "detail": f"{len(data)} bytes"}
-        return row | {
-            "text": text,
-            "stars": stars,
-            "commit_time": max(0, time),
-            "kind": language.kind,
-            "license": "",
-            "source": "git",
-            "url": "",
-            "bytes": len(text.encode()),
-        }
+    stars = read_stars(config.stars_table).get(unit.name, 0)
+    try:
+        repository = open_repository(unit.directory)
+        if repository is None:
+            raise UserError(f"{unit.directory}: the repository is gone")
+        entries = list(tree_entries(repository))
+        times = commit_times(repository, {path for path, _ in entries})
+        for path, entry in entries:
+            content, reason = b"", ""
+            if entry.filemode == FileMode.LINK:
+                reason = "symbolic_link"
+            elif isinstance(entry, pygit2.Blob):
+                content = entry.data
+            else:
+                reason = "submodule"
+            yield document(
+                unit.name,
+                path,
+                content,
+                source="git",
+                max_bytes=config.max_file_bytes,
+                reason=reason,
+                stars=stars,
+                commit_time=times[path],
+            )
+    except (pygit2.GitError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{unit.directory}: damaged ({reason}); clone it again") from None
 
 
-def run(inputs: Sequence[str], output: str, config: GitConfig, options: BeamOptions) -> Manifest:
-    """Collects the repositories `inputs`.
+def run(repositories: Sequence[str], output: str, config: GitConfig, options: BeamOptions) -> Manifest:
+    """Collects git repositories.
+
+    Args:
+        repositories: a repository, or a folder with repositories one or two levels below it.
 
     Raises:
         UserError: an input is missing, holds no repository, or is damaged.
     """
-    if not inputs:
-        raise UserError("git_repositories: give --input=DIR, a repository or a folder of repositories")
-    units = list_repositories(inputs)
-    reader, plan = ReadRepository(config), with_digest(config)
-    return collect_units("git_repositories", __name__, units, reader, plan, output, options, SPEED)
-
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.sources.git_repositories")
+    return collect_units(__name__, list_repositories(repositories), read_repository, config, output, options, SPEED)

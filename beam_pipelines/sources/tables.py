@@ -1,31 +1,29 @@
 """Collects documents from Parquet and JSON-lines files: The Stack, OpenCoder's releases, or any table with a text.
 
-    python -m opencoder_jax.beam_pipelines.sources.tables --input=data/python --output=runs/stack \\
-        --gin.TablesConfig.preset=the_stack_v1
+    python -m beam_pipelines tables --tables=data/python --output=runs/stack --gin.TablesConfig.preset=the_stack_v1
 
-`--input` is a folder or a file and may be repeated; .parquet, .jsonl and .json are read, the last two also with .gz or
-.zst. A preset says which columns hold what (`PRESETS`); every column can be named by itself, a dot leads into a nested
-one. Where no path is given, a row's place in its file is its path.
+.parquet, .jsonl and .json are read, the last two also with .gz or .zst. A preset says which columns hold what
+(`PRESETS`); every column can be named by itself, a dot leads into a nested one. Where no path is given, the file's name
+and the row's number are its path.
 
-An output shard holds one input file, in its order, so that the same files give the same bytes whatever their number,
-and no file is held in memory. Rows without a document are counted drops: broken_json, no_text, empty, too_large,
-unknown_language, excluded_language.
+An output shard holds one input file, in its order. Rows without a document are counted drops: broken_json, no_text,
+not_utf8, empty, too_large, unknown_language, excluded_language.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from opencoder_jax.beam_pipelines.core.documents import document_id
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main
 from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language, by_name, identify
-from opencoder_jax.beam_pipelines.sources.rows import integer, list_tables, rows_of
-from opencoder_jax.beam_pipelines.sources.stars import read_stars, with_digest
-from opencoder_jax.beam_pipelines.sources.units import Row, Unit, collect_units
-from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.beam_pipelines.sources.builder import Row, document
+from opencoder_jax.beam_pipelines.sources.inputs import TABLES, Unit, integer, list_units, rows_of
+from opencoder_jax.beam_pipelines.sources.stars import read_stars
+from opencoder_jax.beam_pipelines.sources.units import collect_units
+from opencoder_jax.checks import at_least, check, one_of
+from opencoder_jax.recipe import configurable
 
 SPEED = 40.0  # megabytes a second on one core
 
@@ -85,67 +83,47 @@ class TablesConfig:
     max_file_bytes: int = 8_000_000
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise ValueError(f"preset={self.preset!r} isn't known; choose of {', '.join(PRESETS)}")
-        if self.max_file_bytes < 1:
-            raise ValueError(f"max_file_bytes={self.max_file_bytes} must be at least 1")
+        check(self, preset=one_of(*PRESETS), max_file_bytes=at_least(1))
 
     def columns(self) -> dict[str, str]:
         """The column of each field that has one."""
-        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name in _COLUMNS}
-        return PRESETS[self.preset] | {name: column for name, column in named.items() if column}
+        return PRESETS[self.preset] | {name: column for name in _COLUMNS if (column := getattr(self, name))}
 
 
-def document(
-    file: Unit, place: str, row: dict[str, Any] | str, config: TablesConfig, stars: Mapping[str, int]
-) -> dict[str, Any]:
-    """A row of SCHEMA, or one of DROP_SCHEMA where the row is no document."""
-    given: dict[str, Any] = row if isinstance(row, dict) else {}
-    path = str(given.get("path") or f"{file.name}/{place}").lstrip("/")
-    repository = str(given.get("repository") or config.source or config.preset)
-    text = given.get("text")
-    known = isinstance(text, str)
-    size = len(text.encode("utf-8", "replace")) if isinstance(text, str) else 0
-    language = _language(given, path, text if isinstance(text, str) else "", config)
-    head = {"id": document_id(repository, path), "path": path, "repository": repository, "language": language.name}
-    reasons = {
-        "broken_json": isinstance(row, str),
-        "no_text": not known,
-        "not_utf8": isinstance(text, str) and not text.isascii() and _surrogate(text),
-        "empty": isinstance(text, str) and not text.strip(),
-        "too_large": size > config.max_file_bytes,
-        "unknown_language": language.kind == "unknown",
-        "excluded_language": language.kind == "excluded",
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            detail = row if isinstance(row, str) else f"{file.name}, row {place}"
-            return head | {"bytes": size, "reason": reason, "detail": detail}
-    licenses = given.get("license")
-    return head | {
-        "text": text,
-        "stars": stars.get(repository, integer(given.get("stars"))),
-        "commit_time": _seconds(given.get("commit_time")),
-        "kind": language.kind,
-        "license": ", ".join(map(str, licenses)) if isinstance(licenses, list) else str(licenses or ""),
-        "source": config.source or config.preset,
-        "url": str(given.get("url") or ""),
-        "bytes": size,
-    }
+def read_table(file: Unit, config: TablesConfig) -> Iterator[Row]:
+    """The rows of a file as documents and drops."""
+    stars = read_stars(config.stars_table)
+    source = config.source or config.preset
+    for number, row in rows_of(file, config.columns(), ("text",)):
+        given: dict[str, Any] = row if isinstance(row, dict) else {}
+        repository = str(given.get("repository") or source)
+        path = str(given.get("path") or f"{file.name}/{number}").lstrip("/")
+        text, licenses = given.get("text"), given.get("license")
+        yield document(
+            repository,
+            path,
+            text if isinstance(text, str) else "",
+            source=source,
+            language=_language(given, path, config.kind),
+            max_bytes=config.max_file_bytes,
+            reason="broken_json" if isinstance(row, str) else "" if isinstance(text, str) else "no_text",
+            detail=row if isinstance(row, str) else f"{file.name}, row {number}",
+            stars=stars.get(repository, integer(given.get("stars"))),
+            commit_time=_seconds(given.get("commit_time")),
+            license=", ".join(map(str, licenses)) if isinstance(licenses, list) else str(licenses or ""),
+            url=str(given.get("url") or ""),
+        )
 
 
-def _language(given: Mapping[str, Any], path: str, text: str, config: TablesConfig) -> Language:
+def _language(given: Mapping[str, Any], path: str, kind: str) -> Language:
     """What the column says, else what the path and the text tell; a table of one kind needs neither."""
     language = by_name(str(given.get("language") or ""))
     if language.kind == "unknown" and given.get("path"):
-        language = identify(path, text[:HEAD_BYTES].encode("utf-8", "replace"))
-    if config.kind:
-        return Language("Text" if language.kind == "unknown" else language.name, config.kind)
+        text = given.get("text")
+        language = identify(path, text[:HEAD_BYTES].encode("utf-8", "replace") if isinstance(text, str) else b"")
+    if kind:
+        return Language("Text" if language.kind == "unknown" else language.name, kind)
     return language
-
-
-def _surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _seconds(value: Any) -> int:
@@ -156,33 +134,17 @@ def _seconds(value: Any) -> int:
         except ValueError:
             return integer(value)
     if isinstance(value, datetime):
-        return max(0, int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()))
-    return max(0, integer(value))
+        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+    return integer(value)
 
 
-@dataclass(frozen=True)
-class ReadTable:
-    """The rows of a file as documents and drops."""
+def run(tables: Sequence[str], output: str, config: TablesConfig, options: BeamOptions) -> Manifest:
+    """Collects tables.
 
-    config: TablesConfig
-
-    def __call__(self, file: Unit) -> Iterator[Row]:
-        stars = read_stars(self.config.stars_table)
-        for place, row in rows_of(file, self.config.columns(), ("text",)):
-            yield document(file, place, row, self.config, stars)
-
-
-def run(inputs: Sequence[str], output: str, config: TablesConfig, options: BeamOptions) -> Manifest:
-    """Collects the tables `inputs`.
+    Args:
+        tables: a Parquet or JSON-lines file, or a folder of them.
 
     Raises:
         UserError: an input is missing, holds no table, is damaged or lacks the column of the text.
     """
-    if not inputs:
-        raise UserError("tables: give --input=DIR, a folder of Parquet or JSON-lines files")
-    files = list_tables(inputs)
-    return collect_units("tables", __name__, files, ReadTable(config), with_digest(config), output, options, SPEED)
-
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.sources.tables")
+    return collect_units(__name__, list_units(tables, TABLES), read_table, config, output, options, SPEED)

@@ -18,14 +18,14 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.shuffles import unpack
 from opencoder_jax.beam_pipelines.core.stage import input_shards
 from opencoder_jax.beam_pipelines.sources import join_metadata, tables
+from opencoder_jax.beam_pipelines.sources.inputs import TABLES, list_units
 from opencoder_jax.beam_pipelines.sources.join_metadata import (
     DOCUMENT,
     ROW,
-    HashDocuments,
-    HashRows,
     JoinMetadataConfig,
+    hash_documents,
+    hash_rows,
 )
-from opencoder_jax.beam_pipelines.sources.rows import list_tables
 
 
 def write_tables(folder: Path, rows: int) -> None:
@@ -51,15 +51,16 @@ def main() -> None:
         folder = Path(given)
         write_tables(folder, rows)
         one = BeamOptions(("--direct_num_workers=1",))
-        tables.run([str(folder / "corpus")], str(folder / "stage"), tables.TablesConfig(preset="the_stack_v2"), one)
+        stack = tables.TablesConfig(preset="the_stack_v2")
+        tables.run(tables=[str(folder / "corpus")], output=str(folder / "stage"), config=stack, options=one)
 
         began = time.process_time()
-        files = list_tables([str(folder / "metadata")])
-        hashed = [value for file in range(len(files)) for _, value in HashRows(files, config).process(file)]
+        files = list_units([str(folder / "metadata")], TABLES)
+        hashed = [value for file in range(len(files)) for _, value in hash_rows(file, files, config)]
         print(f"hash rows       {rows / (time.process_time() - began):12,.0f} rows/s a core")
         began = time.process_time()
         corpus = [(str(folder / "stage"), name) for name in input_shards(str(folder / "stage"))]
-        documents = [value for shard in range(len(corpus)) for _, value in HashDocuments(corpus, 1).process(shard)]
+        documents = [value for shard in range(len(corpus)) for _, value in hash_documents(shard, corpus, 1)]
         print(f"hash documents  {rows * 0.9 / (time.process_time() - began):12,.0f} documents/s a core")
         left, right = unpack(hashed, ROW), unpack(documents, DOCUMENT)
         began = time.process_time()
@@ -71,8 +72,13 @@ def main() -> None:
         )
 
         began = time.process_time()
-        inputs = [str(folder / "metadata"), str(folder / "stage")]
-        manifest = join_metadata.run(inputs, str(folder / "out"), JoinMetadataConfig(), one)
+        manifest = join_metadata.run(
+            metadata=[str(folder / "metadata")],
+            corpus=[str(folder / "stage")],
+            output=str(folder / "out"),
+            config=JoinMetadataConfig(),
+            options=one,
+        )
         print(f"end to end      {rows / (time.process_time() - began):12,.0f} rows/s a core")
         print(f"documents {manifest.total('out', 'documents'):,}; dropped {manifest.table('drop', 'documents')}")
 

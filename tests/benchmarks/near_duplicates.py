@@ -175,7 +175,8 @@ def measured(name: str, size: float, work: Callable[[], object]) -> float:
 
 def whole_stage(sources: list[str], megabytes: int, place: str, config: NearDuplicatesConfig) -> tuple[float, pa.Table]:
     """Collects the sources and removes near duplicates; returns the speed, and a sample of the documents."""
-    collect.run(sources, f"{place}/collect", collect.CollectConfig(max_corpus_bytes=megabytes * 10**6), BeamOptions())
+    corpus = collect.CollectConfig(max_corpus_bytes=megabytes * 10**6)
+    collect.run(folders=sources, output=f"{place}/collect", config=corpus, options=BeamOptions())
     size = Manifest.read(f"{place}/collect").total("out", "bytes") / 1e6
     command = [
         sys.executable,

@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 
-from opencoder_jax.beam_pipelines.languages.comments import Span, line_markers, scan
+from opencoder_jax.beam_pipelines.languages.comments import Lexeme, line_markers, scan
 from opencoder_jax.beam_pipelines.signals import general, python, text
 from opencoder_jax.beam_pipelines.signals.general import Signal
 from opencoder_jax.beam_pipelines.signals.view import View
@@ -107,7 +107,7 @@ class ReferenceView(View):
         return self.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").strip("\n") + "\n"
 
     @cached_property
-    def spans(self) -> list[Span]:
+    def spans(self) -> list[Lexeme]:
         spans = super().spans
         if self.language in _WITH_LINE_BREAK:
             return [self._with_line_break(span) for span in spans if not self._of_directive(span)]
@@ -117,20 +117,20 @@ class ReferenceView(View):
             return sorted([*spans, *self._embedded(spans)])
         return spans
 
-    def _of_directive(self, span: Span) -> bool:
+    def _of_directive(self, span: Lexeme) -> bool:
         """Whether a comment ends a line such as `#if X  // for Y` of C#, all of which is code there."""
         if self.language != "C#" or not self._is_line(span):
             return False
         return self.lexed[self.lexed.rfind("\n", 0, span.start) + 1 : span.start].lstrip().startswith("#")
 
-    def _with_line_break(self, span: Span) -> Span:
+    def _with_line_break(self, span: Lexeme) -> Lexeme:
         ends_line = self._is_line(span) and span.stop < len(self.lexed)
-        return Span(span.start, span.stop + 1, span.kind) if ends_line else span
+        return Lexeme(span.start, span.stop + 1, span.kind) if ends_line else span
 
-    def _is_line(self, span: Span) -> bool:
+    def _is_line(self, span: Lexeme) -> bool:
         return span.kind == "comment" and self.lexed.startswith(line_markers(self.language), span.start)
 
-    def _embedded(self, comments: list[Span]) -> Iterator[Span]:
+    def _embedded(self, comments: list[Lexeme]) -> Iterator[Lexeme]:
         """The comments of scripts that don't lie in comments of the page; those of style sheets stay code, as there."""
         starts = [comment.start for comment in comments]
         opening: re.Match[str] | None = None
@@ -145,7 +145,7 @@ class ReferenceView(View):
                 scripts = scan(self.lexed[start : tag.start()], "JavaScript") if tag[2].lower() == "script" else ()
                 for span in scripts:
                     if span.kind == "comment":
-                        yield Span(start + span.start, start + span.stop, "comment")
+                        yield Lexeme(start + span.start, start + span.stop, "comment")
                 opening = None
 
     @cached_property

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencoder_jax.beam_pipelines.languages import make_languages
-from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN, identify, settled
+from opencoder_jax.beam_pipelines.languages import make_tables
+from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN, identify, path_decides
 
-SOURCES = Path(make_languages.__file__).parent
+SOURCES = Path(make_tables.__file__).parent
 TABLE = json.loads((SOURCES / "languages.json").read_text())
 CHOICES = json.loads((SOURCES / "language_choices.json").read_text())
 
@@ -59,13 +59,13 @@ CHOICES = json.loads((SOURCES / "language_choices.json").read_text())
         ("robots.txt", b"", "Robots Exclusion Rules", "excluded"),
         ("tool", b"#!/usr/bin/env python3.11\n", "Python", "code"),
         ("tool", b"#! /usr/bin/env -S A=1 node --flag\n", "JavaScript", "code"),
-        ("tool", "#!/bin/sh -e", "Shell", "code"),
+        ("tool", b"#!/bin/sh -e", "Shell", "code"),
         ("x.cgi", b"#!/usr/bin/python\n", "Python", "code"),  # several languages: the shebang tells
         ("x.cgi", b"", "Perl", "code"),
         ("x.py", b"#!/bin/sh\n", "Python", "code"),  # one language: the extension is enough
     ],
 )
-def test_identify(path: str, head: bytes | str, name: str, kind: str) -> None:
+def test_identify(path: str, head: bytes, name: str, kind: str) -> None:
     assert identify(path, head) == (name, kind)
 
 
@@ -91,14 +91,14 @@ HEADS = [
 
 
 @given(st.sampled_from(["a.", "a.sch", "A.1", "x.py", "robots.txt", "noext", "x.unheard-of", "x.C", "x.blade.php"]))
-def test_no_content_changes_what_is_settled(path: str) -> None:
-    if settled(path):
+def test_no_content_changes_what_the_path_decides(path: str) -> None:
+    if path_decides(path):
         assert {identify(path, head) for head in HEADS} == {identify(path)}
 
 
-def test_an_ambiguous_extension_and_a_missing_one_are_not_settled() -> None:
-    assert all(settled(path) for path in ("x.py", "robots.txt", "x.svg"))
-    assert not any(settled(path) for path in ("x.sch", "x.h", "script"))
+def test_a_path_of_an_ambiguous_extension_or_of_none_does_not_decide() -> None:
+    assert all(path_decides(path) for path in ("x.py", "robots.txt", "x.svg"))
+    assert not any(path_decides(path) for path in ("x.sch", "x.h", "script"))
 
 
 def test_every_extension_of_the_table_is_found() -> None:
@@ -145,7 +145,7 @@ def test_the_script_applies_the_choices() -> None:
         "Old": {"type": "markup", "extensions": [".x"], "filenames": ["OLD", "IT'S"]},
         "New": {"type": "programming", "extensions": [".x", ".y"], "interpreters": ["new"], "color": "#fff"},
     }
-    table = make_languages.make_table(linguist, NO_CHOICES, "1.0")
+    table = make_tables.make_languages(linguist, NO_CHOICES)
     assert table["extensions"] == {".x": "New", ".y": "New"}
     assert table["candidates"] == {".x": ["New", "Old"]}
     assert table["filenames"] == {"OLD": "Old", "IT'S": "Old"}
@@ -156,9 +156,9 @@ def test_the_script_applies_the_choices() -> None:
 def test_the_script_leaves_nothing_to_chance() -> None:
     both = {"type": "programming", "extensions": [".z"]}
     with pytest.raises(ValueError, match=r"'\.z' may be New, Old"):
-        make_languages.make_table({"Old": both, "New": both}, NO_CHOICES, "1.0")
+        make_tables.make_languages({"Old": both, "New": both}, NO_CHOICES)
 
 
 def test_the_script_refuses_a_language_that_linguist_does_not_know() -> None:
     with pytest.raises(ValueError, match="linguist knows no Old"):
-        make_languages.make_table({"New": {"type": "data"}}, NO_CHOICES, "1.0")
+        make_tables.make_languages({"New": {"type": "data"}}, NO_CHOICES)

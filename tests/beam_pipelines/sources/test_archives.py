@@ -20,7 +20,7 @@ FILES = {"tool/main.py": b"print(1)\n", "tool/lib/a.c": b"int a;\n", "tool/.git/
 
 def collect(source: Path, output: Path, **config: Any) -> tuple[Manifest, dict[str, dict[str, Any]], dict[str, str]]:
     """The manifest, documents by path, and the reason of each drop by path."""
-    manifest = run([str(source)], str(output), ArchivesConfig(**config), BeamOptions())
+    manifest = run(archives=[str(source)], output=str(output), config=ArchivesConfig(**config), options=BeamOptions())
 
     def rows(table: str) -> list[dict[str, Any]]:
         return [row for name in manifest.shards(table) for row in pq.read_table(output / name).to_pylist()]

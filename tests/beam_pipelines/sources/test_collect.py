@@ -3,21 +3,16 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.sources.collect import (
-    CollectConfig,
-    Root,
-    collect,
-    decode,
-    list_files,
-    python_library,
-    run,
-)
+from opencoder_jax.beam_pipelines.sources.builder import decode
+from opencoder_jax.beam_pipelines.sources.collect import CollectConfig, read_files, run
+from opencoder_jax.beam_pipelines.sources.folders import Root, list_files, python_library
 from opencoder_jax.recipe import UserError
 
 CODE = "def add(a, b):\n    return a + b\n"
@@ -67,11 +62,12 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-CONFIG = CollectConfig(max_file_bytes=2000, shards=2)
+MAX_BYTES = 2000
+CONFIG = CollectConfig(max_file_bytes=MAX_BYTES, shards=2)
 
 
 def test_every_file_of_a_folder_is_accounted_for(folder: Path, tmp_path: Path) -> None:
-    manifest = run([str(folder)], str(tmp_path / "out"), CONFIG, BeamOptions())
+    manifest = run(folders=[str(folder)], output=str(tmp_path / "out"), config=CONFIG, options=BeamOptions())
 
     tables = [pq.read_table(tmp_path / "out" / name).to_pylist() for name in manifest.shards()]
     documents = {row["path"]: row for table in tables for row in table}
@@ -119,13 +115,13 @@ def test_every_file_of_a_folder_is_accounted_for(folder: Path, tmp_path: Path) -
 
 
 def test_the_same_files_give_the_same_bytes_wherever_they_lie_and_go(folder: Path, tmp_path: Path) -> None:
-    first = run([str(folder)], str(tmp_path / "first"), CONFIG, BeamOptions())
+    first = run(folders=[str(folder)], output=str(tmp_path / "first"), config=CONFIG, options=BeamOptions())
     copy = tmp_path / "elsewhere" / "corpus"
     copy.parent.mkdir()
     (folder / "one/pipe.py").unlink()  # shutil cannot copy it
     shutil.copytree(folder, copy, symlinks=True)
     os.mkfifo(copy / "one/pipe.py")
-    second = run([str(copy)], str(tmp_path / "second"), CONFIG, BeamOptions())
+    second = run(folders=[str(copy)], output=str(tmp_path / "second"), config=CONFIG, options=BeamOptions())
     assert first.files == second.files
     for name in first.files:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
@@ -134,16 +130,18 @@ def test_the_same_files_give_the_same_bytes_wherever_they_lie_and_go(folder: Pat
 
 def test_the_order_of_inputs_changes_no_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(write(tmp_path / side, {f"{side}/{n}.py": CODE for n in range(9)})) for side in ("left", "right")]
-    first = run(folders, str(tmp_path / "out"), CONFIG, BeamOptions())
+    first = run(folders=folders, output=str(tmp_path / "out"), config=CONFIG, options=BeamOptions())
     capsys.readouterr()
-    assert run(folders[::-1], str(tmp_path / "out"), CONFIG, BeamOptions()) == first
+    assert run(folders=folders[::-1], output=str(tmp_path / "out"), config=CONFIG, options=BeamOptions()) == first
     assert "up to date" in capsys.readouterr().err
 
 
 def test_a_shard_is_written_in_batches_of_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opencoder_jax.beam_pipelines.sources.collect.BATCH_BYTES", 3 * len(CODE))
+    monkeypatch.setattr("opencoder_jax.beam_pipelines.sources.units.BATCH_BYTES", 3 * len(CODE))
     folder = write(tmp_path / "in", {f"r/{n}.py": CODE for n in range(8)})
-    manifest = run([str(folder)], str(tmp_path / "out"), CollectConfig(shards=1), BeamOptions())
+    manifest = run(
+        folders=[str(folder)], output=str(tmp_path / "out"), config=CollectConfig(shards=1), options=BeamOptions()
+    )
     file = pq.ParquetFile(tmp_path / "out" / manifest.shards()[0])
     assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [3, 3, 2]
     ids = file.read(["id"])["id"].to_pylist()
@@ -153,19 +151,19 @@ def test_a_shard_is_written_in_batches_of_its_bytes(tmp_path: Path, monkeypatch:
 
 def test_an_unchanged_folder_is_not_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = write(tmp_path / "in", {"r/a.py": CODE}), str(tmp_path / "out")
-    run([str(folder)], out, CONFIG, BeamOptions())
+    run(folders=[str(folder)], output=out, config=CONFIG, options=BeamOptions())
     stamp = (tmp_path / "out" / "stage.json").stat().st_mtime_ns
-    run([str(folder)], out, CONFIG, BeamOptions())
+    run(folders=[str(folder)], output=out, config=CONFIG, options=BeamOptions())
     assert "up to date" in capsys.readouterr().err
     assert (tmp_path / "out" / "stage.json").stat().st_mtime_ns == stamp
     write(folder, {"r/b.py": CODE})
-    assert run([str(folder)], out, CONFIG, BeamOptions()).total("out", "documents") == 2
+    assert run(folders=[str(folder)], output=out, config=CONFIG, options=BeamOptions()).total("out", "documents") == 2
 
 
 def test_a_folder_without_source_says_what_it_holds(tmp_path: Path) -> None:
     folder = write(tmp_path / "pictures", {"a.png": b"\x89PNG", "b.png": b"\x89PNG", "e.py": b""})
     with pytest.raises(UserError, match=r"no source code; found \.png \(2\), \.py \(1\).*empty 1, unknown_language 2"):
-        run([str(folder)], str(tmp_path / "out"), CONFIG, BeamOptions())
+        run(folders=[str(folder)], output=str(tmp_path / "out"), config=CONFIG, options=BeamOptions())
     with pytest.raises(UserError, match="isn't finished"):
         Manifest.read(str(tmp_path / "out"))
 
@@ -177,7 +175,7 @@ def test_a_wrong_input_is_one_clear_line(tmp_path: Path, name: str, message: str
     write(tmp_path, {"file.py": CODE})
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
-        list_files([Root(str(tmp_path / name), "x")], CONFIG)
+        list_files([Root(str(tmp_path / name), "x")], MAX_BYTES)
 
 
 def test_two_files_are_never_one_document(tmp_path: Path) -> None:
@@ -185,13 +183,13 @@ def test_two_files_are_never_one_document(tmp_path: Path) -> None:
         write(tmp_path / side / "code", {"r/a.py": CODE})
     roots = [Root(str(tmp_path / side / "code"), "code") for side in ("left", "right")]
     with pytest.raises(UserError, match=r"both a\.py of a repository r"):
-        list_files(roots, CONFIG)
+        list_files(roots, MAX_BYTES)
 
 
 def test_a_repository_is_the_nearest_folder_with_git(tmp_path: Path) -> None:
     root = write(tmp_path / "work", {"a.py": CODE, ".git/HEAD": "x", "sub/b.py": CODE, "vendor/v/.git": "gitdir: x"})
     write(root, {"vendor/v/c.py": CODE})
-    files, _ = list_files([Root(str(root), "work")], CONFIG)
+    files, _ = list_files([Root(str(root), "work")], MAX_BYTES)
     assert {(file.repository, file.path) for file in files} == {
         ("work", "a.py"),
         ("work", "sub/b.py"),
@@ -202,11 +200,10 @@ def test_a_repository_is_the_nearest_folder_with_git(tmp_path: Path) -> None:
 
 def test_the_smallest_repositories_come_first_until_the_corpus_is_full(tmp_path: Path) -> None:
     root = write(tmp_path / "in", {"large/a.py": CODE * 9, "small/b.py": CODE, "middle/c.py": CODE * 3})
-    config = CollectConfig(max_corpus_bytes=len(CODE) * 4)
-    files, counts = list_files([Root(str(root), "in")], config)
+    files, counts = list_files([Root(str(root), "in")], MAX_BYTES, max_corpus_bytes=len(CODE) * 4)
     assert [(file.repository, file.reason) for file in files] == [("small", ""), ("middle", "")]
     assert counts == {"files beyond max_corpus_bytes": 1}
-    rows = [row for row, _ in collect(files, config)]
+    rows = list(read_files(files, CONFIG))
     assert {row["repository"] for row in rows} == {"small", "middle"}
     assert not any("reason" in row for row in rows)
 
@@ -215,7 +212,7 @@ def test_a_name_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
     (root / os.fsdecode(b"caf\xe9.py")).write_text(CODE)
-    [(row, _)] = collect(list_files([Root(str(root), "in")], CONFIG)[0], CONFIG)
+    [row] = read_files(list_files([Root(str(root), "in")], MAX_BYTES)[0], CONFIG)
     assert "reason" not in row
     assert row["path"] == "caf\\xe9.py"
 
@@ -231,7 +228,7 @@ def test_content_decides_before_a_file_of_an_excluded_choice_is_dropped(tmp_path
             "r/ls.1": ".TH LS 1\n.SH NAME\n",
         },
     )
-    rows = [row for row, _ in collect(list_files([Root(str(root), "in")], CONFIG)[0], CONFIG)]
+    rows = list(read_files(list_files([Root(str(root), "in")], MAX_BYTES)[0], CONFIG))
     assert {row["path"]: row.get("reason", row["language"]) for row in rows} == {
         "tests.plt": "Prolog",
         "graph.plt": "excluded_language",
@@ -246,7 +243,7 @@ def test_stars_come_from_a_side_table_and_another_table_is_another_plan(tmp_path
 
     def stars(place: Path) -> dict[str, int]:
         config = CollectConfig(shards=1, stars_table=str(place))
-        manifest = run([str(root)], str(tmp_path / "out"), config, BeamOptions())
+        manifest = run(folders=[str(root)], output=str(tmp_path / "out"), config=config, options=BeamOptions())
         assert str(tmp_path) not in (tmp_path / "out" / "stage.json").read_text()
         rows = pq.read_table(tmp_path / "out" / manifest.shards()[0]).to_pylist()
         return {row["repository"]: row["stars"] for row in rows}
@@ -265,7 +262,7 @@ def test_stars_come_from_a_side_table_and_another_table_is_another_plan(tmp_path
     ("name", "content", "message"),
     [
         ("no.csv", "", "no.csv: no such file"),
-        ("a.csv", "repo,stars\na,1\n", "no columns repository and stars; it has repo, stars"),
+        ("a.csv", "repo,stars\na,1\n", "no column 'repository' in repo, stars"),
         ("a.jsonl", '{"repository": "a"}', "no column 'stars' in repository"),
     ],
 )
@@ -274,16 +271,21 @@ def test_a_wrong_table_of_stars_is_one_clear_line(name: str, content: str, messa
     if content:
         write(tmp_path, {name: content})
     with pytest.raises(UserError, match=message):
-        run([str(root)], str(tmp_path / "out"), CollectConfig(stars_table=str(tmp_path / name)), BeamOptions())
+        run(
+            folders=[str(root)],
+            output=str(tmp_path / "out"),
+            config=CollectConfig(stars_table=str(tmp_path / name)),
+            options=BeamOptions(),
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_vanishes_or_grows_after_the_listing_is_a_drop(tmp_path: Path) -> None:
     root = write(tmp_path / "in", {"r/a.py": CODE, "r/b.py": CODE})
-    files, _ = list_files([Root(str(root), "in")], CONFIG)
+    files, _ = list_files([Root(str(root), "in")], MAX_BYTES)
     (root / "r/a.py").unlink()
     write(root, {"r/b.py": CODE * 100})
-    assert {(row["path"], row["reason"]) for row, _ in collect(files, CONFIG)} == {
+    assert {(row["path"], row["reason"]) for row in read_files(files, CONFIG)} == {
         ("a.py", "unreadable"),
         ("b.py", "too_large"),
     }
@@ -313,7 +315,7 @@ def test_decode(data: bytes, language: str, expected: tuple[str | None, str]) ->
 
 
 @pytest.mark.parametrize("wrong", [{"max_file_bytes": 0}, {"max_corpus_bytes": -1}, {"shards": 0}, {"shards": 100_000}])
-def test_a_wrong_configuration_names_its_field(wrong: dict[str, int]) -> None:
+def test_a_wrong_configuration_names_its_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CollectConfig(**wrong)
 

@@ -26,7 +26,9 @@ PAIR = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": 
 
 
 def collect(source: Path, output: Path, **config: Any) -> Collected:
-    manifest = run([str(source)], str(output), ConversationsConfig(**config), BeamOptions())
+    manifest = run(
+        conversations=[str(source)], output=str(output), config=ConversationsConfig(**config), options=BeamOptions()
+    )
 
     def rows(table: str, schema: pa.Schema) -> list[dict[str, Any]]:
         return [row for name in manifest.shards(table) for row in pq.read_table(output / name).cast(schema).to_pylist()]
@@ -104,7 +106,8 @@ def test_system_messages_several_turns_and_material(tmp_path: Path) -> None:
 
     write(tmp_path / "own.jsonl", [{"q": {"text": "Why?"}, "a": "So."}])
     config = ConversationsConfig(question="q.text", answer="a", source="own")
-    manifest = run([str(tmp_path / "own.jsonl")], str(tmp_path / "out"), config, BeamOptions())
+    given = [str(tmp_path / "own.jsonl")]
+    manifest = run(conversations=given, output=str(tmp_path / "out"), config=config, options=BeamOptions())
     documents = pq.read_table(tmp_path / "out" / manifest.shards("documents")[0]).to_pylist()
     assert [(row["source"], row["language"]) for row in documents] == [("own", "Markdown")]
 
@@ -177,10 +180,10 @@ def test_any_row_is_a_conversation_that_can_be_trained_on_or_a_drop(row: dict[st
 
 
 def test_what_the_user_can_get_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"preset='gpt' isn't known; choose of opencoder, alpaca, sharegpt, messages"):
+    with pytest.raises(ValueError, match=r"preset='gpt': must be one of opencoder, alpaca, sharegpt, messages"):
         ConversationsConfig(preset="gpt")
-    with pytest.raises(UserError, match="conversations: give --input"):
-        run([], str(tmp_path / "out"), ConversationsConfig(), BeamOptions())
+    with pytest.raises(UserError, match="no input is given"):
+        run(conversations=[], output=str(tmp_path / "out"), config=ConversationsConfig(), options=BeamOptions())
     write(tmp_path / "a.jsonl", [SHAREGPT])
     with pytest.raises(UserError, match=r"a\.jsonl: no column 'instruction' in id, conversations"):
         collect(tmp_path / "a.jsonl", tmp_path / "out")

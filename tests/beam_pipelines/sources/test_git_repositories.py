@@ -17,7 +17,7 @@ Documents = dict[str, dict[str, Any]]
 
 def collect(source: Path, output: Path, **config: Any) -> tuple[Manifest, Documents, dict[str, str]]:
     """The manifest, documents by path, and the reason of each drop by path."""
-    manifest = run([str(source)], str(output), GitConfig(**config), BeamOptions())
+    manifest = run(repositories=[str(source)], output=str(output), config=GitConfig(**config), options=BeamOptions())
 
     def rows(table: str) -> list[dict[str, Any]]:
         return [row for name in manifest.shards(table) for row in pq.read_table(output / name).to_pylist()]

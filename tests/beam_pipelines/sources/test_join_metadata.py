@@ -19,6 +19,8 @@ from opencoder_jax.beam_pipelines.sources import join_metadata
 from opencoder_jax.beam_pipelines.sources.join_metadata import REASONS, JoinMetadataConfig, join, run
 from opencoder_jax.recipe import UserError
 
+OPTIONS = BeamOptions()
+
 MakeStage = Callable[..., str]
 
 # ------------------------------------------------------------------------------------------------------- the kernel
@@ -113,7 +115,7 @@ ROWS = [*NAMED, *NAMED[10:19], (None, "a.py", 1), ("o/r1", "", 1)]
 def test_it_agrees_with_arrows_join(corpus: list[str], tmp_path: Path) -> None:
     metadata(tmp_path / "meta" / "a.parquet", ROWS[:25])
     metadata(tmp_path / "meta" / "b.jsonl", ROWS[25:])
-    manifest = run([str(tmp_path / "meta"), *corpus], str(tmp_path / "out"), JoinMetadataConfig(), BeamOptions())
+    manifest = run([str(tmp_path / "meta")], corpus, str(tmp_path / "out"), JoinMetadataConfig(), OPTIONS)
 
     tables = [table for place in corpus for table in map(pq.read_table, sorted(Path(place).glob("documents-*")))]
     sorted_corpus = pa.concat_tables(tables).cast(SCHEMA).sort_by([("stars", "descending")])
@@ -139,10 +141,10 @@ def test_it_agrees_with_arrows_join(corpus: list[str], tmp_path: Path) -> None:
 def test_workers_and_the_order_of_inputs_change_no_byte(corpus: list[str], tmp_path: Path) -> None:
     for name, rows in (("a", ROWS[:20]), ("b", ROWS[20:])):
         metadata(tmp_path / name / f"{name}.parquet", rows)
-    inputs = [str(tmp_path / "a"), str(tmp_path / "b"), *corpus]
+    tables = [str(tmp_path / "a"), str(tmp_path / "b")]
     config = JoinMetadataConfig(segments=4)
-    first = run(inputs, str(tmp_path / "one"), config, BeamOptions(("--direct_num_workers=1",)))
-    second = run(inputs[::-1], str(tmp_path / "two"), config, BeamOptions(("--direct_num_workers=2",)))
+    first = run(tables, corpus, str(tmp_path / "one"), config, BeamOptions(("--direct_num_workers=1",)))
+    second = run(tables[::-1], corpus[::-1], str(tmp_path / "two"), config, BeamOptions(("--direct_num_workers=2",)))
     assert first == second
     for name in first.files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
@@ -154,7 +156,7 @@ def test_rows_of_metadata_in_another_order_give_the_same_documents(corpus: list[
     outputs = []
     for number, rows in enumerate((ROWS, ROWS[::-1])):
         table = metadata(tmp_path / str(number) / "t.parquet", rows)
-        manifest = run([str(table), *corpus], str(tmp_path / f"out{number}"), JoinMetadataConfig(), BeamOptions())
+        manifest = run([str(table)], corpus, str(tmp_path / f"out{number}"), JoinMetadataConfig(), OPTIONS)
         outputs.append({name: digest for name, digest in manifest.files.items() if name.startswith("documents")})
     assert outputs[0] == outputs[1]
 
@@ -162,8 +164,8 @@ def test_rows_of_metadata_in_another_order_give_the_same_documents(corpus: list[
 def test_killed_while_it_writes_it_goes_on_where_it_stopped(
     corpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = [str(metadata(tmp_path / "meta" / "a.parquet", ROWS)), *corpus]
-    whole = run(inputs, str(tmp_path / "whole"), JoinMetadataConfig(), BeamOptions())
+    tables = [str(metadata(tmp_path / "meta" / "a.parquet", ROWS))]
+    whole = run(tables, corpus, str(tmp_path / "whole"), JoinMetadataConfig(), OPTIONS)
 
     output = tmp_path / "killed"
     read, seen = join_metadata.read_shard, []
@@ -176,29 +178,29 @@ def test_killed_while_it_writes_it_goes_on_where_it_stopped(
 
     monkeypatch.setattr(join_metadata, "read_shard", fail_late)
     with pytest.raises(RuntimeError, match="killed"):
-        run(inputs, str(output), JoinMetadataConfig(), BeamOptions())
+        run(tables, corpus, str(output), JoinMetadataConfig(), OPTIONS)
     times = {path: path.stat().st_mtime_ns for path in output.glob("documents-*")}
     assert len(times) == 2
     monkeypatch.setattr(join_metadata, "read_shard", read)
-    assert run(inputs, str(output), JoinMetadataConfig(), BeamOptions()) == whole
+    assert run(tables, corpus, str(output), JoinMetadataConfig(), OPTIONS) == whole
     assert times == {path: path.stat().st_mtime_ns for path in times}
     assert {path.name for path in output.iterdir()} == {*whole.files, "stage.json"}
 
 
 def test_it_runs_once(corpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = metadata(tmp_path / "meta" / "a.parquet", ROWS)
-    run([str(table), *corpus], str(tmp_path / "out"), JoinMetadataConfig(), BeamOptions())
-    run([*corpus, str(table)], str(tmp_path / "out"), JoinMetadataConfig(), BeamOptions())
+    run([str(table)], corpus, str(tmp_path / "out"), JoinMetadataConfig(), OPTIONS)
+    run([str(table)], corpus[::-1], str(tmp_path / "out"), JoinMetadataConfig(), OPTIONS)
     assert "up to date" in capsys.readouterr().err
     metadata(table, ROWS[:-5])
-    shorter = run([*corpus, str(table)], str(tmp_path / "out"), JoinMetadataConfig(), BeamOptions())
+    shorter = run([str(table)], corpus[::-1], str(tmp_path / "out"), JoinMetadataConfig(), OPTIONS)
     assert shorter.total("in", "documents") == len(ROWS) - 5
 
 
 def test_broken_lines_and_other_columns(corpus: list[str], tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"r": "o/r1", "p": "1.py"}\n{broken\n[]\n{"r": 3, "p": "x.go"}\n')
     config = JoinMetadataConfig(repository="r", path="p")
-    manifest = run([str(tmp_path / "m.jsonl"), *corpus], str(tmp_path / "out"), config, BeamOptions())
+    manifest = run([str(tmp_path / "m.jsonl")], corpus, str(tmp_path / "out"), config, OPTIONS)
     assert manifest.table("drop", "documents") == {"broken_json": 2, "no_repository": 1}
     drops = rows_of(manifest, tmp_path / "out", "drops")
     assert [(row["path"], row["language"]) for row in drops if row["reason"] == "no_repository"] == [("x.go", "Go")]
@@ -208,15 +210,17 @@ def test_broken_lines_and_other_columns(corpus: list[str], tmp_path: Path) -> No
 def test_what_is_missing_is_one_clear_line(corpus: list[str], tmp_path: Path) -> None:
     table = str(metadata(tmp_path / "meta" / "a.parquet", ROWS))
     output, config = str(tmp_path / "out"), JoinMetadataConfig()
-    with pytest.raises(UserError, match="there is no stage"):
-        run([table], output, config, BeamOptions())
-    with pytest.raises(UserError, match="there is no table"):
-        run(corpus, output, config, BeamOptions())
+    with pytest.raises(UserError, match=r"meta: holds no stage\.json; run the stage that writes it first"):
+        run([table], [str(tmp_path / "meta")], output, config, OPTIONS)
+    with pytest.raises(UserError, match=r"few/documents-.*: no column 'repo_name' in id, text"):
+        run(corpus[:1], corpus, output, config, OPTIONS)
+    with pytest.raises(UserError, match="no input is given"):
+        run([], corpus, output, config, OPTIONS)
     with pytest.raises(UserError, match="no column 'repo' in repo_name, sub_path"):
-        run([table, *corpus], output, JoinMetadataConfig(repository="repo"), BeamOptions())
+        run([table], corpus, output, JoinMetadataConfig(repository="repo"), OPTIONS)
     nowhere = metadata(tmp_path / "other" / "b.parquet", [("else/where", "a.py", 3)])
     with pytest.raises(UserError, match=r"no row of .* has its text in the corpus; dropped as no_repository 1"):
-        run([str(nowhere), *corpus], output, config, BeamOptions())
+        run([str(nowhere)], corpus, output, config, OPTIONS)
     with pytest.raises(ValueError, match="power of two"):
         JoinMetadataConfig(segments=3)
     assert not (tmp_path / "out" / "stage.json").exists()

@@ -94,7 +94,12 @@ def test_collect_reads_notebooks_and_counts_broken_ones(tmp_path: Path) -> None:
     (folder / "good.ipynb").write_text(json.dumps(FORMAT_4))
     (folder / "broken.ipynb").write_text("{")
     (folder / "hollow.ipynb").write_text('{"cells": []}')
-    manifest = run([str(tmp_path / "in")], str(tmp_path / "out"), CollectConfig(shards=1), BeamOptions())
+    manifest = run(
+        folders=[str(tmp_path / "in")],
+        output=str(tmp_path / "out"),
+        config=CollectConfig(shards=1),
+        options=BeamOptions(),
+    )
     [row] = pq.read_table(tmp_path / "out" / manifest.shards()[0]).to_pylist()
     assert (row["path"], row["language"], row["kind"]) == ("good.ipynb", "Jupyter Notebook", "code")
     assert row["text"] == structured(json.dumps(FORMAT_4))

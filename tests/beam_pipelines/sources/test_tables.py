@@ -15,7 +15,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.languages import detect as languages
 from opencoder_jax.beam_pipelines.languages.detect import by_name
-from opencoder_jax.beam_pipelines.sources.rows import list_tables
+from opencoder_jax.beam_pipelines.sources.inputs import TABLES, list_units
 from opencoder_jax.beam_pipelines.sources.tables import PRESETS, TablesConfig, run
 from opencoder_jax.recipe import UserError
 
@@ -23,7 +23,7 @@ Collected = tuple[Manifest, list[dict[str, Any]], list[dict[str, Any]]]
 
 
 def collect(source: Path, output: Path, **config: Any) -> Collected:
-    manifest = run([str(source)], str(output), TablesConfig(**config), BeamOptions())
+    manifest = run(tables=[str(source)], output=str(output), config=TablesConfig(**config), options=BeamOptions())
 
     def rows(table: str, schema: pa.Schema) -> list[dict[str, Any]]:
         return [row for name in manifest.shards(table) for row in pq.read_table(output / name).cast(schema).to_pylist()]
@@ -124,8 +124,9 @@ def test_the_order_of_inputs_changes_no_byte(tmp_path: Path) -> None:
         pq.write_table(pa.Table.from_pylist(STACK), tmp_path / name / f"{name}.parquet")
     inputs = [str(tmp_path / "one"), str(tmp_path / "two")]
     config = TablesConfig(preset="the_stack_v1")
-    first = run(inputs, str(tmp_path / "first"), config, BeamOptions())
-    second = run(inputs[::-1], str(tmp_path / "second"), config, BeamOptions(("--direct_num_workers=2",)))
+    first = run(tables=inputs, output=str(tmp_path / "first"), config=config, options=BeamOptions())
+    workers = BeamOptions(("--direct_num_workers=2",))
+    second = run(tables=inputs[::-1], output=str(tmp_path / "second"), config=config, options=workers)
     assert first == second
 
 
@@ -172,12 +173,12 @@ def test_a_wrong_table_is_named(write: Callable[[Path], None], message: str, tmp
 
 def test_a_missing_input_a_missing_side_table_and_two_files_of_one_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
-        list_tables([str(tmp_path / "nowhere")])
+        list_units([str(tmp_path / "nowhere")], TABLES)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "t.jsonl").write_text('{"text": "x"}')
     with pytest.raises(UserError, match=r"both hold t\.jsonl"):
-        list_tables([str(tmp_path / "one"), str(tmp_path / "two")])
+        list_units([str(tmp_path / "one"), str(tmp_path / "two")], TABLES)
     with pytest.raises(UserError, match=r"stars_table .*nowhere\.csv: no such file"):
         collect(tmp_path / "one", tmp_path / "out", stars_table=str(tmp_path / "nowhere.csv"))
 
@@ -191,5 +192,5 @@ def test_names_of_languages() -> None:
 
 def test_a_preset_has_a_text() -> None:
     assert all("text" in columns for columns in PRESETS.values())
-    with pytest.raises(ValueError, match="choose of text"):
+    with pytest.raises(ValueError, match="preset='stack': must be one of text, the_stack_v1"):
         TablesConfig(preset="stack")
