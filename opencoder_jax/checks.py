@@ -38,6 +38,11 @@ def between(low: float, high: float) -> Requirement:
     return Requirement(lambda value: low <= value <= high, f"between {low} and {high}")
 
 
+def power_of_two() -> Requirement:
+    """1, 2, 4, 8, …"""
+    return Requirement(lambda value: value >= 1 and not value & (value - 1), "a power of two")
+
+
 def one_of(*choices: Any) -> Requirement:
     """One of some values."""
     return Requirement(lambda value: value in choices, f"one of {', '.join(map(str, choices))}")
