@@ -6,12 +6,13 @@ FUNCTION, called with the JSON object's fields, returns a function and its abstr
 devices to compile for. The compiler's dump is asked for by an environment variable that libtpu reads when jax starts,
 so `schedules` runs this command in a process of its own.
 
-A body is a stretch of code between two places that control can come to or leave from; how often each runs isn't in the
-dump. Cycles are those of the compiler's last listing with an entry for every cycle: the "final" one folds empty cycles
-into delays and is shorter by up to a fifth. An estimate, not a measurement: it knows nothing of waiting for memory.
+A body is a stretch of code between two points where control can enter or leave; how often each runs isn't in the dump.
+Cycles are those of the compiler's last listing with an entry for every cycle: the "final" one folds empty cycles into
+delays and is shorter by up to a fifth. An estimate, not a measurement: it knows nothing of waiting for memory.
 """
 
 import argparse
+import glob
 import importlib
 import json
 import os
@@ -74,16 +75,9 @@ def schedules(
     Raises:
         RuntimeError: it doesn't compile; the message ends with the compiler's.
     """
-    root = Path(__file__).resolve().parent.parent
-    command = [
-        python,
-        "-m",
-        "opencoder_jax.kernels.schedule",
-        target,
-        json.dumps(arguments),
-        f"--kernel={kernel}",
-        "--json",
-    ]
+    root = Path(__file__).parents[2]  # of the import name, which reaches this file through a link in a checkout
+    command = [python, "-m", "opencoder_jax.kernels.schedule", target, json.dumps(arguments)]
+    command += [f"--kernel={kernel}", "--json"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{target} {dict(arguments)} doesn't compile: {done.stderr.strip()[-800:]}")
@@ -95,16 +89,13 @@ def read(dump: Path, kernel: str = "") -> list[Schedule]:
     """The schedules in a folder of the compiler's dumps, in the order of compiling."""
     found = []
     for table in sorted(dump.glob("*-pre-delay_hlo-static-per-bundle-utilization.txt")):
-        stem = re.fullmatch(r"(\d+-.*)-\d+-pre-delay_hlo-static-per-bundle-utilization\.txt", table.name)
-        listings = [] if stem is None else list(dump.glob(f"{_escaped(stem[1])}-*-packed-bundles-post-ra.txt"))
-        listings = [listing for listing in listings if "schedule-analysis" not in listing.name]
-        if stem and listings and kernel in (name := stem[1].split("-", 1)[1]) and not name.startswith(("<", "TLP")):
-            found.append(Schedule(name, _bodies(table.read_text(), listings[0].read_text())))
+        stem = re.sub(r"-\d+-pre-delay_hlo.*", "", table.name)
+        name = stem.partition("-")[2]  # after the module's number
+        listings = dump.glob(f"{glob.escape(stem)}-*-packed-bundles-post-ra.txt")
+        listing = next((path for path in listings if "schedule-analysis" not in path.name), None)
+        if listing and kernel in name and not name.startswith(("<", "TLP")):
+            found.append(Schedule(name, _bodies(table.read_text(), listing.read_text())))
     return found
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", text)
 
 
 def _bodies(table: str, listing: str) -> tuple[Body, ...]:
@@ -115,9 +106,9 @@ def _bodies(table: str, listing: str) -> tuple[Body, ...]:
     used = [list(map(int, row.split())) for row in rows.splitlines() if row.strip()]
     cuts, cycle = {0, len(used)}, 0
     for line in listing.splitlines():
-        if place := re.match(r" *(0x[0-9a-f]+|0) +(\w\w)?[^{]*\{", line):
-            cycle = int(place[1], 16)
-            if place[2]:
+        if entry := re.match(r" *(0x[0-9a-f]+|0) +(\w\w)?[^{]*\{", line):
+            cycle = int(entry[1], 16)
+            if entry[2]:
                 cuts.add(cycle)
         if "sbr.rel" in line:
             cuts.add(cycle + 1)

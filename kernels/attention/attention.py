@@ -1,23 +1,22 @@
-"""The one attention of the project: causal, grouped heads, documents packed in a row, a cache of keys to go on from.
+"""The one attention of the project: causal, grouped heads, packed documents, and a cache of keys to go on from.
 
-Training, prefilling a prompt and decoding a token are the same call, so that they cannot come to disagree.
+Training, prefilling a prompt and decoding a token are the same call, so they cannot come to disagree.
 
-Which program computes it is chosen while tracing, by the device that the mesh (`jax.set_mesh`) or else the default
-backend names:
+Which program computes it is chosen while tracing. It depends on the device of the mesh (`jax.set_mesh`), or else of the
+default backend:
 
-    TPUs        tpu.py       Pallas kernels for Mosaic; decode.py for one new token
-    GPUs        gpu.py       Pallas kernels for Triton
-                hopper.py    Pallas kernels for Mosaic GPU, on Hopper, where they are asked for by name
-    both        peers.py     cuDNN's, jax's Triton kernel and jax's splash attention, where they are asked for by name
-    elsewhere   reference.py the formula, as XLA compiles it
+    TPU         tpu/          Pallas kernels for Mosaic; tpu/decode.py for one new token
+    GPU         gpu/triton/   Pallas kernels for Triton
+                gpu/hopper/   Pallas kernels for Mosaic GPU, on Hopper, only if asked for by name
+    elsewhere   reference.py  the plain formula, compiled by XLA
 
 Under a mesh the kernels run in a `jax.shard_map` over rows, queries and heads; each part sees all keys of its rows.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +24,16 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from opencoder_jax.kernels.attention import decode, gpu, hopper, peers, reference, tpu
+from opencoder_jax.kernels.attention import reference
+from opencoder_jax.kernels.attention.gpu import blocks as gpu_blocks
+from opencoder_jax.kernels.attention.gpu.hopper import attention as hopper
+from opencoder_jax.kernels.attention.gpu.triton import attention as triton
+from opencoder_jax.kernels.attention.tpu import attention as tpu
+from opencoder_jax.kernels.attention.tpu import blocks as tpu_blocks
+from opencoder_jax.kernels.attention.tpu import decode
 
-# The platform that each runs on; the reference runs on all.
-PEERS = {"cudnn": "gpu", "jax_triton": "gpu", "jax_splash": "tpu"}
-IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu"} | PEERS
-# What a platform gets that isn't asked for another.
-DEFAULTS = {"tpu": "tpu", "gpu": "gpu"}
+# The platform of each implementation; the reference runs on all of them.
+IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu"}
 # The axes of a mesh that divide rows, queries and heads (opencoder_jax/parallel/mesh.py says what they are).
 ROWS, QUERIES, HEADS = ("replica", "fsdp"), "context", "tensor"
 
@@ -40,7 +42,7 @@ def attention(
     q: Float[Array, "B S H D"],
     k: Float[Array, "B T K D"],
     v: Float[Array, "B T K D"],
-    positions: Int[Array, "B S"] | None,
+    positions: Int[Array, "B S"],
     slot: int | Int[Array, ""] = 0,
     implementation: str | None = None,
 ) -> Float[Array, "B S H D"]:
@@ -50,26 +52,25 @@ def attention(
         q: queries, not scaled (scores are divided by sqrt(D) here).
         k: keys, one a slot. In training T = S; in decoding T is the size of the cache.
         v: values.
-        positions: of each query in its own document, counted from 0. None: each row is one document from slot 0 on.
+        positions: of each query in its own document, counted from 0.
         slot: the slot of the first query: query i stands at slot + i, and sees the slots
             from slot + i - positions[i], where its document starts, to its own.
-        implementation: "reference", "tpu", "gpu" (Triton), "hopper" (Mosaic GPU), or others' kernels: "cudnn",
-            "jax_triton", "jax_splash". None: our kernels on TPUs, and through Triton on GPUs, where they can do what
-            is asked, else the reference. Where a TPU or GPU gets the reference after all, standard error says so once.
-            cuDNN's can't tell documents apart, so it wants positions to be None.
+        implementation: "reference", "tpu", "gpu" (Triton) or "hopper" (Mosaic GPU). None: our kernels on TPUs, and
+            through Triton on GPUs, if they can do what is asked, else the reference. Where a TPU or GPU gets the
+            reference after all, standard error says so once.
 
     Returns:
-        The mix of values for each query, in the dtype of `v`. The softmax is float32.
+        The weighted sum of values for each query, in the dtype of `v`. The softmax is float32.
 
     Raises:
-        ValueError: shapes don't fit together, or the implementation that was asked for can't do this.
+        ValueError: the shapes don't fit together, or the implementation that was asked for can't do this.
     """
     batch, length, heads, head_size = q.shape
     if k.shape != v.shape or k.shape[0] != batch or k.shape[3] != head_size or k.shape[1] < length:
         raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} don't fit together")
     if heads % k.shape[2]:
         raise ValueError(f"attention: {heads} query heads cannot share {k.shape[2]} key heads evenly")
-    if positions is not None and positions.shape != (batch, length):
+    if positions.shape != (batch, length):
         raise ValueError(f"attention: positions {positions.shape} must have the shape {(batch, length)}")
     if implementation not in (None, *IMPLEMENTATIONS):
         raise ValueError(f"attention: implementation {implementation!r} is none of {', '.join(IMPLEMENTATIONS)}")
@@ -77,21 +78,13 @@ def attention(
     platform, chip = traced_for()
     if implementation and IMPLEMENTATIONS[implementation] not in (None, platform):
         raise ValueError(f"attention: the kernels of implementation {implementation!r} don't run on {chip}")
-    if implementation in PEERS and (k.shape[1] != length or not isinstance(slot, int) or slot):
-        raise ValueError(f"attention: {implementation} takes as many keys as queries, from slot 0 on, not a cache")
-    if implementation == "cudnn":
-        if positions is not None:
-            raise ValueError("attention: cuDNN would attend across documents: rows of one each only (positions=None)")
-        return peers.cudnn(q, k, v)
-    if positions is None:
-        positions = jnp.broadcast_to(slot + jnp.arange(length, dtype=jnp.int32), (batch, length))
-    name = implementation or DEFAULTS.get(platform, "reference")
-    if name == "reference":
-        return reference.attention(q, k, v, positions, slot)
-    if (why := _why_not(name, chip, q, k, v)) is not None:
-        if implementation is not None:
-            raise ValueError(f"attention: {why}")
+    name = implementation or (platform if platform in IMPLEMENTATIONS else "reference")
+    why = None if name == "reference" else _why_not(name, chip, q, k, v)
+    if why and implementation:
+        raise ValueError(f"attention: {why}")
+    if why:
         _say_once(f"attention: the reference runs on {chip}, not the kernel: {why}")
+    if why or name == "reference":
         return reference.attention(q, k, v, positions, slot)
     return _over_mesh(_kernel(name, chip, q, k), q, k, v, positions, slot)
 
@@ -106,8 +99,6 @@ def traced_for() -> tuple[str, str]:
 
 def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
     """What an implementation's kernels can't do, in words."""
-    if name in PEERS:  # they say so themselves
-        return None
     dtypes = {str(x.dtype) for x in (q, k, v)}
     takes = ("bfloat16", "float16") if name == "hopper" else ("bfloat16", "float32")
     if len(dtypes) > 1 or not dtypes <= set(takes):
@@ -117,30 +108,20 @@ def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
         return f"its head sizes are multiples of {multiple} up to 256, not {q.shape[3]}"
     if name != "tpu" and q.shape[1] == 1:
         return "it takes blocks of 16 queries or more, which one new token would leave empty"
-    if name == "hopper" and gpu.family_of(chip) != "Hopper":
+    if name == "hopper" and gpu_blocks.family_of(chip) != "Hopper":
         return f"its kernels are for Hopper, not {chip}"
     return None
 
 
 def _kernel(name: str, chip: str, q: Array, k: Array) -> Callable[..., Array]:
     """An implementation's kernel for one device."""
-    if name == "jax_triton":
-        return functools.partial(_whole_rows, peers.jax_triton)
-    if name == "jax_splash":
-        return functools.partial(_whole_rows, peers.jax_splash)
     if name == "hopper":
-        return hopper.attention
+        return functools.partial(hopper.attention, blocks=gpu_blocks.hopper_blocks(q.shape[3]))
     if name == "gpu":
-        return functools.partial(gpu.attention, blocks=gpu.blocks_for(chip, q.shape[3], q.dtype))
+        return functools.partial(triton.attention, blocks=gpu_blocks.triton_blocks(chip, q.shape[3], q.dtype))
     if q.shape[1] == 1:
         return decode.attention
-    return functools.partial(tpu.attention, blocks=tpu.blocks_for(chip, q.shape[3], q.shape[2] // k.shape[2]))
-
-
-def _whole_rows(kernel: Callable[..., Array], q: Array, k: Array, v: Array, positions: Array, slot: Any) -> Array:
-    if q.shape[1] != k.shape[1]:
-        raise ValueError("attention: others' kernels want whole rows, which the mesh's axis `context` divides")
-    return kernel(q, k, v, positions)
+    return functools.partial(tpu.attention, blocks=tpu_blocks.blocks_for(chip, q.shape[3], q.shape[2] // k.shape[2]))
 
 
 @functools.cache
@@ -157,19 +138,14 @@ def _over_mesh(
     (A part of the queries computes from its own slot; all parts take equally many queries, so the last has most to do.)
     """
     mesh = jax.sharding.get_abstract_mesh()
-    free = {
-        name: size
-        for name, size, kind in zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-        if kind != AxisType.Manual
-    }
+    axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+    free = {name: size for name, size, kind in axes if kind != AxisType.Manual}
     if all(size == 1 for size in free.values()):
         return kernel(q, k, v, positions, slot)
 
     def dividing(axes: tuple[str, ...], *sizes: int) -> tuple[str, ...] | None:
         axes = tuple(axis for axis in axes if axis in free)
-        parts = 1
-        for axis in axes:
-            parts *= free[axis]
+        parts = math.prod(free[axis] for axis in axes)
         return axes if axes and all(size % parts == 0 for size in sizes) else None
 
     rows = dividing(ROWS, q.shape[0])
@@ -180,7 +156,7 @@ def _over_mesh(
         if queries is not None:
             slot = slot + jax.lax.axis_index(QUERIES) * q.shape[1]
             if traced_for()[0] == "tpu":
-                # [B, K, T, D] in memory, and so their slopes: XLA scatters their sums along tokens like that only.
+                # [B, K, T, D] in memory, as their gradients: only then does XLA scatter the gradients' sums by tokens.
                 k, v = (with_layout_constraint(x, Layout((0, 2, 1, 3))) for x in (k, v))
         return kernel(q, k, v, positions, slot)
 

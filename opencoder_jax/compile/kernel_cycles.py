@@ -1,13 +1,14 @@
 """What one run of each Pallas kernel of a traced step takes on one chip.
 
 The attention kernels are compiled once more, alone and in a process of their own, whose dump of the compiler's schedule
-tells the cycles of every body (kernels/attention/cycles.py). Rows count as one document each, as they do in the MFU.
+tells the cycles of every body (kernels/attention/tpu/cycles.py). Rows count as one document each, as in the MFU.
 """
 
 from typing import Any, NamedTuple
 
 from opencoder_jax.compile.chips import Topology
-from opencoder_jax.kernels.attention import cycles, tpu
+from opencoder_jax.kernels.attention.tpu import cycles
+from opencoder_jax.kernels.attention.tpu.blocks import blocks_for, fitted
 from opencoder_jax.model.flops import kernel_calls
 
 
@@ -34,7 +35,7 @@ def kernel_cycles(jaxpr: Any, topology: Topology) -> KernelCycles:
 def _attention(topology: Topology, rows: int, q: tuple[int, ...], k: tuple[int, ...]) -> dict[str, float]:
     """Forward and backward, by the operands of the forward kernel: [K, G, D, B*S] and [K, D, B*T]."""
     kv_heads, group, size, length = *q[:3], q[3] // rows
-    blocks = tpu.fitted(tpu.blocks_for(topology.chip.kind, size, group), group, length, k[2] // rows)
+    blocks = fitted(blocks_for(topology.chip.kind, size, group), group, length, k[2] // rows)
     if q[3] != k[2]:  # a part of the queries: not what `estimate` counts
         return {}
     try:

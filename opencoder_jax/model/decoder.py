@@ -24,7 +24,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int, PyTree
 
 from opencoder_jax.kernels.attention.attention import attention, traced_for
-from opencoder_jax.kernels.attention.tpu import LANES
+from opencoder_jax.kernels.attention.tpu.tiles import LANES
 from opencoder_jax.model.config import ModelConfig
 
 _policies = jax.checkpoint_policies

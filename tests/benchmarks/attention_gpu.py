@@ -2,19 +2,20 @@
 
     python -m tests.benchmarks.attention_gpu [--shape=8B] [--tune]
 
-It needs jax, flax, optax and numpy with CUDA, and a checkout of this project; tokamax is measured where it's installed.
+It needs jax with CUDA, jaxtyping and numpy, and a checkout of this project; tokamax is measured where it's installed.
 First our kernels' output and gradients are held to float32's plain formula, on rows of several documents, on this very
-GPU; on Hopper both Triton's and those for Mosaic GPU (kernels/attention/hopper.py). Then, for each shape, everybody's
+GPU; on Hopper both Triton's and those for Mosaic GPU (kernels/attention/gpu/hopper). Then, for each shape, everybody's
 forward and backward pass by turns, so that a slow minute falls on all: medians, bfloat16, causal. TFLOP/s counts what
 causal attention needs: forward 2 B H S^2 D (half of two products of matrices of 2 S^2 D a head), backward 2.5 times
 that, whatever a kernel computes. "packed" is ours on rows of documents of some 1000 tokens, by the FLOPs of whole rows:
-above its own line for one document as far as it skips what is out of sight.
+above its own line for one document as far as it skips blocks.
 
 --tune times other blocks than the table's, and prints the fastest of each kernel as the table would hold them.
 Where there is no GPU, `python -m tests.benchmarks.attention_gpu_compiled` says what compilers make of the kernels.
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib
 import itertools
@@ -29,7 +30,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from opencoder_jax.kernels.attention import gpu, hopper, peers
+from opencoder_jax.kernels.attention.gpu.blocks import GpuBlocks, TritonBlock, family_of, hopper_blocks, triton_blocks
+from opencoder_jax.kernels.attention.gpu.hopper import attention as hopper
+from opencoder_jax.kernels.attention.gpu.triton import attention as triton
 
 # Rows, heads, key heads, head size, row length.
 SHAPES = {
@@ -57,9 +60,9 @@ def one_document(rows: int, length: int) -> np.ndarray:
     return np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
 
 
-def ours(blocks: gpu.Blocks, positions: np.ndarray) -> Kernel:
+def ours(blocks: GpuBlocks[TritonBlock], positions: np.ndarray) -> Kernel:
     """Our kernels with these blocks."""
-    return lambda q, k, v: gpu.attention(q, k, v, jnp.asarray(positions), blocks=blocks)
+    return lambda q, k, v: triton.attention(q, k, v, jnp.asarray(positions), blocks=blocks)
 
 
 def tokamax(implementation: str) -> Kernel:
@@ -70,21 +73,39 @@ def tokamax(implementation: str) -> Kernel:
 
 def ours_for_hopper(positions: np.ndarray) -> Kernel:
     """Ours for Mosaic GPU, on rows of documents."""
-    return lambda q, k, v: hopper.attention(q, k, v, jnp.asarray(positions))
+    return lambda q, k, v: hopper.attention(q, k, v, jnp.asarray(positions), blocks=hopper_blocks(q.shape[3]))
+
+
+def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """cuDNN's, as jax.nn offers it. It can't tell documents apart: causal, one document a row."""
+    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
+
+
+def jax_triton(q: jax.Array, k: jax.Array, v: jax.Array, *, interpret: bool = False) -> jax.Array:
+    """jax's kernel with its default blocks, or smaller where those don't fit; keys are copied for each query head."""
+    from jax.experimental.pallas.ops.gpu import attention as module
+
+    group = q.shape[2] // k.shape[2]
+    k, v = (jnp.repeat(x, group, axis=2) for x in (k, v))
+    sizes = module.BlockSizes.get_default()
+    if q.shape[3] > 128:
+        sizes = dataclasses.replace(sizes, block_q=64, block_k=32)
+    scale = q.shape[3] ** -0.5
+    return module.mha(q, k, v, None, scale, causal=True, block_sizes=sizes, interpret=interpret)
 
 
 def everybody(chip: str, shape: str) -> dict[str, Kernel]:
     """What is timed, by name."""
     rows, _, _, size, length = SHAPES[shape]
-    blocks = gpu.blocks_for(chip, size, "bfloat16")
+    blocks = triton_blocks(chip, size, "bfloat16")
     kernels: dict[str, Kernel] = {
         "ours": ours(blocks, one_document(rows, length)),
         "ours, packed": ours(blocks, positions_of(rows, length)),
     }
-    if gpu.family_of(chip) == "Hopper":
+    if family_of(chip) == "Hopper":
         kernels["ours for Hopper"] = ours_for_hopper(one_document(rows, length))
         kernels["ours for Hopper, packed"] = ours_for_hopper(positions_of(rows, length))
-    kernels |= {"cuDNN": peers.cudnn, "jax Triton": functools.partial(peers.jax_triton, positions=None)}
+    kernels |= {"cuDNN": cudnn, "jax Triton": jax_triton}
     for name in ("triton", "mosaic"):
         try:
             kernels[f"tokamax {name}"] = tokamax(name)
@@ -131,8 +152,8 @@ def errors(chip: str) -> bool:
         positions = positions_of(2, 1000) % 300
         exact = [x.astype("float32") for x in inputs]
         expected = results(functools.partial(plain, positions=positions), exact, d_out.astype("float32"))
-        kernels = {"ours": ours(gpu.blocks_for(chip, size, dtype), positions)}
-        if gpu.family_of(chip) == "Hopper" and dtype == "bfloat16":
+        kernels = {"ours": ours(triton_blocks(chip, size, dtype), positions)}
+        if family_of(chip) == "Hopper" and dtype == "bfloat16":
             kernels["ours for Hopper"] = ours_for_hopper(positions)
         bound = 1e-2 if dtype == "bfloat16" else 1e-5
         for name, mix in kernels.items():
@@ -201,11 +222,11 @@ def tune(chip: str, shape: str) -> None:
     """Tries blocks for one kernel at a time, and prints the fastest."""
     rows, _, _, size, length = SHAPES[shape]
     inputs = inputs_of(SHAPES[shape])
-    best = gpu.blocks_for(chip, size, "bfloat16")
-    for kernel in gpu.Blocks._fields:
+    best = triton_blocks(chip, size, "bfloat16")
+    for kernel in GpuBlocks._fields:
         found = {}
         for sizes in itertools.product((16, 32, 64, 128), (32, 64, 128), (4, 8), (1, 2, 3, 4)):
-            block = gpu.Block(*sizes)
+            block = TritonBlock(*sizes)
             mix = ours(best._replace(**{kernel: block}), one_document(rows, length))
             try:
                 call = passes(mix, *inputs)[0 if kernel == "forward" else 1]
@@ -226,7 +247,7 @@ def main() -> None:
     if jax.default_backend() != "gpu":
         sys.exit(
             f"no GPU here: JAX runs on {jax.devices()[0].device_kind}, and nothing was timed. On a machine with one: "
-            "uv pip install 'jax[cuda13]' flax optax numpy; python -m tests.benchmarks.attention_gpu"
+            "uv pip install 'jax[cuda13]' jaxtyping numpy; python -m tests.benchmarks.attention_gpu"
         )
     chip = jax.devices()[0].device_kind
     print(f"{chip}, jax {jax.__version__}")

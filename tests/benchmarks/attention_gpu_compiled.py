@@ -1,7 +1,7 @@
 """What the compilers make of the GPU attention kernels, on a machine that has no GPU: registers, spills, instructions.
 
     uv venv /tmp/cuda
-    uv pip install --python /tmp/cuda/bin/python 'jax[cuda13]' nvidia-cuda-nvdisasm flax optax numpy
+    uv pip install --python /tmp/cuda/bin/python 'jax[cuda13]' nvidia-cuda-nvdisasm jaxtyping numpy
     /tmp/cuda/bin/python -m tests.benchmarks.attention_gpu_compiled --chip=hopper --shape=1.5B [--kernels=hopper]
 
 One JSON line a kernel. Spilled registers, a kernel for Hopper without wgmma, or products that ptxas runs one after the
@@ -14,7 +14,7 @@ step costs a warpgroup at least, in cycles of its quarter of a multiprocessor: o
 x 16 takes N / 4), in instructions issued (one a cycle), on the unit for exponentials and conversions (8 for a warp).
 All grow alike with the warpgroups at work, so the tensor cores can't be busier than "fill", their share of the largest.
 "beside" are the exponentials that stand where products of the same warpgroup are under way; the others need another's.
-Masking, which blocks in full sight skip, doesn't count; neither does waiting, nor what shared memory can't deliver.
+Masking, which most blocks don't need, doesn't count; neither does waiting, nor what shared memory can't deliver.
 """
 
 import argparse
@@ -83,15 +83,18 @@ def kernels_of(chip: Chip, kernels: str, shape: str, dtype: str, dump: Path) -> 
     import jax.numpy as jnp
     from jax.experimental import topologies
 
-    from opencoder_jax.kernels.attention import gpu, hopper
+    from opencoder_jax.kernels.attention.gpu.blocks import hopper_blocks, triton_blocks
+    from opencoder_jax.kernels.attention.gpu.hopper import attention as hopper
+    from opencoder_jax.kernels.attention.gpu.triton import attention as triton
 
     topology = topologies.get_topology_desc("", platform="cuda", target_config=chip.text(), topology="1x1x1")
     device = topology.devices[0]
     sharding = jax.sharding.SingleDeviceSharding(device)
     heads, kv_heads, size, length = SHAPES[shape]
-    mix = hopper.attention
-    if kernels == "triton":
-        mix = functools.partial(gpu.attention, blocks=gpu.blocks_for(chip.name, size, dtype))
+    if kernels == "hopper":
+        mix = functools.partial(hopper.attention, blocks=hopper_blocks(size))
+    else:
+        mix = functools.partial(triton.attention, blocks=triton_blocks(chip.name, size, dtype))
 
     def gradients(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
         return jax.grad(lambda *x: mix(*x, positions).astype(jnp.float32).sum(), argnums=(0, 1, 2))(q, k, v)

@@ -11,18 +11,38 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from opencoder_jax.kernels.attention.cycles import abstract
-from opencoder_jax.kernels.attention.peers import BLOCK, COMPUTE, splash_of
+from opencoder_jax.kernels.attention.tpu.cycles import abstract
 
+BLOCK, COMPUTE = 1024, 512  # queries and keys of a block, and keys of it in one product
 Program = tuple[Callable[..., Any], list[jax.ShapeDtypeStruct]]
 
 
 def splash(chip: str, length: int, group: int, size: int) -> Program:
     """jax's splash attention, causal, with segment ids; its fused backward at head size 128, two kernels at 160."""
-    from jax.experimental.pallas.ops.tpu.splash_attention.splash_attention_kernel import SegmentIds
+    return _with_gradient(splash_of(length, group, size), chip, length, group, size)
 
-    call = splash_of(length, group, size)
-    return _with_gradient(lambda q, k, v, s: call(q, k, v, SegmentIds(s, s)), chip, length, group, size)
+
+def splash_of(length: int, group: int, size: int, interpret: bool = False) -> Callable[..., jax.Array]:
+    """`group` query heads on one key head's keys: (q [G, S, D], k [S, D], v [S, D], documents [S]) -> [G, S, D]."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    block, fused = min(length, BLOCK), size % 128 == 0
+    compute = min(block, COMPUTE)
+    sizes = kernel.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_kv_compute=compute,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        block_kv_dkv_compute=compute,
+        block_q_dq=None if fused else block,
+        block_kv_dq=None if fused else block,
+        use_fused_bwd_kernel=fused,
+    )
+    mask = masks.MultiHeadMask([masks.CausalMask((length, length)) for _ in range(group)])
+    call = kernel.make_splash_mqa(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret)
+    return lambda q, k, v, documents: call(q, k, v, kernel.SegmentIds(documents, documents))
 
 
 def tokamax(chip: str, length: int, group: int, size: int, experimental: bool = False) -> Program:

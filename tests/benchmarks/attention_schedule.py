@@ -6,7 +6,7 @@ PYTHON is an interpreter of 3.12 with tokamax 0.0.17, jax 0.12.0 and libtpu 0.0.
 
 Estimated cycles, not a measurement: each body of a kernel counts as often as it runs for the row's documents, and
 nothing waits for memory. Cycles of a pass are of one row and one query head. "floor" is what the matrix unit needs
-for the products of a block in full sight, were it never idle; the peers' blocks are 1024 by 1024 with 512 keys at once.
+for the products of an unmasked block, were it never idle; the peers' blocks are 1024 by 1024 with 512 keys at once.
 A line on stderr tells of each kernel compiled (24 in all, two at a time); FILE gets the table's rows as JSON lines. The
 command ends with 1 where a pass of ours takes no fewer cycles than a peer's.
 """
@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from opencoder_jax.kernels.attention import tpu
-from opencoder_jax.kernels.attention.cycles import KINDS, around, compiled, documents, estimate, sight, total
+from opencoder_jax.kernels.attention.tpu.blocks import blocks_for
+from opencoder_jax.kernels.attention.tpu.cycles import KINDS, around, compiled, documents, estimate, total, visible
 from opencoder_jax.kernels.schedule import MATRIX, Body, schedules
 from tests.benchmarks.attention_programs import BLOCK
 
@@ -48,7 +48,7 @@ def of_full(body: Body, pairs: int) -> tuple[float, float, float]:
 
 def ours(chip: str, size: int, group: int) -> Pass:
     """Our kernels, with the blocks that the table has for the chip."""
-    forward, backward, _ = tpu.blocks_for(KINDS[chip], size, group)
+    forward, backward, _ = blocks_for(KINDS[chip], size, group)
     both = compiled(chip, group, size, forward, backward)
     costs = [estimate(both, group, forward, backward, documents(*row)) for row in ROWS.values()]
     full = (
@@ -62,7 +62,7 @@ def peer(name: str, target: str, chip: str, size: int, group: int, python: str, 
     """A splash attention in blocks of 1024 by 1024.
 
     Args:
-        skips: whether it leaves out blocks of other documents, and has a body of its own for blocks in full sight.
+        skips: whether it leaves out blocks of other documents, and has a body of its own for blocks without a mask.
     """
     arguments = {"chip": chip, "length": 4096, "group": group, "size": size, **more}
     found = schedules(f"{PROGRAMS}:{target}", arguments, "splash_m", python)
@@ -72,12 +72,12 @@ def peer(name: str, target: str, chip: str, size: int, group: int, python: str, 
         totals = [0.0] * len(ROWS)
         figures = np.zeros(2)
         for schedule in kernels:
-            # Masks take the vector unit: of two bodies the one that uses it less is the one for blocks in full sight.
+            # Masks take the vector unit: of two bodies the one that uses it less has no mask.
             plain, *masked = sorted(schedule.products(), key=lambda body: body.used["VALU"])
             figures += np.array(of_full(plain, BLOCK * BLOCK)[:2])
             before, after, small = around(schedule)
             for i, (length, count) in enumerate(ROWS.values()):
-                seen, whole = sight(documents(length, count if skips else 1), BLOCK, BLOCK)
+                seen, whole = visible(documents(length, count if skips else 1), BLOCK, BLOCK)
                 edges = int((seen & ~whole).sum()) if masked else 0
                 per_block = small + plain.cycles
                 totals[i] += seen.sum() * per_block + edges * ((masked or [plain])[0].cycles - plain.cycles)

@@ -17,7 +17,9 @@ from opencoder_jax.compile.estimate import estimate, part_of
 from opencoder_jax.compile.gpus import GPUS, Cluster
 from opencoder_jax.compile.hlo import Program, shape_bytes
 from opencoder_jax.compile.kernel_cycles import kernel_cycles
-from opencoder_jax.kernels.attention import cycles, tpu
+from opencoder_jax.kernels.attention.tpu import attention as tpu
+from opencoder_jax.kernels.attention.tpu import cycles
+from opencoder_jax.kernels.attention.tpu.blocks import blocks_for
 from opencoder_jax.model.flops import executed_flops
 from opencoder_jax.recipe import UserError
 
@@ -223,7 +225,7 @@ def test_kernels_count_by_their_schedule_and_where_there_is_none_by_their_flops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     q, k = jax.ShapeDtypeStruct((3, 512, 8, 128), jnp.bfloat16), jax.ShapeDtypeStruct((3, 512, 2, 128), jnp.bfloat16)
-    blocks = tpu.blocks_for(CHIPS["v5p"].kind, 128, 4)
+    blocks = blocks_for(CHIPS["v5p"].kind, 128, 4)
 
     def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         return tpu.attention(q, k, v, jnp.zeros((3, 512), jnp.int32), blocks=blocks).sum()

@@ -63,7 +63,7 @@ def check_isolation(
 
 
 def inputs_of(case: tuple[Any, ...], seed: int) -> list[jax.Array]:
-    """Queries, keys, values and slopes of the output, drawn at random.
+    """Queries, keys, values and the gradient of the output, drawn at random.
 
     Args:
         case: begins with rows, heads, key heads, head size, dtype, queries, slots.

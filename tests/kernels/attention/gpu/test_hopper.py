@@ -2,7 +2,7 @@
 
 The interpreter runs warpgroups as threads that wait for one another at barriers, as on the GPU: a wait without an
 arrival hangs, an arrival that nobody waits for is an error, and so is an access that no barrier orders. It doesn't
-interpret products with an operand in registers, nor transposed ones: hopper.py computes those plainly here.
+interpret products with an operand in registers, nor transposed ones: warpgroups.py computes those plainly here.
 """
 
 import functools
@@ -24,11 +24,12 @@ from jax._src.pallas.mosaic.interpret import thread_map
 from jax._src.pallas.mosaic_gpu.interpret import interpret_pallas_call
 from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
-from opencoder_jax.kernels.attention import hopper
 from opencoder_jax.kernels.attention.attention import attention
-from opencoder_jax.kernels.attention.hopper import Block, Blocks
-from tests.kernels.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
-from tests.kernels.test_attention_gpu import CUDA_PYTHON, has_cuda, on, shapes
+from opencoder_jax.kernels.attention.gpu.blocks import HOPPER, GpuBlocks, HopperRing, hopper_blocks
+from opencoder_jax.kernels.attention.gpu.hopper import attention as hopper
+from opencoder_jax.kernels.attention.gpu.hopper.warpgroups import TILE
+from tests.kernels.attention.gpu.gpus import CUDA_PYTHON, has_cuda, on, shapes
+from tests.kernels.attention.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 
 # XLA runs programs on as many threads as there are cores, and those of a kernel wait for one another: on two cores that
 # hangs. The number must be set before JAX starts, so the interpreted tests run in a process of their own.
@@ -38,11 +39,11 @@ interpreted_only = pytest.mark.skipif(
 )
 
 # Rows, heads, key heads, head size, dtype, queries, slots, the first query's slot, blocks.
-SMALL = Blocks(Block(64, 2), Block(64, 2), Block(64, 1))
+SMALL = GpuBlocks(HopperRing(64, 2), HopperRing(64, 2), HopperRing(64, 1))
 CASES = {
-    "shared keys, 64, three stages": (1, 2, 1, 64, jnp.bfloat16, 200, 200, 0, None),
+    "shared keys, 64, three stages": (1, 2, 1, 64, jnp.bfloat16, 200, 200, 0, hopper_blocks(64)),
     "160, float16": (1, 1, 1, 160, jnp.float16, 256, 256, 0, SMALL),
-    "256, on a cache, keys and values apart": (2, 1, 1, 256, jnp.bfloat16, 70, 200, 130, None),
+    "256, on a cache, keys and values apart": (2, 1, 1, 256, jnp.bfloat16, 70, 200, 130, hopper_blocks(256)),
 }
 
 
@@ -106,7 +107,7 @@ def test_the_interpreted_tests_pass() -> None:
         capture_output=True,
         check=False,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[4],
         env=environment,
         timeout=600,
     )
@@ -140,8 +141,8 @@ def test_what_they_cannot_do_is_refused(chip: str, inputs: tuple[int, ...], word
 
 def test_blocks_fit_in_shared_memory() -> None:
     """232448 bytes a program: q (or keys and values), what is under way, results; 1 kB for barriers and numbers."""
-    for size, blocks in hopper.BLOCKS.items():
-        tile = hopper.TILE * size * 2
+    for size, blocks in HOPPER.items():
+        tile = TILE * size * 2
         row = size * 2
         forward, keys, queries = blocks
         for used in (
@@ -161,7 +162,7 @@ def test_the_kernels_compile_without_spills(shape: str) -> None:
     if not has_cuda():
         pytest.skip("compiling for GPUs needs the extra `cuda` (4 GB), here or in the Python that CUDA_PYTHON names")
     command = [CUDA_PYTHON, "-m", "tests.benchmarks.attention_gpu_compiled", "--kernels=hopper", f"--shape={shape}"]
-    done = subprocess.run(command, capture_output=True, check=False, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, check=False, text=True, cwd=Path(__file__).parents[4])
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     backward_keys = ["attention_backward_keys"] * (2 if shape == "256" else 1)

@@ -1,6 +1,6 @@
-"""Chooses the block sizes of the TPU attention kernels and writes them into tpu_blocks.json.
+"""Chooses the block sizes of the TPU attention kernels and writes them into blocks.json.
 
-    python -m opencoder_jax.kernels.attention.tune --chip=v5e --head_size=128 --group=4
+    python -m opencoder_jax.kernels.attention.tpu.tune --chip=v5e --head_size=128 --group=4
 
 On the TPU itself candidates are timed; elsewhere they are scored by the cycles of the compiler's schedule for a row of
 one document and one of eight (cycles.py), which takes a compilation of about half a minute each. Forward and backward
@@ -18,10 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from opencoder_jax.kernels.attention import cycles, tpu
-from opencoder_jax.kernels.attention.tpu import BackwardBlocks, ForwardBlocks
+from opencoder_jax.kernels.attention.tpu import cycles
+from opencoder_jax.kernels.attention.tpu.attention import attention
+from opencoder_jax.kernels.attention.tpu.blocks import (
+    TABLE,
+    BackwardBlocks,
+    ForwardBlocks,
+    TpuBlocks,
+    blocks_for,
+    kind_of,
+)
 
-TABLE = Path(__file__).with_name("tpu_blocks.json")
 LENGTH, DOCUMENTS = 4096, (1, 8)
 
 Measure = Callable[[ForwardBlocks, BackwardBlocks], cycles.Cycles]
@@ -30,10 +37,9 @@ Measure = Callable[[ForwardBlocks, BackwardBlocks], cycles.Cycles]
 def candidates(head_size: int, group: int) -> Iterator[tuple[ForwardBlocks, BackwardBlocks]]:
     """Pairs to try: what is measured of one doesn't depend on the other, so they are tried side by side."""
     edges = (256, 512) if group == 1 else (128, 256)
-    turns = (False, True) if head_size % 128 else (False,)
     forward = [
-        ForwardBlocks(1024, 1024, edge, queries, chunk, turn)
-        for turn in turns
+        ForwardBlocks(1024, 1024, edge, queries, chunk, transposed)
+        for transposed in ((False, True) if head_size % 128 else (False,))
         for edge in edges
         for queries in ((1024, 512) if group == 1 else (1024,))
         for chunk in (256, 512)
@@ -94,7 +100,7 @@ def by_time(chip: str, head_size: int, group: int, heads: int = 8, repeats: int 
         return 1e9 * min(times)
 
     def measure(forward: ForwardBlocks, backward: BackwardBlocks) -> cycles.Cycles:
-        blocks = tpu.Blocks(forward, backward, tpu.blocks_for(cycles.KINDS[chip], head_size, group).vmem)
+        blocks = TpuBlocks(forward, backward, blocks_for(cycles.KINDS[chip], head_size, group).vmem)
         positions = jnp.asarray(np.concatenate([cycles.documents(LENGTH, count) for count in DOCUMENTS]))
         keys = jax.random.split(jax.random.key(0), 3)
         shape = (len(DOCUMENTS), LENGTH, heads, head_size)
@@ -104,7 +110,7 @@ def by_time(chip: str, head_size: int, group: int, heads: int = 8, repeats: int 
         )
 
         def mix(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-            return tpu.attention(q, k, v, positions, blocks=blocks)
+            return attention(q, k, v, positions, blocks=blocks)
 
         def gradient(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
             out, back = jax.vjp(mix, q, k, v)
@@ -119,12 +125,9 @@ def by_time(chip: str, head_size: int, group: int, heads: int = 8, repeats: int 
 def write(chip: str, head_size: int, group: int, chosen: tuple[ForwardBlocks, BackwardBlocks], table: Path) -> None:
     """Puts the choice into the table."""
     content = json.loads(table.read_text())
-    kind = "shared" if group > 1 else "own"
     forward, backward = chosen
-    content[cycles.KINDS[chip]][kind][str(head_size)] = {
-        "forward": forward._asdict(),
-        "backward": backward._asdict(),
-    }
+    entry = {"forward": forward._asdict(), "backward": backward._asdict()}
+    content[cycles.KINDS[chip]][kind_of(group)][str(head_size)] = entry
     table.write_text(json.dumps(content, indent=1) + "\n")
 
 

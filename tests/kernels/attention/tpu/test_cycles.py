@@ -1,18 +1,13 @@
-"""Cycles counted from schedules, and block sizes chosen by them."""
-
-import json
-from collections.abc import Iterator
-from pathlib import Path
+"""Cycles counted from schedules."""
 
 import numpy as np
 import pytest
 
-from opencoder_jax.kernels.attention import cycles, tpu, tune
-from opencoder_jax.kernels.attention.cycles import Cycles
-from opencoder_jax.kernels.attention.tpu import BackwardBlocks, ForwardBlocks
+from opencoder_jax.kernels.attention.tpu import cycles
+from opencoder_jax.kernels.attention.tpu.blocks import BackwardBlocks, ForwardBlocks
 from opencoder_jax.kernels.schedule import Body, Schedule
 
-FORWARD = ForwardBlocks(rows=512, keys=512, edge=256, edge_queries=1024, chunk=256, turned=False)
+FORWARD = ForwardBlocks(rows=512, keys=512, edge=256, edge_queries=1024, chunk=256, transposed=False)
 BACKWARD = BackwardBlocks(queries=512, keys=512, edge_queries=256, edge_keys=256)
 
 
@@ -24,7 +19,7 @@ def schedule(*bodies: tuple[int, int]) -> Schedule:
 
 
 def test_bodies_count_as_often_as_they_run() -> None:
-    """1024 tokens of one document: two blocks of 512 queries, the second with one block of 512 keys in full sight."""
+    """1024 tokens of one document: two blocks of 512 queries, the second with one unmasked block of 512 keys."""
     both = (
         schedule((1, 0), (1_000, 0), (10_000, 9), (1_000_000, 9), (2_000, 0)),
         schedule((1, 0), (100, 0), (1_000, 0), *[(100_000, 9)] * 2, (10_000_000, 9), (200, 0), (2_000, 0)),
@@ -66,45 +61,6 @@ def test_pairs_counted_as_seen_are_those_that_see_each_other(count: int) -> None
     slots = np.arange(512)
     pairs = ((slots - positions[0])[:, None] <= slots) & (slots <= slots[:, None])
     blocks = pairs.reshape(8, 64, 4, 128).swapaxes(1, 2)
-    seen, full = cycles.sight(positions, 64, 128)
+    seen, full = cycles.visible(positions, 64, 128)
     np.testing.assert_array_equal(seen, blocks.any((2, 3)))
     np.testing.assert_array_equal(full, blocks.all((2, 3)))
-
-
-def test_the_cheapest_of_each_is_chosen_and_what_fails_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    def pairs() -> Iterator[tuple[ForwardBlocks, BackwardBlocks]]:
-        for rows, queries in ((512, 1024), (1024, 256), (2048, 512)):
-            yield FORWARD._replace(rows=rows), BACKWARD._replace(queries=queries)
-
-    def measure(forward: ForwardBlocks, backward: BackwardBlocks) -> Cycles:
-        if forward.rows == 2048:
-            raise RuntimeError("too much VMEM")
-        return Cycles(forward.rows, backward.queries)
-
-    forward, backward = tune.choose(pairs(), measure)
-    assert (forward.rows, backward.queries) == (512, 256)
-    assert "too much VMEM" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="no candidate"):
-        tune.choose(iter(()), measure)
-
-
-def test_a_choice_is_written_for_its_chip_and_sizes_alone(tmp_path: Path) -> None:
-    table = tmp_path / "blocks.json"
-    table.write_text(tune.TABLE.read_text())
-    tune.write("v5e", 128, 4, (FORWARD, BACKWARD), table)
-    before, after = json.loads(tune.TABLE.read_text()), json.loads(table.read_text())
-    entry = after["TPU v5 lite"]["shared"].pop("128")
-    assert (ForwardBlocks(**entry["forward"]), BackwardBlocks(**entry["backward"])) == (FORWARD, BACKWARD)
-    before["TPU v5 lite"]["shared"].pop("128")
-    assert before == after
-
-
-@pytest.mark.parametrize("chip", [*cycles.KINDS.values(), "TPU of another day"])
-@pytest.mark.parametrize("group", [1, 4])
-def test_the_tables_sizes_divide_one_another(chip: str, group: int) -> None:
-    for size in (64, 128, 160, 256):
-        forward, backward, _ = tpu.blocks_for(chip, size, group)
-        assert forward.rows % forward.chunk == forward.keys % forward.edge == forward.edge % 128 == 0
-        assert backward.queries % backward.edge_queries == backward.keys % backward.edge_keys == 0
-    with pytest.raises(ValueError, match="the largest is 256"):
-        tpu.blocks_for(chip, 264, group)

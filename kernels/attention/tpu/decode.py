@@ -15,7 +15,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from opencoder_jax.kernels.attention.tpu import LANES, LOG2_E, LOWEST, MASKED, dot, lanes
+from opencoder_jax.kernels.attention.shared.bounds import LOG2_E, MASKED
+from opencoder_jax.kernels.attention.tpu.tiles import FIRST_MAXIMUM, LANES, dot, lanes, padded
 
 # Slots of a step: 256 kB of keys and as many of values at head size 128, enough to keep the memory busy.
 KEYS = 1024
@@ -39,7 +40,7 @@ def attention(
     """
     rows, _, heads, size = q.shape
     slots, kv_heads = k.shape[1:3]
-    keys = min(keys, -(-slots // LANES) * LANES)
+    keys = min(keys, padded(slots))
     added = -slots % keys
     k, v = (jnp.pad(x, ((0, 0), (0, added), (0, 0), (0, 0))).swapaxes(1, 2) for x in (k, v))
     scaled = (q.astype(jnp.float32) * (LOG2_E / math.sqrt(size))).astype(q.dtype)
@@ -77,17 +78,16 @@ def attention(
     return out.reshape(rows, 1, heads, size)
 
 
-def _kernel(
-    bounds: Any, q_ref: Any, k_ref: Any, v_ref: Any, out_ref: Any, mixed: Any, highest: Any, total: Any, *, keys: int
-) -> None:
-    batch, step = pl.program_id(0), pl.program_id(2)
-    first, last = bounds[2 * batch], bounds[2 * batch + 1]
+def _kernel(*refs: Any, keys: int) -> None:
+    bounds, q_ref, k_ref, v_ref, out_ref, accumulator, highest, total = refs
+    row, step = pl.program_id(0), pl.program_id(2)
+    first, last = bounds[2 * row], bounds[2 * row + 1]
     begin, end = jax.lax.div(first, keys), jax.lax.div(last, keys)
 
     @pl.when(step == 0)
     def _() -> None:
-        mixed[...] = jnp.zeros_like(mixed)
-        highest[...] = jnp.full_like(highest, LOWEST)
+        accumulator[...] = jnp.zeros_like(accumulator)
+        highest[...] = jnp.full_like(highest, FIRST_MAXIMUM)
         total[...] = jnp.zeros_like(total)
 
     @pl.when((begin <= step) & (step <= end))
@@ -102,10 +102,12 @@ def _kernel(
         highest[...] = now
         total[...] = total[...] * fade + jnp.sum(weights, axis=1, keepdims=True)
         # Slots that were never written hold anything, and 0 times infinity isn't 0.
-        row = step * keys + jax.lax.broadcasted_iota(jnp.int32, v_ref.shape[2:], 0)
-        v = jnp.where((first <= row) & (row <= last), v_ref[0, 0].astype(jnp.float32), 0.0).astype(v_ref.dtype)
-        mixed[...] = mixed[...] * lanes(fade, mixed.shape[1]) + dot(weights.astype(v.dtype), v, (1, 0))
+        slots = step * keys + jax.lax.broadcasted_iota(jnp.int32, v_ref.shape[2:], 0)
+        v = jnp.where((first <= slots) & (slots <= last), v_ref[0, 0].astype(jnp.float32), 0.0).astype(v_ref.dtype)
+        accumulator[...] = accumulator[...] * lanes(fade, accumulator.shape[1]) + dot(
+            weights.astype(v.dtype), v, (1, 0)
+        )
 
     @pl.when(step == pl.num_programs(2) - 1)
     def _() -> None:
-        out_ref[0, 0] = (mixed[...] / lanes(total[...], mixed.shape[1])).astype(out_ref.dtype)
+        out_ref[0, 0] = (accumulator[...] / lanes(total[...], accumulator.shape[1])).astype(out_ref.dtype)

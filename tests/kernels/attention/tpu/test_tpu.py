@@ -9,29 +9,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from opencoder_jax.kernels.attention import decode, reference, tpu
+from opencoder_jax.kernels.attention import reference
 from opencoder_jax.kernels.attention.attention import HEADS, QUERIES, ROWS, attention
-from opencoder_jax.kernels.attention.tpu import BackwardBlocks, Blocks, ForwardBlocks
+from opencoder_jax.kernels.attention.tpu import attention as tpu
+from opencoder_jax.kernels.attention.tpu import cycles, decode
+from opencoder_jax.kernels.attention.tpu.blocks import BackwardBlocks, ForwardBlocks, TpuBlocks, blocks_for, fitted
 from opencoder_jax.parallel.mesh import AXES, BATCH_AXES, WEIGHT_AXES
-from tests.kernels.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
+from tests.kernels.attention.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 
 
-def small(turned: bool, chunk: int = 128) -> Blocks:
-    """Blocks so small that short rows have blocks out of sight, in full sight and at edges."""
-    forward = ForwardBlocks(rows=256, keys=256, edge=128, edge_queries=128, chunk=chunk, turned=turned)
-    return Blocks(forward, BackwardBlocks(256, 256, 128, 128), vmem=128)
+def small(transposed: bool, chunk: int = 128) -> TpuBlocks:
+    """Blocks so small that short rows have blocks that are skipped, whole and at edges."""
+    forward = ForwardBlocks(rows=256, keys=256, edge=128, edge_queries=128, chunk=chunk, transposed=transposed)
+    return TpuBlocks(forward, BackwardBlocks(256, 256, 128, 128), vmem=128)
 
 
 # Heads, key heads, head size, dtype, queries, slots, the first query's slot, blocks.
 CASES = {
-    "own keys, 160": (2, 2, 160, jnp.float32, 390, 390, 0, small(turned=True)),
-    "shared keys, 64": (4, 2, 64, jnp.float32, 513, 513, 0, small(turned=False)),
-    "one key head, 128, bfloat16": (4, 1, 128, jnp.bfloat16, 512, 512, 0, small(turned=False, chunk=256)),
-    "256, on a cache": (1, 1, 256, jnp.float32, 200, 600, 280, small(turned=True, chunk=256)),
-    "sums of each head alone": (2, 1, 128, jnp.float32, 384, 384, 0, small(turned=False)._replace(vmem=4)),
+    "own keys, 160": (2, 2, 160, jnp.float32, 390, 390, 0, small(transposed=True)),
+    "shared keys, 64": (4, 2, 64, jnp.float32, 513, 513, 0, small(transposed=False)),
+    "one key head, 128, bfloat16": (4, 1, 128, jnp.bfloat16, 512, 512, 0, small(transposed=False, chunk=256)),
+    "256, on a cache": (1, 1, 256, jnp.float32, 200, 600, 280, small(transposed=True, chunk=256)),
+    "sums of each head alone": (2, 1, 128, jnp.float32, 384, 384, 0, small(transposed=False)._replace(vmem=4)),
 }
 
 
@@ -63,17 +64,16 @@ def test_equals_float64_on_any_documents(case: str, lengths: list[int], seed: in
 
 @given(length=st.integers(1, 10_000), group=st.sampled_from([1, 4]), chip=st.sampled_from(["TPU v4", "TPU v6 lite"]))
 def test_blocks_are_fitted_so_that_rows_grow_little(length: int, group: int, chip: str) -> None:
-    table = tpu.blocks_for(chip, 128, group)
-    fitted = tpu.fitted(table, group, length, length)
+    table = blocks_for(chip, 128, group)
+    forward, backward, _ = fitted(table, group, length, length)
     most = max(length * 9 / 8, -(-length // 128) * 128)
-    sizes = (fitted.forward.rows // group, fitted.forward.keys, fitted.backward.queries, fitted.backward.keys)
-    for size in sizes:
+    for size in (forward.rows // group, forward.keys, backward.queries, backward.keys):
         assert size % 128 == 0
         assert -(-length // size) * size <= most
-    assert fitted.forward.keys % fitted.forward.edge == fitted.backward.keys % fitted.backward.edge_keys == 0
-    assert fitted.backward.queries % fitted.backward.edge_queries == 0
+    assert forward.keys % forward.edge == backward.keys % backward.edge_keys == 0
+    assert backward.queries % backward.edge_queries == 0
     if length % 1024 == 0:
-        assert fitted.backward == table.backward
+        assert backward == table.backward
 
 
 @pytest.mark.parametrize("case", ["own keys, 160", "shared keys, 64", "sums of each head alone"])
@@ -111,7 +111,6 @@ def test_decoding_equals_the_reference(heads: int, kv_heads: int, dtype: jnp.dty
 
 # ------------------------------------------------------------------------------------------------- compiled by Mosaic
 
-CHIPS = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 # Heads, key heads, head size, row length, rows: what the recipes train with.
 SHAPES = {
     "1.5B": (14, 14, 160, 4096, 1),
@@ -123,8 +122,7 @@ SHAPES = {
 @functools.cache
 def devices(chip: str) -> list[jax.Device]:
     pytest.importorskip("libtpu", reason="compiling for TPUs needs libtpu")
-    options = {"chip_config_name": "megacore"} if chip == "v4" else {}
-    return topologies.get_topology_desc(CHIPS[chip], platform="tpu", **options).devices
+    return cycles.devices_of(chip)
 
 
 def gradients(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> tuple[jax.Array, ...]:
@@ -142,7 +140,7 @@ QUICK = {("v4", "8B at 8192"), ("v5e", "1.5B"), ("v5p", "8B"), ("v6e", "8B")}
     ("chip", "shape"),
     [
         pytest.param(chip, shape, marks=[] if (chip, shape) in QUICK else pytest.mark.slow)
-        for chip in CHIPS
+        for chip in cycles.TOPOLOGIES
         for shape in SHAPES
     ],
 )
@@ -189,7 +187,7 @@ def test_what_a_kernel_cannot_do_is_said() -> None:
     positions = jnp.arange(4)[None]
     with pytest.raises(ValueError, match="don't run on cpu"):
         attention(x, x, x, positions, implementation="tpu")
-    with pytest.raises(ValueError, match="is none of reference, tpu, gpu, hopper, cudnn, jax_triton, jax_splash"):
+    with pytest.raises(ValueError, match="is none of reference, tpu, gpu, hopper"):
         attention(x, x, x, positions, implementation="flash")
     large = [jax.ShapeDtypeStruct((1, 4, 2, 264), jnp.float32)] * 3 + [jax.ShapeDtypeStruct((1, 4), jnp.int32)]
     with jax.set_mesh(Mesh(np.array(devices("v5e")[:1]), ("fsdp",))), pytest.raises(ValueError, match="up to 256"):
@@ -205,7 +203,7 @@ def test_a_reference_in_a_kernels_place_is_said_once(capfd: pytest.CaptureFixtur
 
 
 def test_rows_too_long_for_the_memory_are_refused() -> None:
-    blocks = tpu.blocks_for("TPU v4", 128, 1)
+    blocks = blocks_for("TPU v4", 128, 1)
     k = jax.ShapeDtypeStruct((1, 2**17, 1, 128), jnp.bfloat16)
     with pytest.raises(ValueError, match="MiB of VMEM"):
         jax.eval_shape(

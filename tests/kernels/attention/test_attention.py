@@ -85,13 +85,13 @@ def test_gradients_equal_those_of_the_formula() -> None:
     random = np.random.default_rng(2)
     for which in range(3):
         for _ in range(6):
-            place = tuple(random.integers(0, inputs[which].shape))
+            index = tuple(random.integers(0, inputs[which].shape))
             ends = []
             for step in (1e-5, -1e-5):
                 moved = [x.astype(np.float64) for x in inputs]
-                moved[which][place] += step
+                moved[which][index] += step
                 ends.append(np.sum(oracle(*moved, positions) * mix))
-            np.testing.assert_allclose(gradients[which][place], (ends[0] - ends[1]) / 2e-5, atol=1e-5)
+            np.testing.assert_allclose(gradients[which][index], (ends[0] - ends[1]) / 2e-5, atol=1e-5)
 
 
 def test_scores_that_overflow_alone_do_not_in_the_softmax() -> None:
