@@ -136,7 +136,7 @@ def overlap(names: Sequence[str], both: np.ndarray) -> Figure:
     axes.pcolormesh(ends, ends, share, cmap=_BLUES, vmin=0, vmax=115)
     for (row, column), value in np.ndenumerate(share):
         if value >= 0.5:
-            ink = svg.ON_BAR if value > 60 else svg.INK
+            ink = svg.ON_BAR if value > 75 else svg.INK
             axes.annotate(f"{value:.0f}", (column, row), ha="center", va="center", color=ink, fontsize=7.5)
     axes.set_xticks(range(len(names)), names, rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(range(len(names)), [f"{name}  {hits:,}" for name, hits in zip(names, np.diag(both), strict=True)])
