@@ -30,11 +30,17 @@ from opencoder_jax.beam_pipelines.core.documents import (
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.shuffles import NODE, by_segment, pack, run_starts, sort_rows, unpack
+from opencoder_jax.beam_pipelines.core.shuffles import NODE, by_segment, pack, run_starts, sort_rows, star_edges, unpack
 from opencoder_jax.beam_pipelines.core.spill import GroupPacked
-from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard
+from opencoder_jax.beam_pipelines.core.stage import FollowReports, Stage, gather_reports, input_shards, report_shard
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.deduplication.levels import CHUNK_BITS, DuplicatesConfig, chunks, repository_hashes
+from opencoder_jax.beam_pipelines.deduplication.levels import (
+    CHUNK_BITS,
+    DuplicatesConfig,
+    chunks,
+    read_units,
+    repository_hashes,
+)
 from opencoder_jax.recipe import UserError
 
 VERDICT_SCHEMA = pa.schema([("bytes", pa.int64()), ("keeper", pa.string()), ("cluster", pa.int64())])
@@ -47,14 +53,14 @@ LARGEST = 100  # clusters in their table
 APPLY_SPEED = 250.0  # MB/s of a core that reads documents and writes those that stay
 _LOSER = 5  # columns of a loser: address or row, the keeper's priority, the cluster's size
 
-# Makes of shard numbers the packed edges (best copy, other copy) of all clusters, one star a cluster.
-FindStars = Callable[[Any, Directory, list[str], GroupPacked], Any]
+# What the verdicts don't depend on: another guard doesn't look for duplicates again.
+GUARDS = ("alarm_share", "abort_share", "abort_documents")
 
 
 def deduplicate(
     name: str,
     module: str,
-    find: FindStars,
+    find: Callable[[Any, GroupPacked], Any],
     megabytes_per_second: float,
     source: str,
     output: str,
@@ -64,8 +70,8 @@ def deduplicate(
     """Finds duplicates in a stage directory and writes the documents without them, in two steps that resume apart.
 
     Args:
-        find: `find(collection of shard numbers, input directory, shard names, how to group packed rows)` -> collection
-            of packed star edges.
+        find: `find(collection of Units, how to group packed rows)` -> collection of packed edges (best copy, other
+            copy), of each cluster one star.
         megabytes_per_second: the speed of `find` on one core, about.
     """
     verdicts = f"{output.rstrip('/')}/verdicts"
@@ -80,9 +86,9 @@ def deduplicate(
         shuffle.remove_tree()
         group = GroupPacked(shuffle if options.is_local() else None)
         seconds = size / 1e6 / megabytes_per_second
-        with Progress(f"{name}: find", reports, len(names), size), options.pipeline(seconds, threads) as pipeline:
+        with FollowReports(f"{name}: find", reports, len(names), size), options.pipeline(seconds, threads) as pipeline:
             shards = pipeline | "shards" >> beam.Create(range(len(names)))
-            edges = find(shards, documents, names, group)
+            edges = find(shards | "read" >> beam.FlatMap(read_units, documents, names, config), group)
             if config.level == "repository":
                 losers = documents_of_repositories(edges, shards, documents, names, config.segments)
             else:
@@ -92,7 +98,7 @@ def deduplicate(
                 (losers, every)
                 | "all" >> beam.Flatten()
                 | "verdicts of a shard" >> beam.GroupByKey()
-                | "write" >> beam.ParDo(WriteVerdicts(source, names, directory.uri, config.level))
+                | "write" >> beam.Map(write_verdicts, documents, names, directory, config.level)
             )
         shuffle.remove_tree()
         tally, files = gather_reports(directory, len(names))
@@ -100,22 +106,17 @@ def deduplicate(
         write_shard(directory, clusters, [largest_clusters(directory, sorted(files))], CLUSTER_SCHEMA)
         return tally, files | {clusters: digest(directory, clusters)}
 
-    found = Stage(f"{name}_verdicts", module, without_guards(config), (source,), verdicts).run(work)
+    unguarded = replace(config, **{name: getattr(DuplicatesConfig, name) for name in GUARDS})
+    found = Stage(f"{name}_verdicts", module, unguarded, (source,), verdicts).run(work, options)
     guard(name, found, config)
     kernel = ApplyToChunks(config.chunk_tokens, config.tokenizer) if config.level == "chunk" else apply_verdicts
     side = ["documents", "verdicts"]
     return map_stage(name, kernel, [source, verdicts], output, config, options, "documents", side, APPLY_SPEED, threads)
 
 
-def without_guards(config: DuplicatesConfig) -> DuplicatesConfig:
-    """What the verdicts depend on: another guard doesn't look for duplicates again."""
-    default = DuplicatesConfig()
-    return replace(
-        config,
-        alarm_share=default.alarm_share,
-        abort_share=default.abort_share,
-        abort_documents=default.abort_documents,
-    )
+def stars(element: tuple[int, Iterable[bytes]], keys: int) -> bytes:
+    """(segment, packed rows of [keys, node]) -> packed edges from the best of all with equal keys to each other one."""
+    return pack(star_edges(unpack(element[1], keys + NODE), keys).reshape(-1, 2 * NODE))
 
 
 def guard(name: str, verdicts: Manifest, config: DuplicatesConfig) -> None:
@@ -184,9 +185,9 @@ def join_documents(element: tuple[int, tuple[Iterable[bytes], Iterable[bytes]]])
     losers, documents = first_of_each(unpack(lost, _LOSER)), unpack(members, 2)
     if len(losers) == 0 or len(documents) == 0:
         return
-    place = np.minimum(np.searchsorted(losers[:, 0], documents[:, 0]), len(losers) - 1)
-    found = losers[place, 0] == documents[:, 0]
-    yield from split_by_shard(np.column_stack([documents[found, 1], losers[place[found], 1:]]))
+    index = np.minimum(np.searchsorted(losers[:, 0], documents[:, 0]), len(losers) - 1)
+    found = losers[index, 0] == documents[:, 0]
+    yield from split_by_shard(np.column_stack([documents[found, 1], losers[index[found], 1:]]))
 
 
 def first_of_each(losers: np.ndarray) -> np.ndarray:
@@ -195,35 +196,27 @@ def first_of_each(losers: np.ndarray) -> np.ndarray:
     return losers[run_starts(losers[:, :1])]
 
 
-class WriteVerdicts(beam.DoFn):
-    """Writes the verdicts of one shard, cut into batches as its documents are."""
-
-    def __init__(self, source: str, names: list[str], output: str, level: str) -> None:
-        self.source = source
-        self.names = names
-        self.output = output
-        self.level = level
-
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[int]:
-        shard, values = element
-        table = read_shard_columns(Directory(self.source), self.names[shard], ["bytes", "source"])
-        losers = first_of_each(unpack(values, _LOSER))
-        keepers = [id_text(identifier) for identifier in losers[:, 2:4]]
-        sizes = losers[:, 4].astype(np.int64)
-        verdicts = chunk_verdicts if self.level == "chunk" else document_verdicts
-        columns, lost = verdicts(table.num_rows, losers[:, 0].astype(np.int64), keepers, sizes)
-        found = pa.table([table.column("bytes"), *columns], CHUNK_SCHEMA if self.level == "chunk" else VERDICT_SCHEMA)
-        directory = Directory(self.output)
-        name = shard_name("verdicts", shard, len(self.names))
-        write_shard(directory, name, aligned_batches(found, Directory(self.source), self.names[shard]), found.schema)
-        sources = table.column("source").to_pylist()
-        tally = {
-            "documents": Counter(sources),
-            "lost": Counter(sources[row] for row in lost.tolist()),
-            "cluster": Counter(map(str, sizes.tolist())),
-        }
-        report_shard(directory, shard, {"count": tally}, [name])
-        yield shard
+def write_verdicts(
+    element: tuple[int, Iterable[bytes]], documents: Directory, names: list[str], output: Directory, level: str
+) -> None:
+    """(shard, packed losers) -> its verdicts, cut into batches as its documents are."""
+    shard, values = element
+    table = read_shard_columns(documents, names[shard], ["bytes", "source"])
+    losers = first_of_each(unpack(values, _LOSER))
+    keepers = [id_text(identifier) for identifier in losers[:, 2:4]]
+    sizes = losers[:, 4].astype(np.int64)
+    verdicts = chunk_verdicts if level == "chunk" else document_verdicts
+    columns, lost = verdicts(table.num_rows, losers[:, 0].astype(np.int64), keepers, sizes)
+    found = pa.table([table.column("bytes"), *columns], CHUNK_SCHEMA if level == "chunk" else VERDICT_SCHEMA)
+    name = shard_name("verdicts", shard, len(names))
+    write_shard(output, name, aligned_batches(found, documents, names[shard]), found.schema)
+    sources = table.column("source").to_pylist()
+    tally = {
+        "documents": Counter(sources),
+        "lost": Counter(sources[row] for row in lost.tolist()),
+        "cluster": Counter(map(str, sizes.tolist())),
+    }
+    report_shard(output, shard, {"count": tally}, [name])
 
 
 def document_verdicts(
@@ -263,7 +256,7 @@ def largest_clusters(directory: Directory, names: list[str]) -> pa.RecordBatch:
     largest: dict[str, int] = {}
     for name in names:
         table = read_shard_columns(directory, name, ["keeper", "cluster"])
-        for keeper, size in set(zip(*(table.column(place).to_pylist() for place in (0, 1)), strict=True)):
+        for keeper, size in set(zip(*(column.to_pylist() for column in table.columns), strict=True)):
             if keeper is not None:
                 largest[keeper] = max(size, largest.get(keeper, 0))
         largest = dict(sorted(largest.items(), key=lambda item: (-item[1], item[0]))[:LARGEST])
@@ -314,7 +307,7 @@ class ApplyToChunks:
             counts["bytes of chunks removed"] += sizes[row] - len(kept)
             texts[row], sizes[row] = kept.decode(), len(kept)
         for name, values in (("text", texts), ("bytes", sizes)):
-            place = documents.schema.get_field_index(name)
-            field = documents.schema.field(place)
-            documents = documents.set_column(place, field, pa.array(values, field.type))
+            index = documents.schema.get_field_index(name)
+            field = documents.schema.field(index)
+            documents = documents.set_column(index, field, pa.array(values, field.type))
         return Result(keep_rows(documents, drops), drops, counts)

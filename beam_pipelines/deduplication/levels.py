@@ -23,6 +23,7 @@ import xxhash
 from opencoder_jax.beam_pipelines.core.documents import ROW_BITS, addresses, priorities, read_shard
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.deduplication.texts import IS_WORD, Texts
+from opencoder_jax.checks import above, at_least, between, check, one_of, power_of_two
 
 if TYPE_CHECKING:
     from opencoder_jax.data.tokenizer import Tokenizer
@@ -54,16 +55,10 @@ class DuplicatesConfig:
     abort_documents: int = 1000
 
     def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise ValueError(f"level must be one of {', '.join(LEVELS)}: got {self.level!r}")
-        if self.segments < 1 or self.segments & (self.segments - 1):
-            raise ValueError(f"segments must be a power of two: got {self.segments}")
-        for name in ("chunk_tokens", "abort_documents"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
-        for name in ("alarm_share", "abort_share"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1: got {getattr(self, name)}")
+        whole, share = at_least(1), ("alarm_share", "abort_share")
+        check(self, level=one_of(*LEVELS), segments=power_of_two(), chunk_tokens=whole, abort_documents=whole)
+        check(self, **dict.fromkeys(share, above(0)))
+        check(self, **dict.fromkeys(share, between(0, 1)))
 
 
 @dataclass(frozen=True)
@@ -75,10 +70,10 @@ class Units:
     repositories: np.ndarray
 
 
-def read_units(source: Directory, name: str, shard: int, config: DuplicatesConfig) -> Iterator[Units]:
+def read_units(shard: int, source: Directory, names: list[str], config: DuplicatesConfig) -> Iterator[Units]:
     """The units of a shard, batch by batch. Repositories come as their files: who calls brings them together."""
     first_row = 0
-    for batch in read_shard(source, name, ["id", "text", "repository", "stars", "commit_time"]):
+    for batch in read_shard(source, names[shard], ["id", "text", "repository", "stars", "commit_time"]):
         texts = Texts.of(batch.column("text"))
         nodes = np.column_stack([priorities(batch), addresses(shard, batch.num_rows, first_row)])
         repositories = repository_hashes(batch)

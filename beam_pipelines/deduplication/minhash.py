@@ -13,7 +13,6 @@ less often by a share of about 192 (1-J) / grams, below 1 % from 600 grams on wh
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 from numba import njit
@@ -49,15 +48,8 @@ def grams(texts: Texts | Sequence[bytes], size: int) -> tuple[np.ndarray, np.nda
     return _grams(texts.data, texts.data.view(np.uint64), texts.offsets, size, IS_WORD.view(np.uint8))
 
 
-def shingles(texts: Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`grams` as sets: each document's distinct hashes in order. Their signatures are the same."""
-    hashes, offsets = grams(texts, size)
-    sets = [np.unique(hashes[start:stop]) for start, stop in pairwise(offsets.tolist())]
-    return np.concatenate([np.empty(0, np.uint64), *sets]), np.cumsum([0, *map(len, sets)])
-
-
 def signatures(hashes: np.ndarray, offsets: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """uint32 [documents, bands * rows] of the hashes that `grams` or `shingles` returns, band after band.
+    """uint32 [documents, bands * rows] of the hashes that `grams` returns, band after band.
 
     All rows of a document without grams are 2**32-1.
     """
@@ -73,7 +65,7 @@ def band_hashes(rows: np.ndarray, bands: int) -> np.ndarray:
 
 
 def document_bands(hashes: np.ndarray, offsets: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """uint64 [documents, bands] of what `grams` or `shingles` returns: `band_hashes` of their `signatures`."""
+    """uint64 [documents, bands] of what `grams` returns: `band_hashes` of their `signatures`."""
     parts = [offsets[first : first + _SIGNED_AT_ONCE + 1] for first in range(0, len(offsets) - 1, _SIGNED_AT_ONCE)]
     found = [band_hashes(signatures(hashes, part, bands, rows), bands) for part in parts]
     return np.concatenate([np.empty((0, bands), np.uint64), *found])

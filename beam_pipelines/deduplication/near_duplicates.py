@@ -14,7 +14,7 @@ cluster is, `rule` says:
 `NearDuplicatesConfig.level` compares files, whole repositories or chunks (levels.py).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,21 +23,12 @@ import numpy as np
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.shuffles import (
-    NODE,
-    SpanningForest,
-    by_segment,
-    pack,
-    run_starts,
-    star_edges,
-    unpack,
-)
+from opencoder_jax.beam_pipelines.core.shuffles import NODE, SpanningForest, by_segment, run_starts, unpack
 from opencoder_jax.beam_pipelines.core.spill import GroupPacked
-from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
-from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.deduplication.duplicates import deduplicate
-from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, read_units
+from opencoder_jax.beam_pipelines.deduplication.duplicates import deduplicate, stars
+from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, Units
 from opencoder_jax.beam_pipelines.deduplication.minhash import band_hashes, document_bands, grams, signatures
+from opencoder_jax.checks import at_least, check, one_of
 from opencoder_jax.recipe import configurable
 
 RULES = ("components", "bucket_winner")
@@ -62,28 +53,15 @@ class NearDuplicatesConfig(DuplicatesConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("shingle", "bands", "rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
-        if self.rule not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(RULES)}: got {self.rule!r}")
+        check(self, shingle=at_least(1), bands=at_least(1), rows=at_least(1), rule=one_of(*RULES))
 
 
-class SignUnits(beam.DoFn):
-    """A shard -> ((band, segment), packed rows of [band hash, node])."""
-
-    def __init__(self, source: Directory, names: list[str], config: NearDuplicatesConfig) -> None:
-        self.source = source
-        self.names = names
-        self.config = config
-
-    def process(self, shard: int) -> Iterator[tuple[int, bytes]]:
-        config = self.config
-        for units in read_units(self.source, self.names[shard], shard, config):
-            hashes, offsets = grams(units.texts, config.shingle)
-            bands = document_bands(hashes, offsets, config.bands, config.rows)
-            signed = np.diff(offsets) > 0  # a text shorter than one gram has no near duplicates
-            yield from rows_by_band(bands[signed], units.nodes[signed], config.segments)
+def sign_units(units: Units, config: NearDuplicatesConfig) -> Iterator[tuple[int, bytes]]:
+    """Units -> ((band, segment), packed rows of [band hash, node])."""
+    hashes, offsets = grams(units.texts, config.shingle)
+    bands = document_bands(hashes, offsets, config.bands, config.rows)
+    signed = np.diff(offsets) > 0  # a text shorter than one gram has no near duplicates
+    yield from rows_by_band(bands[signed], units.nodes[signed], config.segments)
 
 
 def rows_by_band(bands: np.ndarray, nodes: np.ndarray, segments: int) -> Iterator[tuple[int, bytes]]:
@@ -93,34 +71,25 @@ def rows_by_band(bands: np.ndarray, nodes: np.ndarray, segments: int) -> Iterato
             yield band * segments + segment, packed
 
 
-class SignRepositories(beam.DoFn):
-    """A shard -> (segment of repositories, packed rows of [node, signature]), one for each repository in a batch.
+def sign_repositories(units: Units, config: NearDuplicatesConfig) -> Iterator[tuple[int, bytes]]:
+    """Units -> (segment of repositories, packed rows of [node, signature]), one for each repository among them.
 
     A signature is a row of minima, so that of a union is the smaller of two, row by row: it travels in place of text.
     """
-
-    def __init__(self, source: Directory, names: list[str], config: NearDuplicatesConfig) -> None:
-        self.source = source
-        self.names = names
-        self.config = config
-
-    def process(self, shard: int) -> Iterator[tuple[int, bytes]]:
-        config = self.config
-        for units in read_units(self.source, self.names[shard], shard, config):
-            order = np.argsort(units.repositories, kind="stable")
-            nodes = units.nodes[order]
-            nodes[:, -1] = units.repositories[order]
-            hashes, offsets = grams(units.texts, config.shingle)
-            pieces = [hashes[offsets[place] : offsets[place + 1]] for place in order.tolist()]
-            starts = np.flatnonzero(run_starts(nodes[:, -1:]))
-            stops = np.append(starts[1:], len(nodes))
-            ends = np.cumsum([0, *map(len, pieces)])[np.append(starts, len(nodes))]
-            signed = np.diff(ends) > 0
-            together = np.concatenate([np.empty(0, np.uint64), *pieces])
-            rows = signatures(together, np.append(ends[:-1][signed], ends[-1]), config.bands, config.rows)
-            best = [min(nodes[start:stop].tolist()) for start, stop in zip(starts, stops, strict=True)]
-            table = np.array(best, np.uint64).reshape(-1, NODE)[signed]
-            yield from by_segment(np.column_stack([table, in_pairs(rows)]), table[:, -1], config.segments)
+    order = np.argsort(units.repositories, kind="stable")
+    nodes = units.nodes[order]
+    nodes[:, -1] = units.repositories[order]
+    hashes, offsets = grams(units.texts, config.shingle)
+    pieces = [hashes[offsets[index] : offsets[index + 1]] for index in order.tolist()]
+    starts = np.flatnonzero(run_starts(nodes[:, -1:]))
+    stops = np.append(starts[1:], len(nodes))
+    ends = np.cumsum([0, *map(len, pieces)])[np.append(starts, len(nodes))]
+    signed = np.diff(ends) > 0
+    together = np.concatenate([np.empty(0, np.uint64), *pieces])
+    rows = signatures(together, np.append(ends[:-1][signed], ends[-1]), config.bands, config.rows)
+    best = [min(nodes[start:stop].tolist()) for start, stop in zip(starts, stops, strict=True)]
+    table = np.array(best, np.uint64).reshape(-1, NODE)[signed]
+    yield from by_segment(np.column_stack([table, in_pairs(rows)]), table[:, -1], config.segments)
 
 
 def in_pairs(rows: np.ndarray) -> np.ndarray:
@@ -142,27 +111,20 @@ def bands_of_repositories(
     yield from rows_by_band(band_hashes(merged, config.bands), table[starts, :NODE], config.segments)
 
 
-def stars_of_bucket(element: tuple[int, Iterable[bytes]]) -> bytes:
-    """((band, segment), packed rows) -> packed edges between candidates, already reduced to a forest."""
-    return pack(star_edges(unpack(element[1], 1 + NODE), 1).reshape(-1, 2 * NODE))
+def run(documents: str, output: str, config: NearDuplicatesConfig, options: BeamOptions) -> Manifest:
+    """Writes the documents without near duplicates.
 
+    Args:
+        documents: the directory of the documents.
+    """
 
-def run(inputs: Sequence[str], output: str, config: NearDuplicatesConfig, options: BeamOptions) -> Manifest:
-    """Writes the input's documents without near duplicates."""
-    require_inputs("near_duplicates", inputs, "documents")
-
-    def find(shards: Any, source: Directory, names: list[str], group: GroupPacked) -> Any:
+    def find(units: Any, group: GroupPacked) -> Any:
         if config.level == "repository":
-            files = shards | "sign" >> beam.ParDo(SignRepositories(source, names, config))
-            whole = files | "group by repository" >> group
-            bands = whole | "merge signatures" >> beam.FlatMap(bands_of_repositories, config)
+            files = units | "sign" >> beam.FlatMap(sign_repositories, config) | "group by repository" >> group
+            bands = files | "merge signatures" >> beam.FlatMap(bands_of_repositories, config)
         else:
-            bands = shards | "sign" >> beam.ParDo(SignUnits(source, names, config))
-        edges = bands | "group by band" >> group | "stars" >> beam.Map(stars_of_bucket)
+            bands = units | "sign" >> beam.FlatMap(sign_units, config)
+        edges = bands | "group by band" >> group | "stars" >> beam.Map(stars, 1)
         return edges | "components" >> beam.CombineGlobally(SpanningForest()) if config.rule == "components" else edges
 
-    return deduplicate("near_duplicates", __name__, find, 150.0, inputs[0], output, config, options)
-
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.deduplication.near_duplicates")
+    return deduplicate("near_duplicates", __name__, find, 150.0, documents, output, config, options)

@@ -9,7 +9,6 @@ A rule that spares a share of its hits draws by a hash of (document, rule, seed)
 Documents with a failed signal, and none out of bounds, go with reason "signal_failed": they are neither good nor bad.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,6 @@ import pyarrow as pa
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.beam_pipelines.filtering.rules import Rule, load_profile, required_definitions, table_of
 from opencoder_jax.beam_pipelines.filtering.sample import uniform
 from opencoder_jax.beam_pipelines.signals.measure import SIGNALS
@@ -92,17 +90,21 @@ class Filter:
         return Result(keep_rows(documents, drops), drops, counts)
 
 
-def run(inputs: Sequence[str], output: str, config: FilterConfig, options: BeamOptions) -> Manifest:
-    """Filters `inputs` = (documents, their signals).
+def run(documents: str, signals: str, output: str, config: FilterConfig, options: BeamOptions) -> Manifest:
+    """Writes the documents within bounds.
+
+    Args:
+        documents: the directory of the documents.
+        signals: that of their signals.
 
     Raises:
         UserError: a directory is missing or isn't finished, the profile is wrong, or the signals were measured by other
             definitions than those that it was made for.
     """
-    require_inputs("filter", inputs, "documents", "signals")
-    require_definitions(config.profile, inputs[0], inputs[1])
+    require_definitions(config.profile, documents, signals)
     plan = FilterRules(config, load_profile(config.profile, set(SIGNALS)))
-    return map_stage("filter", Filter(plan), inputs, output, plan, options, input_tables=("documents", "signals"))
+    tables = ("documents", "signals")
+    return map_stage("filter", Filter(plan), [documents, signals], output, plan, options, input_tables=tables)
 
 
 def require_definitions(profile: str, documents: str, signals: str) -> None:
@@ -110,12 +112,7 @@ def require_definitions(profile: str, documents: str, signals: str) -> None:
     needed, measured = required_definitions(profile), Manifest.read(signals).config.get("definitions", "older")
     if measured != needed:
         raise UserError(
-            f"profile {profile} is made for the {needed} definitions, but the signals in {signals} are the "
-            f"{measured} ones; run python -m opencoder_jax.beam_pipelines.signals.measure "
-            f"--gin.SignalsConfig.definitions=\"'{needed}'\" --input={documents} "
-            f"--output=ANOTHER_DIR, or choose another profile (--gin.FilterConfig.profile)"
+            f"profile {profile} is made for the {needed} definitions, but the signals in {signals} are the {measured} "
+            f"ones; run python -m beam_pipelines signals --gin.SignalsConfig.definitions=\"'{needed}'\" "
+            f"--documents={documents} --output=ANOTHER_DIR, or choose another profile (--gin.FilterConfig.profile)"
         )
-
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.filtering.filter")

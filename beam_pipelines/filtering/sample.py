@@ -5,7 +5,6 @@ density of information; other languages stay (paper section 2.1.3, data sampling
 and the seed alone: it doesn't change when other documents come or go, and a larger share keeps all that a smaller kept.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -14,7 +13,7 @@ import xxhash
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
+from opencoder_jax.checks import between, check, each
 from opencoder_jax.recipe import configurable
 
 
@@ -32,13 +31,11 @@ class SampleConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for language, share in self.keep.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"keep[{language!r}]={share} must be between 0 and 1")
+        check(self, keep=each(between(0, 1)))
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleLanguages:
     """The kernel: documents in, the sampled documents out."""
 
     config: SampleConfig
@@ -59,11 +56,10 @@ def uniform(identifier: str, purpose: str, seed: int) -> float:
     return (xxhash.xxh3_64_intdigest(f"{identifier} {purpose} {seed}".encode()) >> 11) / 2**53
 
 
-def run(inputs: Sequence[str], output: str, config: SampleConfig, options: BeamOptions) -> Manifest:
-    """Writes the sampled documents."""
-    require_inputs("sample", inputs, "documents")
-    return map_stage("sample", Sample(config), inputs, output, config, options)
+def run(documents: str, output: str, config: SampleConfig, options: BeamOptions) -> Manifest:
+    """Writes the sampled documents.
 
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.filtering.sample")
+    Args:
+        documents: the directory of the documents.
+    """
+    return map_stage("sample", SampleLanguages(config), [documents], output, config, options)

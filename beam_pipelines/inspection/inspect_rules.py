@@ -1,16 +1,16 @@
 """Shows what a profile of thresholds does, rule by rule: pages with pictures and examples, for tuning thresholds.
 
-    python -m beam_pipelines inspect --input=runs/refinecode/redact --input=runs/refinecode/signals \
-        --output=runs/inspect [--compare=PROFILE] [--gin.FilterConfig.profile=PROFILE]
+    python -m beam_pipelines inspect --documents=runs/refinecode/redact --signals=runs/refinecode/signals \
+        --output=runs/inspect --gin.FilterConfig.profile=PROFILE --gin.InspectConfig.compare=PROFILE
 
 OpenCoder's authors tuned each rule by the documents that only it catches, and by those at both ends of its signal
 (paper section 2.1.3 and appendix). The signals are measured once and only read here, so a changed profile shows in
-seconds. `index.html` has the counts and pictures of every table, and a page for each rule has the examples; `--compare`
-adds the documents that another profile would treat otherwise. The same input gives the same bytes.
+seconds. `index.html` has the counts and pictures of every table, and a page for each rule has the examples;
+`InspectConfig.compare` adds the documents that another profile would treat otherwise. The same input gives the same
+bytes.
 """
 
-import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +18,16 @@ import pyarrow.parquet as pq
 
 from opencoder_jax.beam_pipelines.core.documents import unpack_addresses
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
-from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards, require_inputs
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.filtering.filter import FilterConfig, require_definitions
 from opencoder_jax.beam_pipelines.filtering.rules import Rule, load_profile
 from opencoder_jax.beam_pipelines.inspection.pages import Example, pages
 from opencoder_jax.beam_pipelines.inspection.survey import Survey, survey
 from opencoder_jax.beam_pipelines.signals.measure import SIGNALS
-from opencoder_jax.recipe import build, configurable, parse_flags, refuse_unknown
+from opencoder_jax.checks import at_least, check
+from opencoder_jax.recipe import configurable
 
 HEAD_CHARACTERS = 3000  # of an example's text
 
@@ -37,60 +39,60 @@ class InspectConfig:
 
     Attributes:
         examples: documents in each list: those that only one rule catches, those near a threshold, the extreme ones.
+        compare: another profile to compare with: its name, or a folder's path; "" for none.
     """
 
     examples: int = 20
+    compare: str = ""
 
     def __post_init__(self) -> None:
-        if self.examples < 1:
-            raise ValueError(f"examples={self.examples} must be at least 1")
+        check(self, examples=at_least(1))
 
 
 @dataclass(frozen=True)
-class Plan:
+class InspectedRules:
     """All that the pages depend on beside the input, so that a changed rule makes them anew."""
 
     inspect: InspectConfig
     filter: FilterConfig
     rules: dict[str, list[Rule]]
-    compare: str | None
     other: dict[str, list[Rule]] | None
 
 
 def run(
-    inputs: Sequence[str], output: str, filtering: FilterConfig, config: InspectConfig, compare: str | None = None
+    documents: str, signals: str, output: str, config: InspectConfig, filtering: FilterConfig, options: BeamOptions
 ) -> Manifest:
-    """Writes the pages on `inputs` = (documents, their signals).
+    """Writes the pages.
 
     Args:
+        documents: the directory of the documents.
+        signals: that of their signals.
         filtering: the profile, and the seed of rules that spare documents.
-        compare: another profile.
 
     Raises:
         UserError: a directory is missing, isn't finished or holds something else, a profile is wrong, or the signals
             were measured by other definitions than those that it was made for.
     """
-    require_inputs("inspect", inputs, "documents", "signals")
-    input_shards(inputs[0])
-    input_shards(inputs[1], "signals")
-    for profile in filter(None, (filtering.profile, compare)):
-        require_definitions(profile, inputs[0], inputs[1])
+    input_shards(documents)
+    input_shards(signals, "signals")
+    for profile in filter(None, (filtering.profile, config.compare)):
+        require_definitions(profile, documents, signals)
     rules = load_profile(filtering.profile, set(SIGNALS))
-    other = load_profile(compare, set(SIGNALS)) if compare is not None else None
-    plan = Plan(config, filtering, rules, compare, other)
+    other = load_profile(config.compare, set(SIGNALS)) if config.compare else None
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
-        found = survey(inputs[0], inputs[1], rules, other, filtering.seed, config.examples)
-        texts = read_examples(inputs[0], addresses_shown(found))
+        found = survey(documents, signals, rules, other, filtering.seed, config.examples)
+        texts = read_examples(documents, addresses_shown(found))
         names = []
-        for name, page in pages(found, texts, filtering.profile, compare):
+        for name, page in pages(found, texts, filtering.profile, config.compare or None):
             directory.write_bytes(name, page.encode("utf-8", "replace"))
             names.append(name)
         return _tally(found), {name: digest(directory, name) for name in sorted(names)}
 
-    return Stage("inspect", "opencoder_jax.beam_pipelines.inspection.inspect_rules", plan, tuple(inputs), output).run(
-        work
-    )
+    plan = InspectedRules(config, filtering, rules, other)
+    manifest = Stage("inspect", __name__, plan, (documents, signals), output).run(work, options)
+    print(f"{output.rstrip('/')}/index.html")
+    return manifest
 
 
 def addresses_shown(found: Survey) -> set[int]:
@@ -144,21 +146,3 @@ def _tally(found: Survey) -> Tally:
                     key = f"{name} {rule.rule.signal}"
                     counts[key] = counts.get(key, 0) + count
     return tally | {"count": counts}
-
-
-def main(argv: list[str]) -> None:
-    """The command.
-
-    Raises:
-        UserError: an input, a profile or a flag is wrong.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m beam_pipelines inspect", description=(__doc__ or "").strip(), allow_abbrev=False
-    )
-    parser.add_argument("--input", action="append", default=[], metavar="DIR", help="the documents, then their signals")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the pages go")
-    parser.add_argument("--compare", metavar="PROFILE", help="another profile: its name, or a folder's path")
-    flags, rest = parse_flags(parser, argv)
-    refuse_unknown(parser, rest)
-    run(flags.input, flags.output, build(FilterConfig), build(InspectConfig), flags.compare)
-    print(f"{flags.output.rstrip('/')}/index.html")

@@ -10,7 +10,7 @@ Cost: about 10 MB/s a core on Python source. Redacting twice changes nothing.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,9 +19,9 @@ import pyarrow as pa
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.beam_pipelines.languages.comments import line_markers, scan
 from opencoder_jax.beam_pipelines.redaction.personal import KINDS, find
+from opencoder_jax.checks import check, each, one_of
 from opencoder_jax.recipe import configurable
 
 SPEED = 10.0  # megabytes of Python source a second on one core
@@ -71,9 +71,7 @@ class RedactConfig:
     kinds: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
-        for kind in self.kinds:
-            if kind not in KINDS:
-                raise ValueError(f"kinds={kind!r} isn't known; choose of {', '.join(KINDS)}")
+        check(self, kinds=each(one_of(*KINDS)))
 
 
 @dataclass(frozen=True)
@@ -253,11 +251,10 @@ def _cut(text: str, start: int, stop: int) -> str:
     return before + text[stop:].lstrip("\r\n")
 
 
-def run(inputs: Sequence[str], output: str, config: RedactConfig, options: BeamOptions) -> Manifest:
-    """Writes the documents with notices removed and placeholders put."""
-    require_inputs("redact", inputs, "documents")
-    return map_stage("redact", Redact(config), inputs, output, config, options, megabytes_per_second=SPEED)
+def run(documents: str, output: str, config: RedactConfig, options: BeamOptions) -> Manifest:
+    """Writes the documents with notices removed and placeholders put.
 
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.redaction.redact")
+    Args:
+        documents: the directory of the documents.
+    """
+    return map_stage("redact", Redact(config), [documents], output, config, options, megabytes_per_second=SPEED)

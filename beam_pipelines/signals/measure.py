@@ -17,7 +17,7 @@ Cost: 5 to 9 MB/s a core, most of it parsing; no subprocess, no timer, no model.
 
 import gc
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -27,12 +27,12 @@ import pyarrow as pa
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import main, require_inputs
 from opencoder_jax.beam_pipelines.signals import general, languages, python, text
 from opencoder_jax.beam_pipelines.signals.general import Signal
 from opencoder_jax.beam_pipelines.signals.released import general as reference
 from opencoder_jax.beam_pipelines.signals.released import languages as languages_reference
 from opencoder_jax.beam_pipelines.signals.view import View
+from opencoder_jax.checks import check, one_of
 from opencoder_jax.recipe import configurable
 
 SPEED = 6.0  # megabytes of source a second on one core
@@ -110,8 +110,7 @@ class SignalsConfig:
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.definitions not in DEFINITIONS:
-            raise ValueError(f"definitions={self.definitions!r} must be one of {', '.join(DEFINITIONS)}")
+        check(self, definitions=one_of(*DEFINITIONS))
         for name in self.skip:
             if name not in SIGNALS:
                 raise ValueError(f"skip={name!r} is no signal; see SIGNALS in beam_pipelines/signals/measure.py")
@@ -165,13 +164,11 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def run(inputs: Sequence[str], output: str, config: SignalsConfig, options: BeamOptions) -> Manifest:
-    """Writes the table "signals", aligned with the documents."""
-    require_inputs("signals", inputs, "documents")
-    return map_stage(
-        "signals", MeasureSignals(config), inputs, output, config, options, table="signals", megabytes_per_second=SPEED
-    )
+def run(documents: str, output: str, config: SignalsConfig, options: BeamOptions) -> Manifest:
+    """Writes the table "signals", aligned with the documents.
 
-
-if __name__ == "__main__":
-    main("opencoder_jax.beam_pipelines.signals.measure")
+    Args:
+        documents: the directory of the documents.
+    """
+    kernel = MeasureSignals(config)
+    return map_stage("signals", kernel, [documents], output, config, options, "signals", megabytes_per_second=SPEED)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id, shard_name, write_shard
 from opencoder_jax.beam_pipelines.core.manifest import Tally, digest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.filtering.filter import FilterConfig
@@ -65,7 +66,9 @@ def make(place: Path, documents: int) -> None:
                 write_shard(directory, name, [one], one.schema)
             return {}, {name: digest(directory, name) for name in names}
 
-        Stage("given", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(place / table)).run(work)
+        Stage("given", "opencoder_jax.beam_pipelines.core.documents", _NoConfig(), (), str(place / table)).run(
+            work, BeamOptions()
+        )
 
 
 def measure(place: Path) -> None:

@@ -43,9 +43,10 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.deduplication import near_duplicates
-from opencoder_jax.beam_pipelines.deduplication.minhash import document_bands, grams, shingles
+from opencoder_jax.beam_pipelines.deduplication.minhash import document_bands, grams
 from opencoder_jax.beam_pipelines.deduplication.near_duplicates import NearDuplicatesConfig
 from opencoder_jax.beam_pipelines.sources import collect
+from tests.beam_pipelines.deduplication.shingle_sets import shingles
 
 PAIRS = 400
 INDEPENDENT_PAIRS = 5000
@@ -178,12 +179,7 @@ def whole_stage(sources: list[str], megabytes: int, place: str, config: NearDupl
     corpus = collect.CollectConfig(max_corpus_bytes=megabytes * 10**6)
     collect.run(folders=sources, output=f"{place}/collect", config=corpus, options=BeamOptions())
     size = Manifest.read(f"{place}/collect").total("out", "bytes") / 1e6
-    command = [
-        sys.executable,
-        "-m",
-        "opencoder_jax.beam_pipelines.deduplication.near_duplicates",
-        f"--input={place}/collect",
-    ]
+    command = [sys.executable, "-m", "beam_pipelines", "near_duplicates", f"--documents={place}/collect"]
     measured(
         "this project, a command",
         size,
@@ -192,7 +188,7 @@ def whole_stage(sources: list[str], megabytes: int, place: str, config: NearDupl
     speed = measured(
         "this project",
         size,
-        lambda: near_duplicates.run([f"{place}/collect"], f"{place}/out", config, BeamOptions()),
+        lambda: near_duplicates.run(f"{place}/collect", f"{place}/out", config, BeamOptions()),
     )
     manifest = Manifest.read(f"{place}/out")
     assert manifest == Manifest.read(f"{place}/commanded")
@@ -221,7 +217,9 @@ def against_all_pairs(sample: pa.Table, place: str, config: NearDuplicatesConfig
         write_shard(directory, name, [batch], SCHEMA)
         return tally_documents("out", batch), {name: digest(directory, name)}
 
-    Stage("sample", "opencoder_jax.beam_pipelines.core.documents", config, (), f"{place}/sample").run(work)
+    Stage("sample", "opencoder_jax.beam_pipelines.core.documents", config, (), f"{place}/sample").run(
+        work, BeamOptions()
+    )
     hashes, offsets = shingles([row["text"].encode() for row in rows], config.shingle)
     bands = document_bands(hashes, offsets, config.bands, config.rows)
     signed = np.diff(offsets) > 0
@@ -247,7 +245,7 @@ def against_all_pairs(sample: pa.Table, place: str, config: NearDuplicatesConfig
     for rule, wanted in expected.items():
         output = f"{place}/sample_{rule}"
         chosen = NearDuplicatesConfig(rule=rule)
-        manifest = near_duplicates.run([f"{place}/sample"], output, chosen, BeamOptions())
+        manifest = near_duplicates.run(f"{place}/sample", output, chosen, BeamOptions())
         kept = {name for shard in manifest.shards() for name in pq.read_table(f"{output}/{shard}")["id"].to_pylist()}
         print(f"{rule}: {len(kept)} of {len(rows)} documents survive, by comparing all pairs {len(wanted)}: ", end="")
         print("the same" if kept == wanted else f"DIFFERENT IN {len(kept ^ wanted)}")

@@ -16,17 +16,18 @@ import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shingle_sets import shingles
 
 from opencoder_jax.beam_pipelines.core.documents import document_id
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.shuffles import SpanningForest, pack
 from opencoder_jax.beam_pipelines.deduplication import exact_duplicates, near_duplicates
-from opencoder_jax.beam_pipelines.deduplication.duplicates import guard, losers_by_shard
+from opencoder_jax.beam_pipelines.deduplication.duplicates import guard, losers_by_shard, stars
 from opencoder_jax.beam_pipelines.deduplication.exact_duplicates import ExactDuplicatesConfig
 from opencoder_jax.beam_pipelines.deduplication.levels import CHUNK_BITS, chunks
-from opencoder_jax.beam_pipelines.deduplication.minhash import document_bands, shingles
-from opencoder_jax.beam_pipelines.deduplication.near_duplicates import NearDuplicatesConfig, in_pairs, stars_of_bucket
+from opencoder_jax.beam_pipelines.deduplication.minhash import document_bands
+from opencoder_jax.beam_pipelines.deduplication.near_duplicates import NearDuplicatesConfig, in_pairs
 from opencoder_jax.recipe import UserError, bind, build
 
 Batch = Callable[..., pa.RecordBatch]
@@ -113,7 +114,7 @@ def test_both_rules_keep_what_a_comparison_of_all_pairs_keeps(
     found = {}
     for rule in ("components", "bucket_winner"):
         config = NearDuplicatesConfig(**NEAR, segments=segments, rule=rule)
-        near_duplicates.run([source], str(place / rule), config, BeamOptions())
+        near_duplicates.run(source, str(place / rule), config, BeamOptions())
         expected = survivors_of(rows, alike([[row["text"]] for row in rows]), rule)
         found[rule] = kept_ids(place / rule)
         assert found[rule] == sorted(rows[place]["id"] for place in expected)
@@ -124,7 +125,7 @@ def test_a_chain_shows_how_the_rules_differ() -> None:
     """Best first 1, 2, 3: 1 and 3 share a bucket, 2 and 3 another. Only a component knows that 2 belongs to 1."""
     nodes = {name: [name, 0, 0, name] for name in (1, 2, 3)}
     buckets = [[[7, *nodes[1]], [7, *nodes[3]]], [[8, *nodes[3]], [8, *nodes[2]]]]
-    edges = [stars_of_bucket((0, [pack(np.array(bucket, np.uint64))])) for bucket in buckets]
+    edges = [stars((0, [pack(np.array(bucket, np.uint64))]), 1) for bucket in buckets]
 
     def lost(packed: Sequence[bytes]) -> set[int]:
         values = [value for each in packed for _, value in losers_by_shard(each)]
@@ -141,7 +142,7 @@ def test_a_chain_shows_how_the_rules_differ() -> None:
 def test_a_hot_bucket_is_one_star() -> None:
     count = 100_000
     table = np.column_stack([np.full(count, 5), np.zeros((count, 3)), np.arange(count)]).astype(np.uint64)
-    ((shard, packed),) = losers_by_shard(stars_of_bucket((0, [pack(table[::-1])])))
+    ((shard, packed),) = losers_by_shard(stars((0, [pack(table[::-1])]), 1))
     losers = np.frombuffer(packed, "<u8").reshape(-1, 5)
     assert shard == 0
     assert np.sort(losers[:, 0]).tolist() == list(range(1, count))
@@ -158,7 +159,7 @@ def test_two_workers_write_the_same_bytes(
         monkeypatch.setattr("opencoder_jax.beam_pipelines.core.runner.WORTH_THREADS", 1e9 if workers == 1 else -1.0)
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
         manifest = near_duplicates.run(
-            [source], str(tmp_path / f"{workers}"), NearDuplicatesConfig(**NEAR), BeamOptions()
+            source, str(tmp_path / f"{workers}"), NearDuplicatesConfig(**NEAR), BeamOptions()
         )
         files.append((manifest.files, Manifest.read(str(tmp_path / f"{workers}/verdicts")).files))
     assert files[0] == files[1]
@@ -184,12 +185,12 @@ def test_a_repository_falls_as_a_whole(
     texts = [[file["text"] for file in files] for files in members.values()]
     if stage == "exact":
         exact = ExactDuplicatesConfig(level="repository", segments=2)
-        exact_duplicates.run([source], str(tmp_path / "out"), exact, BeamOptions())
+        exact_duplicates.run(source, str(tmp_path / "out"), exact, BeamOptions())
         content = [Counter(map(hash_of, files)) for files in texts]
         pairs = [(a, b) for a, b in combinations(range(len(units)), 2) if content[a] == content[b]]
     else:
         near = NearDuplicatesConfig(**NEAR, level="repository", segments=2)
-        near_duplicates.run([source], str(tmp_path / "out"), near, BeamOptions())
+        near_duplicates.run(source, str(tmp_path / "out"), near, BeamOptions())
         pairs = alike(texts)
     kept = {units[place]["repository"] for place in survivors_of(units, pairs, "components")}
     assert len(kept) < len(units)
@@ -270,7 +271,7 @@ def test_duplicate_chunks_disappear_from_their_documents(
     rows = [row | {"path": f"{number}.py"} for number, row in enumerate(rows)]
     source = stage_directory(tmp_path / "source", [[batch(*rows[:2])], [batch(rows[2])]])
     config = ExactDuplicatesConfig(level="chunk", chunk_tokens=2, segments=2)
-    manifest = exact_duplicates.run([source], str(tmp_path / "out"), config, BeamOptions())
+    manifest = exact_duplicates.run(source, str(tmp_path / "out"), config, BeamOptions())
     tables = [pq.read_table(tmp_path / "out" / name).to_pylist() for name in manifest.shards()]
     # the last chunk of the first document has no space behind it
     assert [(row["text"], row["bytes"]) for table in tables for row in table] == [("a b c d x y", 11), ("new é z", 8)]
@@ -284,7 +285,7 @@ def test_clusters_are_counted_and_the_largest_named(
 ) -> None:
     texts = ["x", "y", "x", "x", "y", "z"]
     source = stage_directory(tmp_path / "source", [[batch(*texts)]])
-    exact_duplicates.run([source], str(tmp_path / "out"), ExactDuplicatesConfig(), BeamOptions())
+    exact_duplicates.run(source, str(tmp_path / "out"), ExactDuplicatesConfig(), BeamOptions())
     verdicts = Manifest.read(str(tmp_path / "out/verdicts"))
     assert verdicts.table("count", "cluster") == {"3": 2, "2": 1}  # documents that are lost, by their cluster's size
     (name,) = verdicts.shards("clusters")
@@ -298,18 +299,18 @@ def test_a_source_that_loses_nearly_everything_stops_the_stage(
     rows += [{"text": f"own {number}", "source": "good", "path": f"g{number}.py"} for number in range(30)]
     source = stage_directory(tmp_path / "source", [[batch(*rows)]])
     output = str(tmp_path / "out")
-    allowed = exact_duplicates.run([source], output, ExactDuplicatesConfig(abort_documents=31), BeamOptions())
+    allowed = exact_duplicates.run(source, output, ExactDuplicatesConfig(abort_documents=31), BeamOptions())
     before = (tmp_path / "out/stage.json").read_bytes()
     with pytest.raises(
         UserError, match=r"'mirror' would lose 29 of its 30 documents.*ExactDuplicatesConfig.abort_share"
     ):
-        exact_duplicates.run([source], output, ExactDuplicatesConfig(abort_documents=30), BeamOptions())
+        exact_duplicates.run(source, output, ExactDuplicatesConfig(abort_documents=30), BeamOptions())
     assert (tmp_path / "out/stage.json").read_bytes() == before  # and nothing was looked for again:
     printed = capsys.readouterr().err
     assert "exact_duplicates_verdicts: up to date" in printed
     assert "the largest cluster has 30 of 60 documents" in printed
     again = exact_duplicates.run(
-        [source], output, ExactDuplicatesConfig(abort_documents=30, abort_share=1.0), BeamOptions()
+        source, output, ExactDuplicatesConfig(abort_documents=30, abort_share=1.0), BeamOptions()
     )
     assert again.total("out", "documents") == allowed.total("out", "documents") == 31
 
@@ -330,4 +331,4 @@ def test_presets(name: str, bands: int, rows: int, half: float) -> None:
 
 def test_guards_let_small_and_healthy_sources_pass() -> None:
     tally = {"count": {"documents": {"a": 2000, "b": 10}, "lost": {"a": 1000, "b": 10}, "cluster": {"2": 1010}}}
-    guard("near", Manifest("near", {}, "", [], tally), NearDuplicatesConfig())
+    guard("near", Manifest("near", {}, {}, [], tally), NearDuplicatesConfig())

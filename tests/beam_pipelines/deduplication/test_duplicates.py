@@ -13,15 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shingle_sets import shingles
 
 from opencoder_jax.beam_pipelines.core.documents import document_id, empty
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.shuffles import pack
 from opencoder_jax.beam_pipelines.deduplication import exact_duplicates, near_duplicates
-from opencoder_jax.beam_pipelines.deduplication.duplicates import losers_by_shard
-from opencoder_jax.beam_pipelines.deduplication.exact_duplicates import ExactDuplicatesConfig, stars_of_segment
-from opencoder_jax.beam_pipelines.deduplication.minhash import band_hashes, shingles, signatures
+from opencoder_jax.beam_pipelines.deduplication.duplicates import losers_by_shard, stars
+from opencoder_jax.beam_pipelines.deduplication.exact_duplicates import ExactDuplicatesConfig
+from opencoder_jax.beam_pipelines.deduplication.minhash import band_hashes, signatures
 from opencoder_jax.beam_pipelines.deduplication.near_duplicates import NearDuplicatesConfig
 from opencoder_jax.recipe import UserError
 
@@ -107,7 +108,7 @@ def test_the_best_copy_survives_wherever_copies_lie(
         shuffled = random.Random(order).sample(rows, len(rows))
         shards = [[batch(*shuffled[:7]), empty(), batch(*shuffled[7:15])], [empty()], [batch(*shuffled[15:])]]
         source = stage_directory(tmp_path / f"source{order}", shards)
-        stage.run([source], str(tmp_path / f"out{order}"), config, BeamOptions())
+        stage.run(source, str(tmp_path / f"out{order}"), config, BeamOptions())
         found.append(survivors_and_drops(tmp_path / f"out{order}"))
     assert found[0] == found[1] == ({row["id"] for row in rows} - gone.keys(), gone)
 
@@ -117,7 +118,7 @@ def test_nothing_is_lost_where_nothing_is_alike(tmp_path: Path, batch: Batch, st
     source = stage_directory(tmp_path / "source", [[batch("a", "b c")], [empty()]])
     for stage, config in ((exact_duplicates, EXACT), (near_duplicates, NearDuplicatesConfig())):
         output = tmp_path / stage.__name__.rsplit(".", 1)[-1]
-        manifest = stage.run([source], str(output), config, BeamOptions())
+        manifest = stage.run(source, str(output), config, BeamOptions())
         assert manifest.total("out", "documents") == 2
         assert survivors_and_drops(output)[1] == {}
 
@@ -128,7 +129,7 @@ def test_verdicts_name_the_keeper_and_the_size_of_the_cluster(
     rows = [{"text": text, "stars": stars} for text, stars in [("x", 1), ("y", 0), ("x", 5), ("x", 0)]]
     rows = [row | {"path": f"{number}.py"} for number, row in enumerate(rows)]
     source = stage_directory(tmp_path / "source", [[batch(*rows[:2])], [batch(*rows[2:])]])
-    exact_duplicates.run([source], str(tmp_path / "out"), EXACT, BeamOptions())
+    exact_duplicates.run(source, str(tmp_path / "out"), EXACT, BeamOptions())
     verdicts = Manifest.read(str(tmp_path / "out/verdicts")).shards("verdicts")
     best = document_id("here", "2.py")
     assert [pq.read_table(tmp_path / "out/verdicts" / name).select([1, 2]).to_pylist() for name in verdicts] == [
@@ -162,7 +163,7 @@ def test_a_segment_keeps_the_most_stars_then_the_latest_commit_then_the_smallest
     table = np.array([[row["key"], 9, *node] for row, node in zip(rows, nodes, strict=True)], np.uint64)
     parts = [pack(part) for part in np.array_split(table[::-1], pieces)]
     found: dict[str, str] = {}
-    for _, packed in losers_by_shard(stars_of_segment((0, parts))):
+    for _, packed in losers_by_shard(stars((0, parts), 2)):
         losers = np.frombuffer(packed, "<u8").reshape(-1, 5)
         found |= {rows[int(row)]["id"]: f"{int(high):016x}{int(low):016x}" for row, _, high, low, _ in losers}
     assert found == kept_by(rows, lambda one, other: rows[one]["key"] == rows[other]["key"])
@@ -179,25 +180,27 @@ def test_a_signature_of_paper_size_removes_near_copies_and_not_similar_programs(
         similar[place] = "changed"  # 0.78
     texts = [" ".join(words), " ".join(near), " ".join(similar)]
     source = stage_directory(tmp_path / "source", [[batch(*texts)]])
-    near_duplicates.run([source], str(tmp_path / "out"), NearDuplicatesConfig(), BeamOptions())
+    near_duplicates.run(source, str(tmp_path / "out"), NearDuplicatesConfig(), BeamOptions())
     kept, _ = survivors_and_drops(tmp_path / "out")
     first_two = {document_id("here", "0.py"), document_id("here", "1.py")}
     assert kept == {min(first_two), document_id("here", "2.py")}
 
 
 def test_bad_configurations_and_inputs() -> None:
-    with pytest.raises(ValueError, match="segments must be a power of two: got 3"):
+    with pytest.raises(ValueError, match="segments=3: must be a power of two"):
         ExactDuplicatesConfig(segments=3)
-    with pytest.raises(ValueError, match="segments must be a power of two: got 6"):
+    with pytest.raises(ValueError, match="segments=6: must be a power of two"):
         NearDuplicatesConfig(segments=6)
-    with pytest.raises(ValueError, match="level must be one of file, repository, chunk: got 'line'"):
+    with pytest.raises(ValueError, match="level='line': must be one of file, repository, chunk"):
         NearDuplicatesConfig(level="line")
-    with pytest.raises(ValueError, match="rule must be one of components, bucket_winner: got 'any'"):
+    with pytest.raises(ValueError, match="rule='any': must be one of components, bucket_winner"):
         NearDuplicatesConfig(rule="any")
-    with pytest.raises(ValueError, match="abort_share must be above 0 and at most 1: got 0"):
+    with pytest.raises(ValueError, match="abort_share=0: must be above 0"):
         ExactDuplicatesConfig(abort_share=0)
-    with pytest.raises(ValueError, match="bands must be at least 1: got 0"):
+    with pytest.raises(ValueError, match=r"alarm_share=1\.5: must be between 0 and 1"):
+        ExactDuplicatesConfig(alarm_share=1.5)
+    with pytest.raises(ValueError, match="bands=0: must be 1 or more"):
         NearDuplicatesConfig(bands=0)
     for stage, config in ((exact_duplicates, EXACT), (near_duplicates, NEAR)):
-        with pytest.raises(UserError, match="reads one directory: got 2 --input"):
-            stage.run(["a", "b"], "c", config, BeamOptions())
+        with pytest.raises(UserError, match=r"holds no stage\.json"):
+            stage.run("a", "c", config, BeamOptions())

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shingle_sets import shingles
 
 from opencoder_jax.beam_pipelines.deduplication import minhash
-from opencoder_jax.beam_pipelines.deduplication.minhash import band_hashes, document_bands, grams, shingles, signatures
+from opencoder_jax.beam_pipelines.deduplication.minhash import band_hashes, document_bands, grams, signatures
 
 WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
 
@@ -175,7 +176,7 @@ def pair(chance: random.Random, replaced: int, grams_each: int = 1000) -> tuple[
 
 @pytest.mark.parametrize(("replaced", "jaccard"), [(5, 0.95), (2, 0.98), (1, 0.99)])
 def test_pairs_become_candidates_as_often_as_theory_says(replaced: int, jaccard: float) -> None:
-    """The rows of a signature agree with probability J; the claim of code/near_duplicates.py, in sampling error."""
+    """The rows of a signature agree with probability J; the claim of near_duplicates.py, in sampling error."""
     pairs = 200
     chance = random.Random(replaced)
     texts, similarities = [], set()

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA
 from opencoder_jax.beam_pipelines.core.maps import Result
-from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.filtering.filter import Filter, FilterConfig, FilterRules, run
+from opencoder_jax.beam_pipelines.filtering.filter import Filter, FilterConfig, FilterRules
 from opencoder_jax.beam_pipelines.filtering.rules import LANGUAGE_TABLES, Rule, load_profile, table_of
 from opencoder_jax.beam_pipelines.signals.measure import SCHEMA as SIGNAL_SCHEMA
 from opencoder_jax.beam_pipelines.signals.measure import SIGNALS, MeasureSignals, SignalsConfig
@@ -149,8 +149,8 @@ def test_signals_of_other_documents_are_refused() -> None:
 
 
 def test_both_inputs_are_needed() -> None:
-    with pytest.raises(UserError, match="filter reads 2 directories: got 1 --input"):
-        run(["documents"], "out", FilterConfig(), BeamOptions())
+    with pytest.raises(UserError, match="required: --signals"):
+        main(["filter", "--documents=documents", "--output=out"])
 
 
 def profile(folder: Path, **tables: str) -> str:

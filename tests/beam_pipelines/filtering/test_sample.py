@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA
-from opencoder_jax.beam_pipelines.filtering.sample import Sample, SampleConfig, uniform
+from opencoder_jax.beam_pipelines.filtering.sample import SampleConfig, SampleLanguages, uniform
 
 
 def batch(count: int, language: str, sizes: Sequence[int] = ()) -> pa.RecordBatch:
@@ -20,13 +20,13 @@ def batch(count: int, language: str, sizes: Sequence[int] = ()) -> pa.RecordBatc
 
 
 def kept(documents: pa.RecordBatch, config: SampleConfig) -> set[str]:
-    return set(Sample(config)(documents).table.column("id").to_pylist())
+    return set(SampleLanguages(config)(documents).table.column("id").to_pylist())
 
 
 @pytest.mark.parametrize(("language", "share"), [("Java", 200 / 449), ("HTML", 64 / 474), ("Python", 1.0)])
 def test_the_published_shares_are_the_defaults(language: str, share: float) -> None:
     documents = batch(5000, language)
-    result = Sample(SampleConfig())(documents)
+    result = SampleLanguages(SampleConfig())(documents)
     assert result.table.num_rows / 5000 == pytest.approx(share, abs=0.02)
     assert len(result.drops) == 5000 - result.table.num_rows
     assert {drop.reason for drop in result.drops} <= {"sampled_out"}
@@ -38,7 +38,7 @@ def test_the_share_of_bytes_is_the_published_one_too(language: str, seed: int) -
     """Documents of very different sizes: the share of bytes stays within four standard deviations."""
     config = SampleConfig(seed=seed)
     sizes = np.random.default_rng(seed).lognormal(8, 1.5, 5000).astype(int) + 1
-    result = Sample(config)(batch(len(sizes), language, sizes.tolist()))
+    result = SampleLanguages(config)(batch(len(sizes), language, sizes.tolist()))
     share, total = config.keep[language], sizes.sum()
     deviation = np.sqrt(share * (1 - share) * (sizes.astype(float) ** 2).sum()) / total
     assert abs(result.table.column("bytes").to_numpy().sum() / total - share) < 4 * deviation
@@ -67,5 +67,5 @@ def test_uniform_is_in_the_unit_interval(identifier: str, purpose: str, seed: in
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_wrong_share_names_its_language(share: float) -> None:
-    with pytest.raises(ValueError, match=r"keep\['Go'\]"):
+    with pytest.raises(ValueError, match=r"keep=\{'Go': .*between 0 and 1"):
         SampleConfig(keep={"Go": share})

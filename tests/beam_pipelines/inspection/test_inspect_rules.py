@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.documents import read_shard_columns
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
@@ -21,7 +22,6 @@ from opencoder_jax.beam_pipelines.inspection import survey as inspect_survey
 from opencoder_jax.beam_pipelines.inspection.inspect_rules import (
     InspectConfig,
     addresses_shown,
-    main,
     read_examples,
     run,
 )
@@ -64,7 +64,7 @@ def chain(
     """Documents in two shards and three batches, and their signals."""
     rows, place = sources(), tmp_path_factory.mktemp("chain")
     documents = stage_directory(place / "documents", [[batch(*rows[:30]), batch(*rows[30:40])], [batch(*rows[40:])]])
-    signals.run([documents], str(place / "signals"), SignalsConfig(), BeamOptions())
+    signals.run(documents, str(place / "signals"), SignalsConfig(), BeamOptions())
     return documents, str(place / "signals")
 
 
@@ -80,6 +80,14 @@ def lenient(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(place)
 
 
+EXAMPLES = "--gin.InspectConfig.examples=4"
+
+
+def inspect(*flags: str) -> None:
+    """The command."""
+    main(["inspect", *flags])
+
+
 def content(place: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in place.iterdir()}
 
@@ -87,16 +95,15 @@ def content(place: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def output(chain: Chain, lenient: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pages") / "out"
-    inputs = [f"--input={directory}" for directory in chain]
-    flags = [f"--gin.FilterConfig.profile={lenient}", f"--compare={DEFAULT}", "--gin.InspectConfig.examples=4"]
-    main([*inputs, f"--output={place}", *flags])
+    flags = [f"--gin.FilterConfig.profile={lenient}", f"--gin.InspectConfig.compare={DEFAULT}"]
+    inspect(f"--documents={chain[0]}", f"--signals={chain[1]}", f"--output={place}", *flags, EXAMPLES)
     return place
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_the_counts_are_those_of_the_filter_stage(chain: Chain, lenient: str, tmp_path: Path, own: bool) -> None:
     config = FilterConfig(profile=lenient if own else DEFAULT, seed=3)
-    oracle = filter_stage.run(list(chain), str(tmp_path / "filter"), config, BeamOptions())
+    oracle = filter_stage.run(*chain, str(tmp_path / "filter"), config, BeamOptions())
     found = survey(*chain, load_profile(config.profile, set(SIGNALS)), None, config.seed, 3)
     counts: dict[str, int] = {}
     for table in found.tables:
@@ -112,7 +119,7 @@ def test_the_counts_are_those_of_the_filter_stage(chain: Chain, lenient: str, tm
 
 
 def test_the_manifest_has_the_counters_too(chain: Chain, lenient: str, output: Path, tmp_path: Path) -> None:
-    oracle = filter_stage.run(list(chain), str(tmp_path / "filter"), FilterConfig(lenient), BeamOptions())
+    oracle = filter_stage.run(*chain, str(tmp_path / "filter"), FilterConfig(lenient), BeamOptions())
     assert Manifest.read(str(output)).table("count") == oracle.table("count")
 
 
@@ -141,7 +148,7 @@ def test_the_comparison_counts_who_changes_sides(chain: Chain, lenient: str, tmp
     kept = []
     for name in (DEFAULT, lenient):
         place = str(tmp_path / Path(name).name)
-        filter_stage.run(list(chain), place, FilterConfig(profile=name), BeamOptions())
+        filter_stage.run(*chain, place, FilterConfig(profile=name), BeamOptions())
         kept.append(
             {
                 identifier
@@ -185,7 +192,7 @@ def test_every_rule_has_its_page_and_every_link_leads_somewhere(output: Path) ->
 
 
 def test_two_runs_give_the_same_bytes(chain: Chain, lenient: str, output: Path, tmp_path: Path) -> None:
-    run(chain, str(tmp_path / "again"), FilterConfig(lenient), InspectConfig(examples=4), DEFAULT)
+    run(*chain, str(tmp_path / "again"), InspectConfig(4, DEFAULT), FilterConfig(lenient), BeamOptions())
     assert content(tmp_path / "again") == content(output)
 
 
@@ -203,7 +210,7 @@ def test_a_corpus_without_hits_has_pages(
 ) -> None:
     documents = stage_directory(tmp_path / "documents", [[batch(*texts)]])
     measured = str(tmp_path / "signals")
-    signals.run([documents], measured, SignalsConfig(skip=("qsc_code_num_lines",)), BeamOptions())
+    signals.run(documents, measured, SignalsConfig(skip=("qsc_code_num_lines",)), BeamOptions())
     place = tmp_path / "profile"
     place.mkdir()
     for table in ("others", "data", "text"):
@@ -211,7 +218,8 @@ def test_a_corpus_without_hits_has_pages(
             '[[rules]]\nsignal = "qsc_code_num_chars"\nbelow = 1\n[[rules]]\nsignal = "qsc_code_num_lines"\nabove = 9\n'
             '[[rules]]\nsignal = "qsc_code_cate_autogen"\nequal = 1\n'
         )
-    run([documents, measured], str(tmp_path / "out"), FilterConfig(str(place)), InspectConfig(), str(place))
+    config = InspectConfig(compare=str(place))
+    run(documents, measured, str(tmp_path / "out"), config, FilterConfig(str(place)), BeamOptions())
     index = (tmp_path / "out" / "index.html").read_text()
     assert f"keeps {len(texts)} of {len(texts)} documents" in index
     assert ("there is no overlap to draw" in index) == bool(texts)
@@ -219,23 +227,20 @@ def test_a_corpus_without_hits_has_pages(
 
 
 def test_wrong_inputs_are_one_line(chain: Chain, tmp_path: Path) -> None:
-    def inspect(*flags: str) -> None:
-        main([*flags, f"--output={tmp_path / 'out'}"])
-
-    documents, measured = (f"--input={directory}" for directory in chain)
+    documents, measured = f"--documents={chain[0]}", f"--signals={chain[1]}"
     for flags, message in [
-        ([documents], "inspect reads 2 directories: got 1 --input"),
-        ([measured, documents], "holds no documents"),
-        ([documents, documents], "holds no signals"),
-        ([documents, f"--input={tmp_path}"], r"holds no stage\.json"),
-        ([documents, measured, "--compare=reference"], "made for the reference definitions"),
-        ([documents, measured, "--compare=strict"], "profile strict"),
+        ([documents], "required: --signals"),
+        ([f"--documents={chain[1]}", f"--signals={chain[0]}"], "holds no documents"),
+        ([documents, f"--signals={chain[0]}"], "holds no signals"),
+        ([documents, f"--signals={tmp_path}"], r"holds no stage\.json"),
+        ([documents, measured, "--gin.InspectConfig.compare=reference"], "made for the reference definitions"),
+        ([documents, measured, "--gin.InspectConfig.compare=strict"], "profile strict"),
         ([documents, measured, "--gin.FilterConfig.profile=strict"], "profile strict"),
-        ([documents, measured, "--gin.InspectConfig.examples=0"], "examples=0 must be at least 1"),
-        ([documents, measured, "--comapre=fixed"], "did you mean --compare"),
+        ([documents, measured, "--gin.InspectConfig.examples=0"], "examples=0: must be 1 or more"),
+        ([documents, measured, "--gin.InspectConfig.comapre=fixed"], "Did you mean compare"),
     ]:
         with pytest.raises(UserError, match=message):
-            inspect(*flags)
+            inspect(*flags, f"--output={tmp_path / 'out'}")
 
 
 def test_signals_of_other_documents_are_refused(
@@ -244,10 +249,10 @@ def test_signals_of_other_documents_are_refused(
     rows = sources()
     others = stage_directory(tmp_path / "others", [[batch(*rows[:40])], [batch(*reversed(rows[40:]))]])
     with pytest.raises(UserError, match="wasn't measured on"):
-        run([others, chain[1]], str(tmp_path / "out"), FilterConfig(), InspectConfig())
+        run(others, chain[1], str(tmp_path / "out"), InspectConfig(), FilterConfig(), BeamOptions())
     single = stage_directory(tmp_path / "single", [[batch(*rows)]])
     with pytest.raises(UserError, match="has 1 shards"):
-        run([single, chain[1]], str(tmp_path / "out"), FilterConfig(), InspectConfig())
+        run(single, chain[1], str(tmp_path / "out"), InspectConfig(), FilterConfig(), BeamOptions())
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**63)), unique=True, max_size=30), st.integers(1, 8))

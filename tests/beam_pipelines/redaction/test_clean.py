@@ -1,18 +1,12 @@
 """The cleaning of raw code end to end on Beam: collect, redact, signals, filter, sample, each by its own command."""
 
 from pathlib import Path
-from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
 
+from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
-from opencoder_jax.beam_pipelines.core.stage import command
-from opencoder_jax.beam_pipelines.filtering import filter as filter_stage
-from opencoder_jax.beam_pipelines.filtering import sample
-from opencoder_jax.beam_pipelines.redaction import redact
-from opencoder_jax.beam_pipelines.signals import measure as signals
-from opencoder_jax.beam_pipelines.sources import collect
 
 FUNCTION = '''def interpolate_{n}(table, position):
     """Linear interpolation in a sorted table of pairs."""
@@ -44,14 +38,14 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def clean(corpus: Path, out: Path) -> dict[str, Manifest]:
-    def stage(module: ModuleType, name: str, *inputs: Path, flags: tuple[str, ...] = ()) -> None:
-        command(module.__name__, [*(f"--input={path}" for path in inputs), f"--output={out / name}", *flags])
+    def stage(verb: str, *flags: str) -> None:
+        main([verb, *flags, f"--output={out / verb}"])
 
-    stage(collect, "collect", corpus, flags=("--gin.CollectConfig.shards=2",))
-    stage(redact, "redact", out / "collect")
-    stage(signals, "signals", out / "redact")
-    stage(filter_stage, "filter", out / "redact", out / "signals")
-    stage(sample, "sample", out / "filter", flags=("--gin.SampleConfig.keep={'Python': 0.5}",))
+    stage("collect", f"--folders={corpus}", "--gin.CollectConfig.shards=2")
+    stage("redact", f"--documents={out / 'collect'}")
+    stage("signals", f"--documents={out / 'redact'}")
+    stage("filter", f"--documents={out / 'redact'}", f"--signals={out / 'signals'}")
+    stage("sample", f"--documents={out / 'filter'}", "--gin.SampleConfig.keep={'Python': 0.5}")
     return {path.name: Manifest.read(str(path)) for path in sorted(out.iterdir())}
 
 

@@ -51,7 +51,7 @@ def test_only_the_kinds_that_are_asked_for() -> None:
     text = 'password = "hunter2"  # max@mustermann.de\n'
     only_mail = redact(text, "Python", RedactConfig(kinds=("email",)))
     assert only_mail == ('password = "hunter2"  # <email>\n', ["email"])
-    with pytest.raises(ValueError, match="kinds='phone'"):
+    with pytest.raises(ValueError, match=r"kinds=\('phone',\): .*each one of email"):
         RedactConfig(kinds=("phone",))
 
 
