@@ -3,35 +3,44 @@
 PYTHON ?= python3
 SOURCE ?=
 OUTPUT ?= runs/cookbook
+# requirements-data.txt and requirements-train.txt are for machines that do only the one or the other.
+LOCK ?= requirements.txt
+# So many tests run side by side. A file's tests stay together: they share what is slow to set up.
+WORKERS ?= 2
 
 VENV := .venv/bin/python
 # Written last: its time says when .venv was whole, and it is older than the lock once that has changed.
-READY := .venv/ready
+READY := .venv/$(LOCK).ready
+TEST := $(VENV) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 PIP_INSTALL := $(VENV) -m pip install --quiet --disable-pip-version-check
 # Empty where uv is missing.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help cookbook test test-all lint lock .venv
+.PHONY: help cookbook test test-all lint docs notebook lock build-file .venv
 .SILENT:
 .DELETE_ON_ERROR:
 
 help:
 	echo 'make cookbook   the whole recipe, small, on the source code of this machine; the report is $(OUTPUT)/report.html'
 	echo '                SOURCE=/path/to/repositories takes another folder, OUTPUT=DIR another place for the results'
-	echo 'make test       the tests that take seconds;  make test-all  every test'
+	echo 'make test       the tests that take seconds;  make test-all  every test;  WORKERS=8 runs so many side by side'
 	echo 'make lint       ruff, mypy, and buildifier where it is installed'
-	echo 'make lock       remakes requirements.txt after a change to pyproject.toml (with uv)'
-	echo 'make .venv      only sets up the environment; PYTHON=python3.12 chooses the interpreter of a new one'
+	echo 'make docs       the pages of docs/ and of all docstrings, in runs/docs'
+	echo 'make notebook   runs docs/miniature.ipynb again and keeps what it prints and draws'
+	echo 'make lock       remakes the requirements*.txt after a change to pyproject.toml (with uv)'
+	echo 'make build-file remakes BUILD after a change of imports'
+	echo 'make .venv      only sets up the environment; PYTHON=python3.12 chooses the interpreter of a new one,'
+	echo '                LOCK=requirements-data.txt or requirements-train.txt installs what half of the house needs'
 
 cookbook: $(READY)
 	$(VENV) -m opencoder_jax cookbook $(if $(SOURCE),--source='$(SOURCE)') --output='$(OUTPUT)'
 
 test: $(READY)
-	$(VENV) -m pytest -m 'not slow'
+	$(TEST) -m 'not slow'
 
 test-all: $(READY)
-	$(VENV) -m pytest
+	$(TEST)
 
 lint: $(READY)
 	$(VENV) -m ruff check --quiet
@@ -40,11 +49,23 @@ lint: $(READY)
 	if command -v buildifier >/dev/null; then buildifier --mode=check --lint=warn BUILD MODULE.bazel; \
 	else echo 'buildifier is not installed: BUILD and MODULE.bazel were not checked'; fi
 
-# Pins that still fit stay as they are; `uv pip compile --upgrade …` takes the newest of everything.
+docs: $(READY)
+	$(VENV) -m mkdocs build --quiet --strict
+
+notebook: $(READY)
+	$(VENV) -m tests.run_notebook docs/miniature.ipynb
+
+# One lock for everything, then one for each half with the same pins. Pins that still fit stay as they are;
+# `uv pip compile --upgrade …` takes the newest of everything.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate pyproject.toml
 lock:
 	$(if $(UV),,$(error make lock needs uv: https://docs.astral.sh/uv))
-	uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-annotate \
-		pyproject.toml -o requirements.txt
+	$(COMPILE) --extra dev -o requirements.txt
+	$(COMPILE) --extra data --extra build --constraint requirements.txt -o requirements-data.txt
+	$(COMPILE) --extra train --extra build --constraint requirements.txt -o requirements-train.txt
+
+build-file: $(READY)
+	$(VENV) -m tests.make_build
 
 .venv: $(READY)
 
@@ -58,14 +79,15 @@ else
 endif
 
 # The packages come from the lock, with hashes; then the project itself, editable, without looking for dependencies.
-$(READY): requirements.txt pyproject.toml | $(VENV)
+$(READY): $(LOCK) pyproject.toml | $(VENV)
 	echo "setting up .venv with $(or $(UV),pip): the first time takes some minutes"
+	rm -f .venv/*.ready
 ifdef UV
-	uv pip sync --quiet --python $(VENV) --require-hashes requirements.txt
+	uv pip sync --quiet --python $(VENV) --require-hashes $(LOCK)
 	uv pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
 else
 	$(VENV) -m ensurepip >/dev/null
-	$(PIP_INSTALL) --use-pep517 --require-hashes --requirement requirements.txt
+	$(PIP_INSTALL) --use-pep517 --require-hashes --requirement $(LOCK)
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 endif
 	touch $@
