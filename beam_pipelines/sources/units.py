@@ -56,9 +56,7 @@ def _batch(rows: list[Row]) -> RowBatch:
     documents = [row for row in rows if "text" in row]
     drops = pa.RecordBatch.from_pylist([row for row in rows if "reason" in row], DROP_SCHEMA)
     counts = Counter(f"decoded {row['encoding']}" for row in documents if row.get("encoding", "utf-8") != "utf-8")
-    return RowBatch(
-        pa.RecordBatch.from_pylist(documents, SCHEMA), pa.RecordBatch.from_pylist(drops, DROP_SCHEMA), counts
-    )
+    return RowBatch(pa.RecordBatch.from_pylist(documents, SCHEMA), drops, counts)
 
 
 def write_batches(directory: Directory, shard: int, shards: int, found: Iterable[RowBatch]) -> tuple[Tally, list[str]]:
