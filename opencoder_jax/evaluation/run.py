@@ -1,7 +1,7 @@
 """Judges samples: extracts their programs, runs the problems' tests on them in the sandbox, and writes one row each.
 
 The tests run in a judge of their own that calls the answer's function in another process
-(opencoder_jax/sandbox/runner.py), so no answer passes by leaving early or by returning something that equals
+(opencoder_jax/sandbox/_runner.py), so no answer passes by leaving early or by returning something that equals
 everything. Rows are appended in the order of the samples: a killed run goes on behind the last whole line. Equal
 programs for one problem are run once.
 

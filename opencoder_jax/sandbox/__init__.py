@@ -1,1 +1,12 @@
-"""How untrusted programs run. Standard library only, Linux only, no privileges; imports nothing else of the project."""
+"""How untrusted programs run. Standard library only, Linux only, no privileges; imports nothing else of the project.
+
+Public:
+
+- `pool.Sandbox(limits, workers, preload)`: `run(source, stdin, candidate)` and `map(programs)` give outcomes; `layers`
+  says which walls this machine gives. `pool.SandboxError`: no program can be run here at all.
+- `program.Program` and `program.Candidate`: what is run. `program.Limits`: what it may use. `program.Outcome` and
+  `program.Status`: how it ended.
+
+Modules with an underscore are private: the process that programs are forked from (`_zygote`), the walls around each
+(`_jail`, `_linux`), what runs inside (`_runner`), and what a judge and a candidate may say to each other (`_values`).
+"""

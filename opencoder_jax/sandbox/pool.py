@@ -1,6 +1,6 @@
 """The sandbox as the rest of the project sees it: `with Sandbox() as sandbox: sandbox.run("print(1)")`.
 
-Programs are forked from warm zygotes (`zygote.py`), one at a time each, so `workers` programs run at once. Outcomes do
+Programs are forked from warm zygotes (`_zygote.py`), one at a time each, so `workers` programs run at once. Outcomes do
 not depend on the number of workers, nor on what else the machine does, except for programs at the edge of a time
 limit. Safe to call from several threads, and from a process that has loaded JAX: nothing is ever forked from this
 process.
@@ -25,14 +25,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
+from opencoder_jax.sandbox._frames import send
 from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from opencoder_jax.sandbox.zygote import main; main(*sys.argv[1:])"
+    "import sys; sys.path.insert(0, sys.argv[1]); from opencoder_jax.sandbox._zygote import main; main(*sys.argv[1:])"
 )
 _PATIENCE = 30.0  # seconds beyond the program's own limit before a silent zygote counts as lost
 
@@ -50,7 +50,7 @@ class Sandbox:
         preload: modules that most programs import; loaded once, before the programs are forked.
 
     Attributes:
-        layers: the walls of this machine, "active" or "missing: why" (see `jail.py`). Store it beside every result.
+        layers: the walls of this machine, "active" or "missing: why" (see `_jail.py`). Store it beside every result.
 
     Raises:
         SandboxError: no program can be run at all.
@@ -85,7 +85,7 @@ class Sandbox:
             for _ in range(2):
                 try:
                     patience = self.limits.wall_seconds + _PATIENCE
-                    return Outcome(**zygote.ask({"program": [source, stdin, candidate]}, patience))
+                    return Outcome(**zygote.ask([source, stdin, candidate], patience))
                 except _Lost as error:
                     reason = str(error)
                     zygote.stop()
@@ -113,19 +113,11 @@ class Sandbox:
         for zygote in self._zygotes:
             zygote.stop()
 
-    def __enter__(self) -> "Sandbox":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def layers() -> dict[str, str]:
-    """Which walls this machine gives, each "active" or "missing: why"."""
-    with Sandbox() as sandbox:
-        return sandbox.layers
 
 
 def _finished(running: dict[Future[Outcome], int]) -> Iterator[tuple[int, Outcome]]:
@@ -148,7 +140,7 @@ class _Zygote:
         self._stopping = threading.Lock()
         self.layers: dict[str, str] = {}
 
-    def start(self) -> "_Zygote":
+    def start(self) -> Self:
         environment = {
             "PATH": "/usr/bin:/bin",
             "LANG": "C.UTF-8",
@@ -176,15 +168,12 @@ class _Zygote:
         self.layers, self._directory = greeting["layers"], greeting["directory"]
         return self
 
-    def ask(self, request: dict[str, Any], patience: float) -> dict[str, Any]:
-        data = json.dumps(request).encode()
+    def ask(self, program: list[Any], patience: float) -> dict[str, Any]:
         process = self._process
         if process is None or process.stdin is None:
             raise _Lost("the sandbox is closed")
         try:
-            view = memoryview(struct.pack("I", len(data)) + data)
-            while view:
-                view = view[os.write(process.stdin.fileno(), view) :]
+            send(process.stdin.fileno(), json.dumps(program).encode())
         except OSError as error:
             raise _Lost(f"the sandbox's zygote is gone: {error.strerror}") from None
         return self._read(patience)

@@ -3,10 +3,11 @@
 Run: python -m tests.benchmarks.decontaminate --benchmarks=DIR [--clean=DIR] [--show] [--gin.DecontaminateConfig.x=y]
 
 DIR holds files of evaluation problems (.jsonl, .jsonl.gz), all of which are read. Each problem is planted whole and as
-its prompt, its solution and its tests alone (tests/beam_pipelines/decontamination/planting.py): verbatim, with other indentation,
-with all names changed, and in the middle of a file of the standard library. A "renamed" solution is the bare program,
-without comments and docstrings. Clean code is the standard library of this Python with its tests, or the Python files
-below the folders given with --clean. Speed is UTF-8 text over processor time on one core, without making the indices.
+its prompt, its solution and its tests alone: verbatim, with other indentation, with all names changed, and in the
+middle of a file of the standard library (planting.py beside decontamination's tests). A "renamed" solution is the bare
+program, without comments and docstrings. Clean code is the standard library of this Python with its tests, or the
+Python files below the folders given with --clean. Speed is UTF-8 text over processor time on one core, without making
+the indices.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from opencoder_jax.beam_pipelines.decontamination.decontaminate import Decontaminate, DecontaminateConfig
+from opencoder_jax.beam_pipelines.decontamination.leaks import Decontaminate, DecontaminateConfig
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown, run_command
 from tests.beam_pipelines.decontamination.planting import planted
 
@@ -109,7 +110,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--benchmarks", type=Path, required=True, help="a folder of JSONL files of problems")
     parser.add_argument("--clean", type=Path, action="append", help="a folder of clean Python code; repeatable")
     parser.add_argument("--show", action="store_true", help="prints what was planted verbatim and missed")
-    flags, rest = parse_flags(parser, argv)
+    flags, rest = parse_flags(parser, argv, DecontaminateConfig)
     refuse_unknown(parser, rest)
     warnings.simplefilter("ignore", SyntaxWarning)  # of old problems' regular expressions
     files = sorted(file for kind in ("*.jsonl", "*.jsonl.gz") for file in flags.benchmarks.rglob(kind))

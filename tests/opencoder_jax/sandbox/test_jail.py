@@ -95,9 +95,9 @@ def test_no_capability_is_left(sandbox: Sandbox, needs: Callable[..., None]) -> 
 REFUSING = """
 import os
 from pathlib import Path
-from opencoder_jax.sandbox import linux
+from opencoder_jax.sandbox import _linux
 user, group = os.getuid(), os.getgid()
-linux.unshare(linux.NEW_USER)
+_linux.unshare(_linux.NEW_USER)
 for file, text in ("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1"):
     Path("/proc/self", file).write_text(text)
 for kind in "user", "net", "ipc", "mnt", "pid":

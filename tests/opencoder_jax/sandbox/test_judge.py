@@ -21,8 +21,8 @@ CHEATS = {
         "import sys\ndef f(x):\n    frame = sys._getframe()\n    while frame:\n"
         "        for name, value in list(frame.f_locals.items()):\n"
         "            if name == 'token':\n"
-        "                from opencoder_jax.sandbox import runner\n"
-        "                runner._record(value, 'ok', '')\n"
+        "                from opencoder_jax.sandbox import _runner\n"
+        "                _runner._record(value, 'ok', '')\n"
         "        frame = frame.f_back\n    return 0"
     ),
     "a record on every descriptor": (
@@ -91,7 +91,7 @@ def test_arguments_are_passed_by_value(sandbox: Sandbox) -> None:
 
 
 def test_what_a_lone_program_can_and_cannot_forge(sandbox: Sandbox) -> None:
-    """The limit that runner.py states: a lone program that knows the runner forges its own record."""
+    """The limit that _runner.py states: a lone program that knows the runner forges its own record."""
     scribble = "os.write(number, json.dumps({'status': 'ok', 'error': ''}).encode() + b'\\n')"
     blind = f"import json, os\nfor number in range(3, 64):\n    try: {scribble}\n    except OSError: pass\n"
     assert sandbox.run(blind + "os._exit(0)").status == "exited"

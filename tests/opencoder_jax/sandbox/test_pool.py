@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.sandbox.pool import Sandbox, SandboxError, layers
+from opencoder_jax.sandbox.pool import Sandbox, SandboxError
 from opencoder_jax.sandbox.program import Limits, Program
 
 ROOT = str(Path(__file__).resolve().parents[3])
@@ -82,7 +82,7 @@ def test_output_and_traceback_come_back(sandbox: Sandbox) -> None:
     assert lines[0] == "warned"
     assert "    return 1 / 0" in lines  # with the source line
     assert lines[-1] == "ZeroDivisionError: division by zero"
-    assert "runner.py" not in outcome.stderr
+    assert "_runner.py" not in outcome.stderr
     assert outcome.cpu_seconds < 1 < outcome.memory_bytes
 
 
@@ -202,8 +202,8 @@ def test_a_closed_sandbox_leaves_no_directory() -> None:
     assert not os.path.exists(directory)
 
 
-def test_layers_name_every_wall() -> None:
-    walls = layers()
+def test_layers_name_every_wall(sandbox: Sandbox) -> None:
+    walls = sandbox.layers
     assert set(walls) == {
         "user namespace",
         "network namespace",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.sandbox.values import decode, encode
+from opencoder_jax.sandbox._values import decode, encode
 
 atoms = (
     st.none()

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from opencoder_jax.sandbox import linux
+from opencoder_jax.sandbox import _linux
 from opencoder_jax.sandbox.program import Limits
 
 ACTIVE = "active"
@@ -35,11 +35,11 @@ _READABLE = (
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
-Report = dict[str, str]  # layer -> "active", or "missing: why"
+Layers = dict[str, str]  # layer -> "active", or "missing: why"
 
 
 @contextmanager
-def _layer(report: Report, name: str) -> Iterator[None]:
+def _layer(report: Layers, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -48,7 +48,7 @@ def _layer(report: Report, name: str) -> Iterator[None]:
         report[name] = ACTIVE
 
 
-def enclose_zygote() -> tuple[Report, Callable[[], None]]:
+def enclose_zygote() -> tuple[Layers, Callable[[], None]]:
     """Moves the calling process, which will fork the programs, into a user, an empty network and a pid namespace.
 
     They stay as long as the zygote lives; no process of one program is left there for the next to find. To enter its
@@ -60,56 +60,56 @@ def enclose_zygote() -> tuple[Report, Callable[[], None]]:
         namespace of its own: SIGKILL for the child then ends every process that the program started, and no other is
         in its reach.
     """
-    report: Report = {}
+    report: Layers = {}
     user, group = os.getuid(), os.getgid()
     with _layer(report, "user namespace"):
-        linux.unshare(linux.NEW_USER)
+        _linux.unshare(_linux.NEW_USER)
         for file, text in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
             with open(f"/proc/self/{file}", "w") as stream:
                 stream.write(text)
     with _layer(report, "network namespace"):
-        linux.unshare(linux.NEW_NET)
+        _linux.unshare(_linux.NEW_NET)
     with _layer(report, "pid namespace"):
-        linux.unshare(linux.NEW_PID)
+        _linux.unshare(_linux.NEW_PID)
         if first := os.fork():
             os.waitpid(first, 0)
             os._exit(0)
-        linux.die_with_parent()
+        _linux.die_with_parent()
         home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
         def before_fork() -> None:
-            linux.set_namespace(home, linux.NEW_PID)
-            linux.unshare(linux.NEW_PID)
+            _linux.set_namespace(home, _linux.NEW_PID)
+            _linux.unshare(_linux.NEW_PID)
 
         before_fork()
         return report | {"pid namespace": ACTIVE}, before_fork
     return report, lambda: None
 
 
-def enclose_program(work: str, limits: Limits) -> Report:
+def enclose_program(work: str, limits: Limits) -> Layers:
     """Locks this process, a fresh fork of the zygote, into the directory `work` for good."""
-    report: Report = {}
+    report: Layers = {}
     with suppress(OSError):  # where it fails, the zygote still ends its programs itself, unless it is killed
-        linux.die_with_parent()
+        _linux.die_with_parent()
     os.setsid()
     with _layer(report, "ipc namespace"):
-        linux.unshare(linux.NEW_IPC)
+        _linux.unshare(_linux.NEW_IPC)
     with _layer(report, "read-only mounts"):
-        linux.unshare(linux.NEW_MOUNTS)
-        linux.private_mounts()
-        linux.mounts_read_only()
-        linux.mount_memory(work, limits.file_bytes)
+        _linux.unshare(_linux.NEW_MOUNTS)
+        _linux.private_mounts()
+        _linux.mounts_read_only()
+        _linux.mount_memory(work, limits.file_bytes)
     with _layer(report, "no new privileges"):
-        linux.no_new_privileges()
+        _linux.no_new_privileges()
     with _layer(report, "no capabilities"):
-        linux.drop_capabilities()
+        _linux.drop_capabilities()
     with _layer(report, "landlock"):
-        linux.landlock(_readable(), [work], _DEVICES)
+        _linux.landlock(_readable(), [work], _DEVICES)
     os.chdir(work)
     with _layer(report, "rlimits"):
         _set_limits(limits)
     with _layer(report, "seccomp"):
-        linux.seccomp()
+        _linux.seccomp()
     return report
 
 

@@ -7,7 +7,7 @@ file descriptor, with a token that was drawn for this run. What that is worth de
   whatever, or scribbling on every descriptor is caught. A program that attacks *this file* (walks the frames up to the
   token) can forge its record: never draw a verdict about code that had a reason to do so.
 - A judge with a candidate (`judge`, `serve`): no statement of the candidate ever runs in the judge's process. The
-  candidate has its own jail and says plain values over a socket (`values.py`), so neither frames, nor patched
+  candidate has its own jail and says plain values over a socket (`_values.py`), so neither frames, nor patched
   built-ins, nor objects that equal everything reach the judge. This is what evaluation uses.
 
 The descriptors of a program: 0, 1 and 2, then STATUS, and CHANNEL where there is a candidate.
@@ -17,7 +17,6 @@ import builtins
 import json
 import linecache
 import os
-import struct
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,12 +24,14 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from opencoder_jax.sandbox import values
+from opencoder_jax.sandbox import _values
+from opencoder_jax.sandbox._frames import receive, send
 from opencoder_jax.sandbox.program import Status
 
 STATUS, CHANNEL = 3, 4
 FILE = "<program>"  # what tracebacks call the program
 CANDIDATE = "candidate"  # the name by which a judge calls
+_OURS = (__file__, send.__code__.co_filename)
 
 
 class CandidateLost(BaseException):
@@ -51,10 +52,10 @@ def judge(source: str, token: str) -> None:
 
     def candidate(*arguments: Any, **keywords: Any) -> Any:
         nonlocal lost
-        message = values.encode([list(arguments), keywords])
+        message = _values.encode([list(arguments), keywords])
         try:
-            _send(message)
-            kind, content = values.decode(_receive())
+            send(CHANNEL, message)
+            kind, content = _values.decode(receive(CHANNEL, _values.MESSAGE_BYTES))
         except (OSError, EOFError, TypeError, ValueError) as error:
             lost = True
             raise CandidateLost(str(error)) from None
@@ -90,7 +91,7 @@ def serve(source: str, name: str, token: str) -> None:
         return _record(token, "exception", "NameError")
     while True:
         try:
-            arguments, keywords = values.decode(_receive())
+            arguments, keywords = _values.decode(receive(CHANNEL, _values.MESSAGE_BYTES))
         except (OSError, EOFError):
             return _record(token, "ok", "")
         status, error = _guard(partial(_answer, function, arguments, keywords))
@@ -100,11 +101,11 @@ def serve(source: str, name: str, token: str) -> None:
 
 def _answer(function: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]) -> None:
     try:
-        message = values.encode(["returned", function(*arguments, **keywords)])
+        message = _values.encode(["returned", function(*arguments, **keywords)])
     except Exception as error:
         _print_traceback(error)
-        message = values.encode(["raised", [type(error).__name__, _text(error)]])
-    _send(message)
+        message = _values.encode(["raised", [type(error).__name__, _text(error)]])
+    send(CHANNEL, message)
 
 
 def _execute(source: str, module: ModuleType) -> tuple[Status, str]:
@@ -152,33 +153,12 @@ def _text(error: BaseException) -> str:
 
 
 def _print_traceback(error: BaseException) -> None:
-    """As Python prints it, without the lines of this module."""
+    """As Python prints it, without our own lines."""
     try:
         report = traceback.TracebackException.from_exception(error)
-        report.stack = traceback.StackSummary.from_list([frame for frame in report.stack if frame.filename != __file__])
+        report.stack = traceback.StackSummary.from_list(
+            [frame for frame in report.stack if frame.filename not in _OURS]
+        )
         os.write(2, "".join(report.format()).encode(errors="backslashreplace"))
     except BaseException:
         return  # an exception that cannot be printed: its class is in the record
-
-
-def _send(message: bytes) -> None:
-    data = struct.pack("I", len(message)) + message
-    while data:
-        data = data[os.write(CHANNEL, data) :]
-
-
-def _receive() -> bytes:
-    (size,) = struct.unpack("I", _read(4))
-    if size > values.MESSAGE_BYTES:
-        raise ValueError(f"a message of {size} bytes")
-    return _read(size)
-
-
-def _read(size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = os.read(CHANNEL, size - len(data))
-        if not piece:
-            raise EOFError("the other side hung up")
-        data += piece
-    return bytes(data)

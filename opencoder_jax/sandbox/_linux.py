@@ -1,6 +1,6 @@
 """The few Linux system calls that the jail needs and Python 3.11 has no function for.
 
-Mechanism only: which of them are used, and in which order, is decided in `jail.py`. Each function raises OSError with
+Mechanism only: which of them are used, and in which order, is decided in `_jail.py`. Each function raises OSError with
 the kernel's reason. Numbers are from the kernel's headers (include/uapi/linux: sched.h, mount.h, landlock.h,
 seccomp.h, capability.h, prctl.h; arch/*/include: unistd).
 """

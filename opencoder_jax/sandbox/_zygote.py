@@ -20,15 +20,15 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from opencoder_jax.sandbox import jail, runner
+from opencoder_jax.sandbox import _jail, _runner
+from opencoder_jax.sandbox._frames import receive, send
 from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program, Status
 
 _STDERR_KEPT = 4000
@@ -55,11 +55,11 @@ def main(root: str, options: str) -> None:
     try:
         zygote = Zygote(Limits(**settings["limits"]), base, control)
         gc.freeze()  # keeps the collector of a fork from copying the pages of everything imported here
-        write_frame(answers, {"layers": zygote.layers, "directory": base})
-        while request := read_frame(control):
-            source, stdin, candidate = request["program"]
+        send(answers, json.dumps({"layers": zygote.layers, "directory": base}).encode())
+        while True:
+            source, stdin, candidate = json.loads(receive(control, sys.maxsize))
             program = Program(source, stdin, Candidate(*candidate) if candidate else None)
-            write_frame(answers, zygote.run(program).__dict__)
+            send(answers, json.dumps(zygote.run(program).__dict__).encode())
     except (BrokenPipeError, EOFError):
         return  # the parent is gone
     finally:
@@ -115,7 +115,7 @@ class _Process:
                 os.close(self.pipes.pop(name))
         shutil.rmtree(self.work, ignore_errors=True)
 
-    def records(self) -> tuple[jail.Report | None, dict[str, str] | None]:
+    def records(self) -> tuple[_jail.Layers | None, dict[str, str] | None]:
         """The layers that it reported before the program began, and its completion record, if it is its own."""
         report, record = None, None
         for line in bytes(self.read["status"]).splitlines():
@@ -144,8 +144,8 @@ class Zygote:
     def __init__(self, limits: Limits, base: str, control: int):
         self._limits, self._base, self._control = limits, base, control
         self._count = 0
-        zygote_layers, self._before_fork = jail.enclose_zygote()
-        self.layers: jail.Report = {}
+        zygote_layers, self._before_fork = _jail.enclose_zygote()
+        self.layers: _jail.Layers = {}
         process = self._start(lambda token: None, "", None)
         self._watch([process])
         report, _ = process.records()
@@ -160,14 +160,14 @@ class Zygote:
         """Runs one program, with its candidate if it has one."""
         begin = time.monotonic()
         if program.candidate is None:
-            processes = [self._start(lambda token: runner.run_alone(program.source, token), program.stdin, None)]
+            processes = [self._start(lambda token: _runner.run_alone(program.source, token), program.stdin, None)]
         else:
             source, name = program.candidate
             here, there = socket.socketpair()
             with here, there:
                 processes = [
-                    self._start(lambda token: runner.judge(program.source, token), program.stdin, here.fileno()),
-                    self._start(lambda token: runner.serve(source, name, token), "", there.fileno()),
+                    self._start(lambda token: _runner.judge(program.source, token), program.stdin, here.fileno()),
+                    self._start(lambda token: _runner.serve(source, name, token), "", there.fileno()),
                 ]
         self._watch(processes)
         endings = [self._ending(process) for process in processes]
@@ -230,9 +230,9 @@ class Zygote:
         sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
         for stream in "stdin", "stdout", "stderr":
             setattr(sys, f"__{stream}__", getattr(sys, stream))
-        sys.argv = [runner.FILE]
-        report = jail.enclose_program(work, self._limits)
-        os.write(runner.STATUS, json.dumps(report).encode() + b"\n")
+        sys.argv = [_runner.FILE]
+        report = _jail.enclose_program(work, self._limits)
+        os.write(_runner.STATUS, json.dumps(report).encode() + b"\n")
 
     def _watch(self, processes: list[_Process]) -> None:
         """Reads the pipes until all processes have ended, the first of which is the program, or the judge."""
@@ -300,7 +300,7 @@ class Zygote:
 
 def _lost_its_candidate(judge: _Process) -> bool:
     _, record = judge.records()
-    return record is not None and record["error"] == runner.CandidateLost.__name__
+    return record is not None and record["error"] == _runner.CandidateLost.__name__
 
 
 def _readable_file(text: str) -> int:
@@ -309,24 +309,3 @@ def _readable_file(text: str) -> int:
         file.write(text.encode(errors="surrogateescape"))
         file.flush()
         return os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY)
-
-
-def read_frame(descriptor: int) -> Any:
-    """One JSON value, or None where the stream ends."""
-    header = _read_exactly(descriptor, 4)
-    return json.loads(_read_exactly(descriptor, struct.unpack("I", header)[0])) if header else None
-
-
-def write_frame(descriptor: int, content: Any) -> None:
-    """Writes one JSON value: its length as four bytes, then the text."""
-    data = json.dumps(content).encode()
-    data = struct.pack("I", len(data)) + data
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-def _read_exactly(descriptor: int, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size and (piece := os.read(descriptor, size - len(data))):
-        data += piece
-    return bytes(data)
