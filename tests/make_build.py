@@ -119,8 +119,8 @@ def installed() -> dict[str, str]:
 
 
 @cache
-def imports(file: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """What a file needs: modules of the house, imported or named in a string to be run or imported late; libraries."""
+def imports(file: Path, named: bool = True) -> tuple[frozenset[str], frozenset[str]]:
+    """What a file imports: modules of the house, with those that it names in a string to run or import; libraries."""
     found = set()
     for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
         if isinstance(node, ast.Import):
@@ -128,7 +128,7 @@ def imports(file: Path) -> tuple[frozenset[str], frozenset[str]]:
         elif isinstance(node, ast.ImportFrom):
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             found.update(name if name in MODULES else str(node.module) for name in inner)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+        elif named and isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
             found.update({node.value} & MODULES.keys())
     libraries = {name.split(".")[0] for name in found} - HELPERS - sys.stdlib_module_names - {PACKAGE}
     if file.is_relative_to(ROOT / "tests"):

@@ -3,66 +3,22 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
 
 from opencoder_jax.chain import STEP, clear
 from opencoder_jax.recipe import UserError
-
-# A few kilobytes of everything: enough for every mechanism, not for a model.
-TINY = [
-    "--gin.CollectConfig.max_corpus_bytes=3000000",
-    "--gin.TokenizerConfig.vocab_size=700",
-    "--gin.TokenizerConfig.minimum_count=1",
-    "--gin.ModelConfig.vocab_size=700",
-    "--gin.ModelConfig.width=32",
-    "--gin.ModelConfig.layers=1",
-    "--gin.ModelConfig.ffn_width=64",
-    "--gin.ModelConfig.heads=2",
-    "--gin.ModelConfig.kv_heads=1",
-    "--gin.ModelConfig.head_size=16",
-    "--gin.TrainConfig.steps=6",
-    "--gin.TrainConfig.checkpoint_every=2",
-    "--gin.TrainConfig.log_every=1",
-    "--gin.OptimizerConfig.warmup_steps=1",
-    "--gin.TokenRecordsConfig.heldout=0.2",
-    "--gin.EvaluateConfig.samples_per_problem=1",
-    "--gin.EvaluateConfig.ks=(1,)",
-    "--gin.ModelConfig.context=2048",
-    "--gin.SamplingConfig.max_tokens=8",
-]
-MODULES = [
-    "json",
-    "email",
-    "statistics.py",
-    "textwrap.py",
-    "heapq.py",
-    "difflib.py",
-    "bisect.py",
-    "fractions.py",
-    "html",
-]
+from tests.miniature import TINY, copy_source
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some real modules with doctests, and a copy of one."""
     folder = tmp_path_factory.mktemp("source")
-    library = Path(sysconfig.get_paths()["stdlib"])
-    for name in MODULES:
-        place = library / name
-        if place.is_dir():
-            shutil.copytree(place, folder / "library" / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            (folder / "library").mkdir(exist_ok=True)
-            shutil.copy(place, folder / "library" / name)
-    shutil.copytree(folder / "library" / "json", folder / "fork" / "json")
+    copy_source(folder)
     return folder
 
 
