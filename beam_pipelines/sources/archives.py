@@ -185,7 +185,7 @@ def run(archives: Sequence[str], output: str, config: ArchivesConfig, options: B
     """Collects archives.
 
     Args:
-        archives: a tar or zip archive, or a folder of them.
+        archives: a tar or zip archive, or a folder of them
 
     Raises:
         UserError: an input is missing, holds no archive, or is damaged.

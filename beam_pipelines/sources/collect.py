@@ -126,7 +126,7 @@ def run(*, folders: Sequence[str] = (), output: str, config: CollectConfig, opti
     """Collects folders.
 
     Args:
-        folders: a folder of source code; the running Python's library by default.
+        folders: a folder of source code; the running Python's library by default
 
     Raises:
         UserError: a folder is missing, is a file, is empty, or holds no source code.

@@ -200,7 +200,7 @@ def run(conversations: Sequence[str], output: str, config: ConversationsConfig, 
     """Collects conversations.
 
     Args:
-        conversations: a Parquet or JSON-lines file, or a folder of them.
+        conversations: a Parquet or JSON-lines file, or a folder of them
 
     Raises:
         UserError: an input is missing, holds no table, is damaged or lacks the columns.

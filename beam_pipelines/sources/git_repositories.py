@@ -181,7 +181,7 @@ def run(repositories: Sequence[str], output: str, config: GitConfig, options: Be
     """Collects git repositories.
 
     Args:
-        repositories: a repository, or a folder with repositories one or two levels below it.
+        repositories: a repository, or a folder with repositories one or two levels below it
 
     Raises:
         UserError: an input is missing, holds no repository, or is damaged.

@@ -254,8 +254,8 @@ def run(
     """Writes the documents that the metadata names.
 
     Args:
-        metadata: tables of repositories and paths, such as RefineCode's: a Parquet or JSON-lines file, or a folder.
-        corpus: documents with text, of any source.
+        metadata: tables of repositories and paths, such as RefineCode's: a Parquet or JSON-lines file, or a folder
+        corpus: documents with text, of any source
 
     Raises:
         UserError: the metadata or the corpus is missing, a table is damaged or lacks a column, or no row has a text.

@@ -142,7 +142,7 @@ def run(tables: Sequence[str], output: str, config: TablesConfig, options: BeamO
     """Collects tables.
 
     Args:
-        tables: a Parquet or JSON-lines file, or a folder of them.
+        tables: a Parquet or JSON-lines file, or a folder of them
 
     Raises:
         UserError: an input is missing, holds no table, is damaged or lacks the column of the text.
