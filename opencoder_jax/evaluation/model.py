@@ -1,6 +1,5 @@
 """A trained run as something that answers prompts: the only file of this room that loads JAX."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,10 +26,10 @@ class Model(NamedTuple):
 
 
 def open_model(run: Path) -> Model:
-    """Loads the newest checkpoint of a run.
+    """Loads the newest checkpoint of a run, or of another model directory.
 
     Raises:
-        UserError: `run` is no run directory, or holds no checkpoint.
+        UserError: `run` is no model directory, or holds no checkpoint.
     """
     sampling = build(SamplingConfig)
     engine = Engine.open(run)
@@ -44,6 +43,5 @@ def open_model(run: Path) -> Model:
         ]
         return engine.generate(ids, sampling, stops, seeds)
 
-    identity = hashlib.sha256((run / "run.json").read_bytes()).hexdigest()
-    about = {"run": run.name, "sha256": identity, "step": engine.model.step, "sampling": asdict(sampling)}
+    about = {"run": run.name, "sha256": engine.model.fingerprint, "step": engine.model.step, "sampling": asdict(sampling)}
     return Model(generate, sampling.seed, about)

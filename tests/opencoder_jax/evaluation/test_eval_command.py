@@ -146,7 +146,6 @@ def test_settings_that_make_no_sense_are_refused(field: str, value: Any, message
         EvaluateConfig(**{field: value})
 
 
-def test_either_samples_or_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_either_samples_or_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--samples --checkpoint is required"):
         main([f"--output={tmp_path}"])
-    assert "--samples --checkpoint is required" in capsys.readouterr().err

@@ -2,11 +2,9 @@
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import orbax.checkpoint as ocp
 import pytest
 import sentencepiece
 from flax import nnx
@@ -15,6 +13,8 @@ from opencoder_jax import benchmarks
 from opencoder_jax.evaluation.evaluate import main
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import Decoder
+from opencoder_jax.parallel.checkpoints import Checkpoints
+from opencoder_jax.parallel.model_directory import write_config
 from opencoder_jax.recipe import UserError
 
 VOCABULARY = 400
@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         context=1024,
         dtype="float32",
     )
-    (run / "run.json").write_text(json.dumps({"model": asdict(config)}))
+    write_config(run, config)
     tokenizer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES),
@@ -53,8 +53,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (run / "tokenizer.model").write_bytes(tokenizer.getvalue())
     parameters = nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(0))))
-    with ocp.CheckpointManager(run / "checkpoints", item_names=("parameters",)) as checkpoints:
-        checkpoints.save(5, args=ocp.args.Composite(parameters=ocp.args.StandardSave(parameters)))
+    with Checkpoints(run / "checkpoints", keep=None) as checkpoints:
+        checkpoints.save(5, {"parameters": parameters})
     return run
 
 
@@ -107,5 +107,5 @@ def test_a_tuned_run_is_asked_in_conversations(run: Path, benchmark: Path, tmp_p
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match="so no model; give the --output directory of a training run"):
         main([f"--checkpoint={tmp_path}", f"--output={tmp_path / 'scores'}"])
