@@ -278,6 +278,7 @@ def test_accelerator_machines_need_neither_beam_nor_tensorflow(wheel: Path, tmp_
         "--gin_file=gin_configs/pretrain/cookbook.gin",
         f"--data={tmp_path / 'tokens'}",
         "--output=trained",
+        "--gin.TrainConfig.held_out=()",
         *model,
     )
     assert len((there.empty / "trained" / "metrics.jsonl").read_text().splitlines()) >= 6
