@@ -133,14 +133,14 @@ def run(
     return Stage(name, __name__, config, inputs, output).run(work, options)
 
 
+@dataclass(eq=False)
 class EncodeShard(beam.DoFn):
     """Encodes an input shard into one file, a batch for each output shard, and writes its drops and report."""
 
-    def __init__(self, shards: list[tuple[str, str]], tokenizer: str, output: str, config: TokenRecordsConfig) -> None:
-        self.shards = shards
-        self.tokenizer = tokenizer
-        self.output = output
-        self.config = config
+    shards: list[tuple[str, str]]
+    tokenizer: str
+    output: str
+    config: TokenRecordsConfig
 
     def setup(self) -> None:
         """Loads the tokenizer, once a worker."""
@@ -170,14 +170,14 @@ class EncodeShard(beam.DoFn):
         yield number
 
 
+@dataclass(eq=False)
 class WriteShard(beam.DoFn):
     """Collects the records of an output shard from all encoded files, and writes them in the order of their hashes."""
 
-    def __init__(self, parts: str, names: list[str], output: str, shards: int) -> None:
-        self.parts = parts
-        self.names = names
-        self.output = output
-        self.shards = shards
+    parts: str
+    names: list[str]
+    output: str
+    shards: int
 
     def process(self, shard: int) -> Iterator[int]:
         """Writes the output shard of this number."""

@@ -161,13 +161,13 @@ def run(documents: Sequence[str], output: str, config: TokenizerConfig, options:
     return Stage("train_tokenizer", __name__, config, inputs, output).run(work, options)
 
 
+@dataclass(eq=False)
 class CountShard(beam.DoFn):
     """Counts the words of an input shard into one file, a row group for each group of words, or several."""
 
-    def __init__(self, shards: list[tuple[str, str]], groups: int, output: str) -> None:
-        self.shards = shards
-        self.groups = groups
-        self.output = output
+    shards: list[tuple[str, str]]
+    groups: int
+    output: str
 
     def process(self, number: int) -> Iterator[int]:
         """Counts the shard of this number."""
@@ -197,15 +197,15 @@ class CountShard(beam.DoFn):
             file.write_table(table.take(order[first:last]))
 
 
+@dataclass(eq=False)
 class SumGroup(beam.DoFn):
     """Adds up the counts of a group's words and writes those that are frequent enough, in order."""
 
-    def __init__(self, parts: str, names: list[str], groups: int, output: str, minimum_count: int) -> None:
-        self.parts = parts
-        self.names = names
-        self.groups = groups
-        self.output = output
-        self.minimum_count = minimum_count
+    parts: str
+    names: list[str]
+    groups: int
+    output: str
+    minimum_count: int
 
     def process(self, group: int) -> Iterator[int]:
         """Sums the group of this number."""

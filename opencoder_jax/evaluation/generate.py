@@ -1,5 +1,9 @@
 """Asks a model for its answers, and keeps each batch of them as soon as it is there.
 
+A base model goes on with the problem's prompt: stripped, and one newline behind it, as EvalPlus and OpenCodeEval do.
+(The newline matters by points, so every run stores its prompts' form with its settings.) A chat model is asked for a
+self-contained script in a fenced block, with the prompt in a block of its own.
+
 The seed of an answer is a hash of (seed, problem, number of the answer): it depends neither on the batch nor on the
 other problems, so a run that was killed and goes on gives the samples of one that was not.
 """
@@ -9,13 +13,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from tqdm import tqdm
-
 from opencoder_jax import files
 from opencoder_jax.benchmarks.problems import FunctionProblem
 from opencoder_jax.evaluation.config import EvaluateConfig
-from opencoder_jax.evaluation.prompts import Prompt, prompt
 from opencoder_jax.evaluation.samples import Kind, Sample, read_samples
+from opencoder_jax.progress import Progress
+
+Prompt = str | list[dict[str, str]]  # a text, or messages as opencoder_jax.data.chat takes them
+
+INSTRUCTION = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
+)
 
 
 class Answer(Protocol):
@@ -46,7 +54,7 @@ def sample(
     with files.Appender(path) as file:
         have = {(answer.task_id, answer.sample) for answer in read_samples(path, problems)}
         missing = [(problem, number) for problem, number in wanted if (problem.task_id, number) not in have]
-        with tqdm(total=len(wanted), initial=len(have), desc="generate", unit="sample", leave=False) as progress:
+        with Progress("generate", len(wanted), "samples", len(have)) as progress:
             for start in range(0, len(missing), config.prompts_at_once):
                 batch = missing[start : start + config.prompts_at_once]
                 prompts = [prompt(problem, config.chat) for problem, _ in batch]
@@ -56,8 +64,14 @@ def sample(
                     length = len(answer.tokens)
                     made = Sample(problem.task_id, number, kind, answer.text, answer.finish_reason, length)
                     file.write(made.line())
-                progress.update(len(batch))
+                progress.update_to(len(have) + start + len(batch))
     return read_samples(path, problems)
+
+
+def prompt(problem: FunctionProblem, chat: bool) -> Prompt:
+    """What a model is asked: a conversation that it answers, or a text that it continues."""
+    text = problem.prompt.strip()
+    return [{"role": "user", "content": f"{INSTRUCTION}\n```python\n{text}\n```\n"}] if chat else f"{text}\n"
 
 
 def sample_seed(seed: int, task_id: str, number: int) -> int:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from opencoder_jax.data import chat
-from opencoder_jax.evaluation.generate import Answer, Generate
-from opencoder_jax.evaluation.prompts import Prompt
+from opencoder_jax.evaluation.generate import Answer, Generate, Prompt
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import build
@@ -43,5 +42,10 @@ def open_model(run: Path) -> Model:
         ]
         return engine.generate(ids, sampling, stops, seeds)
 
-    about = {"run": run.name, "sha256": engine.model.fingerprint, "step": engine.model.step, "sampling": asdict(sampling)}
+    about = {
+        "run": run.name,
+        "sha256": engine.model.fingerprint,
+        "step": engine.model.step,
+        "sampling": asdict(sampling),
+    }
     return Model(generate, sampling.seed, about)

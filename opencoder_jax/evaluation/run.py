@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from tqdm import tqdm
-
 from opencoder_jax import files
 from opencoder_jax.benchmarks.problems import FunctionProblem
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.extract import Extracted, extract, parses, standalone
 from opencoder_jax.evaluation.samples import Sample
+from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
 from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
@@ -131,13 +130,21 @@ def judge(
         }
         left = samples[len(rows) :]
         found = [extract(by_id[sample.task_id], sample, config.stops()) for sample in left]
-        with tqdm(total=len(samples), initial=len(rows), desc="run programs", unit="program", leave=False) as progress:
+        with Progress("run programs", len(samples), "programs", len(rows)) as progress:
             verdicts = _verdicts(by_id, left, found, known, sandbox)
             for sample, extracted, judged in zip(left, found, verdicts, strict=True):
-                row = _row(by_id[sample.task_id], sample, extracted, judged)
+                found_and_judged: dict[str, Any] = extracted._asdict() | judged._asdict()
+                row = Row(
+                    sample.task_id,
+                    sample.sample,
+                    by_id[sample.task_id].level,
+                    finish_reason=sample.finish_reason,
+                    tokens=sample.tokens,
+                    **found_and_judged,
+                )
                 file.write(row._asdict())
                 rows.append(row)
-                progress.update()
+                progress.update_to(len(rows))
     return rows
 
 
@@ -169,18 +176,3 @@ def _verdicts(
             index, outcome = next(outcomes)
             known[wanted[index]] = verdict(outcome)
         yield known[key]
-
-
-def _row(problem: FunctionProblem, sample: Sample, extracted: Extracted, judged: Verdict) -> Row:
-    measured: dict[str, Any] = judged._asdict()
-    return Row(
-        task_id=sample.task_id,
-        sample=sample.sample,
-        level=problem.level,
-        method=extracted.method,
-        code=extracted.code,
-        dropped=extracted.dropped,
-        finish_reason=sample.finish_reason,
-        tokens=sample.tokens,
-        **measured,
-    )

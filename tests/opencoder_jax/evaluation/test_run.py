@@ -11,8 +11,7 @@ import pytest
 
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, FunctionProblem, function_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
-from opencoder_jax.evaluation.generate import sample, sample_seed
-from opencoder_jax.evaluation.prompts import INSTRUCTION, Prompt
+from opencoder_jax.evaluation.generate import INSTRUCTION, Prompt, sample, sample_seed
 from opencoder_jax.evaluation.run import Row, judge, read_rows, sandbox
 from opencoder_jax.evaluation.samples import Sample
 from opencoder_jax.recipe import UserError
