@@ -143,6 +143,6 @@ def _table(name: str, files: dict[str, Path], signals: set[str], inside: tuple[P
     rules = _table(parent, files, signals, (*inside, file)) if parent else {}
     for missing in [*content.get("without", []), *(rule.signal for rule in own)]:
         if missing not in signals:
-            raise UserError(f"{file}: {missing} is no signal; see beam_pipelines/signals/measure.py")
+            raise UserError(f"{file}: {missing} is no signal; see beam_pipelines/signals")
     rules = {signal: rule for signal, rule in rules.items() if signal not in content.get("without", [])}
     return rules | {rule.signal: rule for rule in own}

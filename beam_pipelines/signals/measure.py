@@ -1,13 +1,13 @@
 """Measures every document: one column a signal, in a table beside the text.
 
-A signal says nothing about quality by itself; thresholds do (filter.py), so that they can be tuned without measuring
+A signal says nothing about quality by itself; thresholds do (filtering/), so that they can be tuned without measuring
 again (paper section 2.1.3). Names are OpenCoder's (opc_data_filtering): `qsc_code_` for code and data, `qsc_doc_` for
 text, `qsc_codepython_` for Python, and so on. Each signal is a small function of a `View`. Where one doesn't apply, or
 its denominator is zero, its column is null.
 
-There are two sets of definitions: "fixed", ours, and "reference", the released code's with its defects (a bare
-"generate" marks generated code, "password" is a pass statement), to reproduce its decisions. A threshold profile says
-which of them it was made for.
+There are two sets of definitions: "fixed" (fixed/), ours, and "reference" (released/), the released code's with its
+defects (a bare "generate" marks generated code, "password" is a pass statement), to reproduce its decisions. A profile
+of thresholds says which of them it was made for.
 
 A signal that fails is named in the column `errors` and leaves the others alone; the filter sets such documents aside.
 (The release stops at the first failure and then passes every rule that it didn't get to.)
@@ -20,26 +20,35 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.signals import general, languages, python, text
-from opencoder_jax.beam_pipelines.signals.general import Signal
-from opencoder_jax.beam_pipelines.signals.released import general as reference
-from opencoder_jax.beam_pipelines.signals.released import languages as languages_reference
-from opencoder_jax.beam_pipelines.signals.view import View
+from opencoder_jax.beam_pipelines.signals.fixed import code, programs, python, text
+from opencoder_jax.beam_pipelines.signals.released import code as released_code
+from opencoder_jax.beam_pipelines.signals.released import programs as released_programs
+from opencoder_jax.beam_pipelines.signals.released import python as released_python
+from opencoder_jax.beam_pipelines.signals.released.view import ReferenceView
+from opencoder_jax.beam_pipelines.signals.views.signal import Signal
+from opencoder_jax.beam_pipelines.signals.views.view import View
 from opencoder_jax.checks import check, one_of
 from opencoder_jax.recipe import configurable
 
 SPEED = 6.0  # megabytes of source a second on one core
 
 
-def _named(prefix: str, *groups: Mapping[str, Signal]) -> dict[str, Signal]:
-    return {f"{prefix}{name}": signal for group in groups for name, signal in group.items()}
+def _prefixed(prefix: str, signals: Mapping[str, Signal]) -> dict[str, Signal]:
+    return {f"{prefix}_{name}": signal for name, signal in signals.items()}
+
+
+def _of_languages(languages: Mapping[str, Mapping[str, Signal]]) -> dict[str, dict[str, Signal]]:
+    """qsc_codepython_…, qsc_codec_…, qsc_codecpp_… and so on."""
+    names = {language: language.lower().replace("+", "p").replace("#", "sharp") for language in languages}
+    return {language: _prefixed(f"qsc_code{names[language]}", signals) for language, signals in languages.items()}
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Definitions:
     view: type[View]
     code: Mapping[str, Signal]
     text: Mapping[str, Signal]
-    languages: Mapping[str, Mapping[str, Signal]]
+    languages: dict[str, dict[str, Signal]]
 
     def applicable(self, kind: str, language: str) -> dict[str, Signal]:
         """The signals that a document gets."""
@@ -65,24 +74,21 @@ class Definitions:
         return {**self.code, **self.languages.get(language, {})}
 
 
-CODE = _named("qsc_code_", general.SHARED, general.CODE)
-TEXT = _named("qsc_doc_", general.SHARED, text.TEXT)
-PYTHON = python.PYTHON
+CODE = _prefixed("qsc_code", code.CODE)
+TEXT = _prefixed("qsc_doc", text.TEXT)
 
 DEFINITIONS = {
-    "fixed": Definitions(View, CODE, TEXT, {"Python": PYTHON, **languages.LANGUAGES}),
+    "fixed": Definitions(View, CODE, TEXT, _of_languages({"Python": python.PYTHON, **programs.LANGUAGES})),
     "reference": Definitions(
-        reference.ReferenceView,
-        _named("qsc_code_", reference.SHARED, reference.CODE),
-        _named("qsc_doc_", reference.SHARED, reference.TEXT),
-        {"Python": reference.PYTHON, **languages_reference.LANGUAGES},
+        ReferenceView,
+        _prefixed("qsc_code", released_code.CODE),
+        _prefixed("qsc_doc", released_code.TEXT),
+        _of_languages({"Python": released_python.PYTHON, **released_programs.LANGUAGES}),
     ),
 }
 
 # All signals, in the fixed definitions; the reference has the same names.
-SIGNALS = {**CODE, **TEXT}
-for _signals in DEFINITIONS["fixed"].languages.values():
-    SIGNALS.update(_signals)
+SIGNALS: dict[str, Signal] = reduce(or_, [CODE, TEXT, *DEFINITIONS["fixed"].languages.values()])
 
 SCHEMA = pa.schema(
     [
@@ -113,7 +119,7 @@ class SignalsConfig:
         check(self, definitions=one_of(*DEFINITIONS))
         for name in self.skip:
             if name not in SIGNALS:
-                raise ValueError(f"skip={name!r} is no signal; see SIGNALS in beam_pipelines/signals/measure.py")
+                raise ValueError(f"skip={name!r} is no signal; see beam_pipelines/signals")
 
 
 @dataclass(frozen=True)

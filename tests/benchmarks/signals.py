@@ -34,7 +34,7 @@ from opencoder_jax.beam_pipelines.core.documents import SCHEMA
 from opencoder_jax.beam_pipelines.filtering.rules import load_profile, table_of
 from opencoder_jax.beam_pipelines.languages.detect import identify
 from opencoder_jax.beam_pipelines.signals.measure import DEFINITIONS, SIGNALS, MeasureSignals, SignalsConfig
-from opencoder_jax.beam_pipelines.signals.view import View
+from opencoder_jax.beam_pipelines.signals.views.view import View
 
 # linguist's names, and the release's
 LANGUAGES = {

@@ -17,13 +17,14 @@ from opencoder_jax.beam_pipelines.signals import measure as stage
 from opencoder_jax.beam_pipelines.signals.measure import (
     CODE,
     DEFINITIONS,
-    PYTHON,
     SIGNALS,
     TEXT,
     MeasureSignals,
     SignalsConfig,
 )
-from opencoder_jax.beam_pipelines.signals.view import View
+from opencoder_jax.beam_pipelines.signals.views.view import View
+
+PYTHON = DEFINITIONS["fixed"].languages["Python"]
 
 
 def measure(name: str, text: str, language: str = "Python", kind: str = "code") -> float | None:

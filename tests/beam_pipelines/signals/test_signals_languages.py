@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.filtering.rules import LANGUAGE_TABLES, load_profile
 from opencoder_jax.beam_pipelines.signals.measure import DEFINITIONS, SIGNALS
-from opencoder_jax.beam_pipelines.signals.syntax import GRAMMARS, MAX_BYTES, MAX_BYTES_SLOW, SLOW, parse
+from opencoder_jax.beam_pipelines.signals.views.syntax import GRAMMARS, MAX_BYTES, MAX_BYTES_SLOW, SLOW, parse
 
 PREFIXES = {
     "C": "qsc_codec_",

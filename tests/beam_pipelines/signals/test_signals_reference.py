@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.signals.measure import DEFINITIONS, SIGNALS
-from opencoder_jax.beam_pipelines.signals.released.general import return_lines
+from opencoder_jax.beam_pipelines.signals.released.python import return_lines
 
 
 def measure(definitions: str, name: str, text: str, language: str = "Python", path: str = "") -> float | None:

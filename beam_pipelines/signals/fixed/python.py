@@ -9,8 +9,8 @@ import ast
 import re
 from collections.abc import Callable
 
-from opencoder_jax.beam_pipelines.signals.general import Signal
-from opencoder_jax.beam_pipelines.signals.view import View
+from opencoder_jax.beam_pipelines.signals.views.signal import Signal, named, ratio
+from opencoder_jax.beam_pipelines.signals.views.view import View
 
 _PASS = re.compile(r"(?:^|[:;]\s*)pass\s*(?:$|[;#])")
 _PRINT = re.compile(r"(?<![\w.])print\b\s*(?:\(|[\"'\w%]|$)")
@@ -26,24 +26,20 @@ def cate_var_zero(view: View) -> float | None:
 
     The reference knows only plain assignments to a name, `for` and positional arguments.
     """
-    if view.statements is None:
-        return None
-    return float(not any(map(_binds, view.statements)))
+    return None if view.statements is None else float(not any(map(_binds, view.statements)))
 
 
 def frac_lines_func_ratio(view: View) -> float | None:
     """Function definitions, async ones too, by code lines."""
-    if view.statements is None or not view.code_lines:
-        return None
-    return len(_functions(view.statements)) / len(view.code_lines)
+    return None if view.statements is None else ratio(len(_functions(view.statements)), view.num_code_lines)
 
 
 def frac_lines_simplefunc(view: View) -> float | None:
     """Functions whose body is one return statement, by code lines."""
-    if view.statements is None or not view.code_lines:
+    if view.statements is None:
         return None
     simple = [f for f in _functions(view.statements) if len(f.body) == 1 and isinstance(f.body[0], ast.Return)]
-    return len(simple) / len(view.code_lines)
+    return ratio(len(simple), view.num_code_lines)
 
 
 def frac_lines_pass(view: View) -> float | None:
@@ -63,7 +59,7 @@ def frac_lines_print(view: View) -> float | None:
 
 def score_lines_no_logic(view: View) -> float | None:
     """Functions, classes, imports, returns and plain variables of classes, by code lines."""
-    if view.statements is None or not view.code_lines:
+    if view.statements is None:
         return None
     lines = sum(1 for line in view.code_lines if _is_import(line) or line.startswith("return"))
     plain = 0
@@ -72,7 +68,7 @@ def score_lines_no_logic(view: View) -> float | None:
             plain += 1
         elif isinstance(statement, ast.ClassDef):
             plain += 1 + sum(map(_is_plain_variable, statement.body))
-    return (lines + plain) / len(view.code_lines)
+    return ratio(lines + plain, view.num_code_lines)
 
 
 def _functions(statements: list[ast.stmt]) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -81,10 +77,8 @@ def _functions(statements: list[ast.stmt]) -> list[ast.FunctionDef | ast.AsyncFu
 
 def _binds(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-        arguments = statement.args
-        return bool(
-            arguments.posonlyargs or arguments.args or arguments.kwonlyargs or arguments.vararg or arguments.kwarg
-        )
+        given = statement.args
+        return bool(given.posonlyargs or given.args or given.kwonlyargs or given.vararg or given.kwarg)
     if isinstance(statement, ast.With | ast.AsyncWith):
         return any(item.optional_vars for item in statement.items)
     return isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.For | ast.AsyncFor)
@@ -101,19 +95,10 @@ def _is_import(line: str) -> bool:
 
 
 def _share(view: View, belongs: Callable[[str], bool]) -> float | None:
-    return sum(map(belongs, view.code_lines)) / len(view.code_lines) if view.code_lines else None
+    return ratio(sum(map(belongs, view.code_lines)), view.num_code_lines)
 
 
-PYTHON: dict[str, Signal] = {
-    f"qsc_codepython_{signal.__name__}": signal
-    for signal in (
-        cate_ast,
-        cate_var_zero,
-        frac_lines_func_ratio,
-        frac_lines_simplefunc,
-        frac_lines_pass,
-        frac_lines_import,
-        frac_lines_print,
-        score_lines_no_logic,
-    )
-}
+PYTHON: dict[str, Signal] = named(
+    *(cate_ast, cate_var_zero, frac_lines_func_ratio, frac_lines_simplefunc, frac_lines_pass, frac_lines_import),
+    *(frac_lines_print, score_lines_no_logic),
+)

@@ -1,4 +1,4 @@
-"""Signals of C, C++, C#, Go, Java, JavaScript and HTML, over their syntax trees (syntax.py).
+"""Signals of C, C++, C#, Go, Java, JavaScript and HTML, over their syntax trees.
 
 The names are those of OpenCoder's released filter (quality_signals/code_specific), whose regular expressions take calls
 and prototypes for functions and know no method of JavaScript. Here a function is a definition with its kind of node,
@@ -9,12 +9,12 @@ without a computed value, and returns of nothing, a name or a literal.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 
 from tree_sitter import Node
 
-from opencoder_jax.beam_pipelines.signals.general import Signal
-from opencoder_jax.beam_pipelines.signals.view import View
+from opencoder_jax.beam_pipelines.signals.views.signal import Signal, named, ratio
+from opencoder_jax.beam_pipelines.signals.views.view import View
 
 HEADERS = (".h", ".hpp", ".hxx", ".hh", ".h++")
 
@@ -74,9 +74,9 @@ def cate_bitsstdc(view: View) -> float:
 
 def frac_lines_preprocessor_directives(view: View) -> float | None:
     """Lines that begin with a directive, `using` or `struct`, by code lines; null for headers, which are made so."""
-    if view.path.lower().endswith(HEADERS) or not view.num_code_lines:
+    if view.path.lower().endswith(HEADERS):
         return None
-    return len(_DIRECTIVE.findall("\n" + view.code)) / view.num_code_lines
+    return ratio(len(_DIRECTIVE.findall("\n" + view.code)), view.num_code_lines)
 
 
 def cate_testfile(view: View) -> float:
@@ -87,7 +87,7 @@ def cate_testfile(view: View) -> float:
 def frac_words_no_modifier(view: View) -> float | None:
     """Functions and classes of Java without public, protected or private, by all of them."""
     nodes = view.syntax.nodes("function") + view.syntax.nodes("class")
-    return sum(not _has_access(view, node) for node in nodes) / len(nodes) if nodes else None
+    return ratio(sum(not _has_access(view, node) for node in nodes), len(nodes))
 
 
 def legal_names(capture: str, pattern: str) -> Signal:
@@ -95,10 +95,15 @@ def legal_names(capture: str, pattern: str) -> Signal:
     convention = re.compile(pattern)
 
     def share(view: View) -> float | None:
-        names = view.syntax.texts(capture)
-        return sum(1 for name in names if convention.fullmatch(name)) / len(names) if names else None
+        return share_of(view.syntax.texts(capture), convention)
 
     return share
+
+
+def share_of(names: Iterable[str], convention: re.Pattern[str]) -> float | None:
+    """The share of names that follow a convention."""
+    follow = [convention.fullmatch(name) is not None for name in names]
+    return ratio(sum(follow), len(follow))
 
 
 def cate_ast(view: View) -> float:
@@ -158,34 +163,28 @@ def _has_access(view: View, node: Node) -> bool:
     return any(_MODIFIER.search(source, child.start_byte, child.end_byte) for child in modifiers)
 
 
-def _all(prefix: str, *signals: Callable[[View], float | None], **named: Signal) -> dict[str, Signal]:
-    return {f"qsc_{prefix}_{name}": signal for name, signal in [*((s.__name__, s) for s in signals), *named.items()]}
-
-
-_SHARED = (frac_lines_func_ratio, cate_var_zero, score_lines_no_logic, frac_lines_print)
-_C = (*_SHARED, cate_bitsstdc, nums_lines_main, frac_lines_goto, frac_lines_preprocessor_directives)
+_EACH = (frac_lines_func_ratio, cate_var_zero, score_lines_no_logic, frac_lines_print)
+_C = named(*_EACH, cate_bitsstdc, nums_lines_main, frac_lines_goto, frac_lines_preprocessor_directives)
 
 LANGUAGES: Mapping[str, Mapping[str, Signal]] = {
-    "C": _all("codec", *_C),
-    "C++": _all("codecpp", *_C),
-    "C#": _all("codecsharp", *_SHARED),
-    "Go": _all("codego", *_SHARED, cate_testfile),
-    "Java": _all(
-        "codejava",
-        *_SHARED,
+    "C": _C,
+    "C++": _C,
+    "C#": named(*_EACH),
+    "Go": named(*_EACH, cate_testfile),
+    "Java": named(
+        *_EACH,
         frac_words_no_modifier,
         frac_words_legal_var_name=legal_names("variable.name", "[a-z][a-zA-Z0-9]*|[A-Z][A-Z0-9_]*"),
         frac_words_legal_func_name=legal_names("function.name", "[a-zA-Z][a-zA-Z0-9]*"),
         frac_words_legal_class_name=legal_names("class.name", "[A-Z][a-zA-Z0-9]*"),
     ),
-    "JavaScript": _all(
-        "codejavascript",
-        *_SHARED,
+    "JavaScript": named(
+        *_EACH,
         cate_ast,
         num_statement_line,
         frac_words_legal_var_name=legal_names("variable.name", r"[a-z$][a-zA-Z0-9]*|[A-Z][A-Z0-9_]*"),
         frac_words_legal_func_name=legal_names("function.name", r"[a-zA-Z$][a-zA-Z0-9]*"),
         frac_words_legal_class_name=legal_names("class.name", "[A-Z][a-zA-Z0-9]*"),
     ),
-    "HTML": _all("codehtml", frac_words_text, num_chars_text, cate_ast=cate_html_ast),
+    "HTML": named(frac_words_text, num_chars_text, cate_ast=cate_html_ast),
 }

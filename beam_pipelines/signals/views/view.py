@@ -16,8 +16,8 @@ from functools import cache, cached_property
 import numpy as np
 
 from opencoder_jax.beam_pipelines.languages.comments import Lexeme, scan
-from opencoder_jax.beam_pipelines.signals.syntax import Syntax, parse
-from opencoder_jax.beam_pipelines.signals.words import LETTERS_AND_DIGITS, Words, count_bytes, measure_words
+from opencoder_jax.beam_pipelines.signals.views.ngrams import LETTERS_AND_DIGITS, Words, count_bytes, measure_words
+from opencoder_jax.beam_pipelines.signals.views.syntax import Syntax, parse
 
 _TRIPLE = ('"""', "'''")
 _BETWEEN_WORDS = re.compile(r"[\W_]++")
@@ -32,21 +32,17 @@ _HAN_WORD = re.compile(rf"[{_HAN}]{{1,2}}|[^\W_{_HAN}]+")
 
 # Where a node of Python's syntax tree keeps statements.
 _BLOCKS: dict[type[ast.AST], tuple[str, ...]] = {
-    ast.Module: ("body",),
-    ast.FunctionDef: ("body",),
-    ast.AsyncFunctionDef: ("body",),
-    ast.ClassDef: ("body",),
-    ast.With: ("body",),
-    ast.AsyncWith: ("body",),
-    ast.If: ("body", "orelse"),
-    ast.For: ("body", "orelse"),
-    ast.AsyncFor: ("body", "orelse"),
-    ast.While: ("body", "orelse"),
-    ast.Try: ("body", "handlers", "orelse", "finalbody"),
-    ast.TryStar: ("body", "handlers", "orelse", "finalbody"),
-    ast.ExceptHandler: ("body",),
-    ast.Match: ("cases",),
-    ast.match_case: ("body",),
+    kind: fields
+    for fields, kinds in {
+        ("body",): (
+            *(ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.With, ast.AsyncWith),
+            *(ast.ExceptHandler, ast.match_case),
+        ),
+        ("body", "orelse"): (ast.If, ast.For, ast.AsyncFor, ast.While),
+        ("body", "handlers", "orelse", "finalbody"): (ast.Try, ast.TryStar),
+        ("cases",): (ast.Match,),
+    }.items()
+    for kind in kinds
 }
 
 

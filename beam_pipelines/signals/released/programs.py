@@ -16,9 +16,9 @@ from html.parser import HTMLParser
 
 from tree_sitter import Node
 
-from opencoder_jax.beam_pipelines.signals.general import Signal
-from opencoder_jax.beam_pipelines.signals.languages import HEADERS, by_code_lines, cate_testfile
-from opencoder_jax.beam_pipelines.signals.view import View
+from opencoder_jax.beam_pipelines.signals.fixed.programs import HEADERS, by_code_lines, cate_testfile, share_of
+from opencoder_jax.beam_pipelines.signals.views.signal import Signal, lines_with, named, ratio
+from opencoder_jax.beam_pipelines.signals.views.view import View
 
 _BEGIN = r"^[^\S\n]*+"  # a line, as far as its first word
 
@@ -79,10 +79,10 @@ _GO_IMPORT = re.compile(r'import\s++"[^"]++"')
 
 def _until(pattern: re.Pattern[str], text: str, closing: str) -> Iterator[tuple[re.Match[str], int]]:
     """Matches of what stands before a bracket, and where its closing sign ends; the search goes on there."""
-    place = 0
-    while (match := pattern.search(text, place)) and (end := text.find(closing, match.end())) >= 0:
-        place = end + len(closing)
-        yield match, place
+    position = 0
+    while (match := pattern.search(text, position)) and (end := text.find(closing, match.end())) >= 0:
+        position = end + len(closing)
+        yield match, position
 
 
 def _count(pattern: re.Pattern[str], text: str) -> int:
@@ -92,12 +92,10 @@ def _count(pattern: re.Pattern[str], text: str) -> int:
 def _functions(view: View) -> int:
     code, language = view.code, view.language
     if language == "Go":
-        found, place = 0, 0
-        while (match := _GO_FUNCTION.search(code, place)) and (end := code.find(")", match.end())) >= 0:
+        found, position = 0, 0
+        while (match := _GO_FUNCTION.search(code, position)) and (end := code.find(")", match.end())) >= 0:
             result = _GO_RESULT.match(code, end + 1)
-            place = (
-                result.end() if result else end + 1
-            )  # a function without a body takes the next `func` for its result
+            position = result.end() if result else end + 1  # one without a body takes the next `func` for its result
             found += 1
         return found
     pattern = {"Java": _JAVA_FUNCTION, "C#": _CSHARP_FUNCTION}.get(language, _C_FUNCTION)
@@ -106,7 +104,7 @@ def _functions(view: View) -> int:
 
 def frac_lines_func_ratio(view: View) -> float | None:
     """What looks like a function, by code lines."""
-    return _functions(view) / len(view.code_lines) if view.code_lines else None
+    return ratio(_functions(view), view.num_code_lines)
 
 
 def _plain(view: View) -> int:
@@ -126,18 +124,7 @@ def _plain(view: View) -> int:
 
 def score_lines_no_logic(view: View) -> float | None:
     """Functions, imports, plain variables, simple returns and classes by code lines."""
-    return (_functions(view) + _plain(view)) / len(view.code_lines) if view.code_lines else None
-
-
-def lines_with(*words: str) -> Signal:
-    """A signal: the share of code lines that hold one of some words."""
-
-    def share(view: View) -> float | None:
-        if not view.code_lines:
-            return None
-        return sum(any(word in line for word in words) for line in view.code_lines) / len(view.code_lines)
-
-    return share
+    return ratio(_functions(view) + _plain(view), view.num_code_lines)
 
 
 def nums_lines_main(view: View) -> float:
@@ -152,9 +139,9 @@ def cate_bitsstdc(view: View) -> float:
 
 def frac_lines_preprocessor_directives(view: View) -> float | None:
     """Code lines that hold a directive, "struct" or "using" anywhere; none for headers."""
-    if view.path.endswith(HEADERS) or not view.code_lines:
+    if view.path.endswith(HEADERS):
         return None
-    return sum(_DIRECTIVE.search(line) is not None for line in view.code_lines) / len(view.code_lines)
+    return ratio(sum(_DIRECTIVE.search(line) is not None for line in view.code_lines), view.num_code_lines)
 
 
 def cate_c_var_zero(view: View) -> float:
@@ -170,12 +157,11 @@ def cate_never(view: View) -> float:
 
 def _java_variables(view: View) -> Iterator[str]:
     """The declarations of variables in Java."""
-    place, code = 0, view.code
-    while match := _JAVA_VARIABLE.search(code, place):
-        end = match.end() if match[2] is None else code.find(";", match.end())
-        if end < 0:
+    position, code = 0, view.code
+    while match := _JAVA_VARIABLE.search(code, position):
+        position = match.end() if match[2] is None else code.find(";", match.end())
+        if position < 0:
             return
-        place = end
         yield match[1]
 
 
@@ -186,18 +172,18 @@ def cate_java_var_zero(view: View) -> float:
 
 def frac_words_legal_var_name(view: View) -> float | None:
     """Declarations whose second character is a small letter: the release takes characters of a match for names."""
-    return _share([declaration[1:2] for declaration in _java_variables(view)], re.compile("[a-z]"))
+    return share_of([declaration[1:2] for declaration in _java_variables(view)], re.compile("[a-z]"))
 
 
 def frac_words_legal_func_name(view: View) -> float | None:
     """Functions whose second character, of the whole declaration, is a letter, for the same reason."""
     matches = [match for match, _ in _until(_JAVA_FUNCTION, view.code, ")")]
-    return _share([match[0].lstrip()[1:2] for match in matches], re.compile("[a-zA-Z]"))
+    return share_of([match[0].lstrip()[1:2] for match in matches], re.compile("[a-zA-Z]"))
 
 
 def frac_words_legal_class_name(view: View) -> float | None:
     """Classes with a capital first and nothing but letters and digits."""
-    return _share(_JAVA_CLASS.findall(view.code), re.compile("[A-Z][a-zA-Z0-9]*"))
+    return share_of(_JAVA_CLASS.findall(view.code), re.compile("[A-Z][a-zA-Z0-9]*"))
 
 
 def frac_words_no_modifier(view: View) -> float | None:
@@ -205,11 +191,7 @@ def frac_words_no_modifier(view: View) -> float | None:
     functions = [view.code[match.start() : end] for match, end in _until(_JAVA_FUNCTION, view.code, ")")]
     total = len(functions) + _count(_JAVA_CLASS, view.code)
     modified = sum(any(word in text for word in ("public", "protected", "private")) for text in functions)
-    return modified / total if total else None
-
-
-def _share(names: list[str], convention: re.Pattern[str]) -> float | None:
-    return sum(convention.fullmatch(name) is not None for name in names) / len(names) if names else None
+    return ratio(modified, total)
 
 
 # ---- JavaScript
@@ -300,7 +282,7 @@ def legal_names(capture: str, pattern: str) -> Signal:
     convention = re.compile(pattern)
 
     def share(view: View) -> float | None:
-        return _share(view.syntax.texts(capture), convention) if _parsed(view) else None
+        return share_of(view.syntax.texts(capture), convention) if _parsed(view) else None
 
     return share
 
@@ -325,9 +307,6 @@ class _Text(HTMLParser):
         if tag in _NOT_TEXT or tag in _VERBATIM:
             self._open[tag] = self._open.get(tag, 0) + 1
 
-    def handle_startendtag(self, tag: str, attrs: object) -> None:
-        self._flush()
-
     def handle_endtag(self, tag: str) -> None:
         self._flush()
         if self._open.get(tag):
@@ -336,14 +315,10 @@ class _Text(HTMLParser):
     def handle_data(self, data: str) -> None:
         self._pieces.append(data)
 
-    def handle_comment(self, data: str) -> None:
+    def _end_run(self, *_: object) -> None:
         self._flush()
 
-    def handle_decl(self, decl: str) -> None:
-        self._flush()
-
-    def handle_pi(self, data: str) -> None:
-        self._flush()
+    handle_startendtag = handle_comment = handle_decl = handle_pi = _end_run  # type: ignore[assignment]
 
     def close(self) -> None:
         super().close()
@@ -380,49 +355,37 @@ def cate_html_ast(view: View) -> float:
 def frac_words_text(view: View) -> float | None:
     """Characters of text by characters of the page."""
     characters = num_chars_text(view)
-    return characters / len(view.text) if view.text and characters is not None else None
+    return None if characters is None else ratio(characters, len(view.text))
 
 
-def _signals(prefix: str, **named: Signal) -> dict[str, Signal]:
-    return {f"qsc_{prefix}_{name}": signal for name, signal in named.items()}
-
-
-def _c(prefix: str, *prints: str) -> dict[str, Signal]:
-    return _signals(
-        prefix,
-        frac_lines_func_ratio=frac_lines_func_ratio,
-        score_lines_no_logic=score_lines_no_logic,
+def _c(print_word: str, *others: str) -> dict[str, Signal]:
+    return named(
+        *(frac_lines_func_ratio, score_lines_no_logic),
         cate_var_zero=cate_c_var_zero,
         cate_bitsstdc=cate_bitsstdc,
         nums_lines_main=nums_lines_main,
         frac_lines_goto=lines_with("goto"),
         frac_lines_preprocessor_directives=frac_lines_preprocessor_directives,
-        frac_lines_print=lines_with(*prints),
+        frac_lines_print=lines_with(print_word, *others),
     )
 
 
 LANGUAGES: Mapping[str, Mapping[str, Signal]] = {
-    "C": _c("codec", "printf"),
-    "C++": _c("codecpp", "cout", "printf"),
-    "C#": _signals(
-        "codecsharp",
-        frac_lines_func_ratio=frac_lines_func_ratio,
-        score_lines_no_logic=score_lines_no_logic,
+    "C": _c("printf"),
+    "C++": _c("cout", "printf"),
+    "C#": named(
+        *(frac_lines_func_ratio, score_lines_no_logic),
         cate_var_zero=cate_never,
         frac_lines_print=lines_with("Console.WriteLine"),
     ),
-    "Go": _signals(
-        "codego",
-        frac_lines_func_ratio=frac_lines_func_ratio,
-        score_lines_no_logic=score_lines_no_logic,
+    "Go": named(
+        *(frac_lines_func_ratio, score_lines_no_logic),
         cate_var_zero=cate_never,
         cate_testfile=cate_testfile,
         frac_lines_print=lines_with("fmt.Print"),
     ),
-    "Java": _signals(
-        "codejava",
-        frac_lines_func_ratio=frac_lines_func_ratio,
-        score_lines_no_logic=score_lines_no_logic,
+    "Java": named(
+        *(frac_lines_func_ratio, score_lines_no_logic),
         cate_var_zero=cate_java_var_zero,
         frac_words_no_modifier=frac_words_no_modifier,
         frac_words_legal_var_name=frac_words_legal_var_name,
@@ -430,8 +393,7 @@ LANGUAGES: Mapping[str, Mapping[str, Signal]] = {
         frac_words_legal_class_name=frac_words_legal_class_name,
         frac_lines_print=lines_with("System.out.print"),
     ),
-    "JavaScript": _signals(
-        "codejavascript",
+    "JavaScript": named(
         cate_ast=cate_javascript_ast,
         cate_var_zero=cate_javascript_var_zero,
         frac_lines_func_ratio=frac_javascript_func_ratio,
@@ -442,7 +404,5 @@ LANGUAGES: Mapping[str, Mapping[str, Signal]] = {
         frac_words_legal_class_name=legal_names("class.name", "[A-Z][a-zA-Z0-9]*"),
         frac_lines_print=lines_with("console.log"),
     ),
-    "HTML": _signals(
-        "codehtml", cate_ast=cate_html_ast, frac_words_text=frac_words_text, num_chars_text=num_chars_text
-    ),
+    "HTML": named(cate_ast=cate_html_ast, frac_words_text=frac_words_text, num_chars_text=num_chars_text),
 }

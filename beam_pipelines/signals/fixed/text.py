@@ -1,7 +1,7 @@
 """Signals of text: Markdown, plain text, pages.
 
 The definitions are those of OpenCoder's released filter (quality_signals/doc.py); the signals that text shares with
-code are in signals_general.py. A share whose denominator is zero is None.
+code are in code.py. A share whose denominator is zero is None.
 """
 
 import re
@@ -10,8 +10,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from opencoder_jax.beam_pipelines.signals.general import Signal, hex_word_chars
-from opencoder_jax.beam_pipelines.signals.view import View
+from opencoder_jax.beam_pipelines.signals.fixed.code import SHARED, hex_word_chars
+from opencoder_jax.beam_pipelines.signals.views.signal import Signal, named, ratio
+from opencoder_jax.beam_pipelines.signals.views.view import View
 
 _READ_MORE = ("...", "…", "全文", "详情", "详细", "更多", "المزيد", "تفاصيل", "もっと", "詳細", "もっと読む")
 _SENTENCE = re.compile(r"\b[^.!?。！？؟]++[.!?。！？؟]*+")
@@ -59,7 +60,7 @@ def entropy_unigram(view: View) -> float | None:
 
 def frac_words_all_caps(view: View) -> float | None:
     """Words as written that are upper case, by words as written: see `View.raw_words`."""
-    return sum(map(str.isupper, view.raw_words)) / len(view.raw_words) if view.raw_words else None
+    return ratio(sum(map(str.isupper, view.raw_words)), len(view.raw_words))
 
 
 def frac_words_redpajama_stop(view: View) -> float | None:
@@ -72,8 +73,7 @@ def frac_words_redpajama_stop(view: View) -> float | None:
 def frac_words_full_bracket(view: View) -> float | None:
     """Full-width square brackets, by words and these brackets."""
     brackets = sum(map(view.text.count, _FULL_BRACKETS))
-    total = view.words.number + brackets
-    return brackets / total if total else None
+    return ratio(brackets, view.words.number + brackets)
 
 
 def frac_chars_alphabet(view: View) -> float | None:
@@ -87,49 +87,42 @@ def frac_chars_alphabet(view: View) -> float | None:
 
 def frac_chars_hex_words(view: View) -> float | None:
     """Characters of words such as 0x1F by characters."""
-    return hex_word_chars(view.text) / len(view.text) if view.text else None
+    return ratio(hex_word_chars(view.text), len(view.text))
 
 
 def frac_chars_curly_bracket(view: View) -> float | None:
     """Curly brackets by characters. No rule reads it."""
-    return (view.count_of("{") + view.count_of("}")) / len(view.text) if view.text else None
+    return ratio(view.count_of("{") + view.count_of("}"), len(view.text))
 
 
 def frac_chars_hyperlink_html_tag(view: View) -> float | None:
     """Characters of Markdown link targets and HTML tags by characters."""
-    return sum(len(match) for match in _LINK_OR_TAG.findall(view.text)) / len(view.text) if view.text else None
+    return ratio(sum(len(match) for match in _LINK_OR_TAG.findall(view.text)), len(view.text))
 
 
 def frac_chars_dupe_lines(view: View) -> float | None:
     """Characters of stripped lines that occur twice or more (all copies), by all stripped lines'."""
     counts = Counter(line.strip() for line in view.lines)
     total = sum(len(line) * count for line, count in counts.items())
-    return sum(len(line) * count for line, count in counts.items() if count > 1) / total if total else None
+    return ratio(sum(len(line) * count for line, count in counts.items() if count > 1), total)
 
 
 def frac_lines_dupe_lines(view: View) -> float | None:
     """Stripped lines that occur twice or more (all copies), by lines that aren't blank."""
     counts = Counter(stripped for line in view.lines if (stripped := line.strip()))
-    total = counts.total()
-    return sum(count for count in counts.values() if count > 1) / total if total else None
+    return ratio(sum(count for count in counts.values() if count > 1), counts.total())
 
 
 def frac_lines_end_with_readmore(view: View) -> float | None:
     """Lines that end with an ellipsis or "more" in Chinese, Japanese or Arabic, by lines."""
-    if not view.lines:
-        return None
-    if not any(ending in view.text for ending in _READ_MORE):
-        return 0.0
-    return sum(line.rstrip().rstrip("]】)>》").endswith(_READ_MORE) for line in view.lines) / len(view.lines)
+    some = view.lines if any(ending in view.text for ending in _READ_MORE) else ()
+    return ratio(sum(line.rstrip().rstrip("]】)>》").endswith(_READ_MORE) for line in some), len(view.lines))
 
 
 def frac_lines_start_with_bullet(view: View) -> float | None:
     """Lines that begin with a typographic bullet (not "-" or "*"), by lines."""
-    if not view.lines:
-        return None
-    if view.text.isascii():
-        return 0.0
-    return sum(line.lstrip().startswith(BULLETS) for line in view.lines) / len(view.lines)
+    some = () if view.text.isascii() else view.lines
+    return ratio(sum(line.lstrip().startswith(BULLETS) for line in some), len(view.lines))
 
 
 def cate_code_related_file_name(view: View) -> float:
@@ -138,20 +131,9 @@ def cate_code_related_file_name(view: View) -> float:
     return float("requirement" in stem or stem in _CODE_RELATED)
 
 
-TEXT: dict[str, Signal] = {
-    "num_sentences": num_sentences,
-    "num_chars_sentence_length_mean": num_chars_sentence_length_mean,
-    "entropy_unigram": entropy_unigram,
-    "frac_words_all_caps": frac_words_all_caps,
-    "frac_words_redpajama_stop": frac_words_redpajama_stop,
-    "frac_words_full_bracket": frac_words_full_bracket,
-    "frac_chars_alphabet": frac_chars_alphabet,
-    "frac_chars_hex_words": frac_chars_hex_words,
-    "frac_chars_curly_bracket": frac_chars_curly_bracket,
-    "frac_chars_hyperlink_html_tag": frac_chars_hyperlink_html_tag,
-    "frac_chars_dupe_lines": frac_chars_dupe_lines,
-    "frac_lines_dupe_lines": frac_lines_dupe_lines,
-    "frac_lines_end_with_readmore": frac_lines_end_with_readmore,
-    "frac_lines_start_with_bullet": frac_lines_start_with_bullet,
-    "cate_code_related_file_name": cate_code_related_file_name,
-}
+TEXT: dict[str, Signal] = SHARED | named(
+    *(num_sentences, num_chars_sentence_length_mean, entropy_unigram, frac_words_all_caps, frac_words_redpajama_stop),
+    *(frac_words_full_bracket, frac_chars_alphabet, frac_chars_hex_words, frac_chars_curly_bracket),
+    *(frac_chars_hyperlink_html_tag, frac_chars_dupe_lines, frac_lines_dupe_lines, frac_lines_end_with_readmore),
+    *(frac_lines_start_with_bullet, cate_code_related_file_name),
+)
