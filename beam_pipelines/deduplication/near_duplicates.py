@@ -37,9 +37,10 @@ RULES = ("components", "bucket_winner")
 @configurable
 @dataclass(frozen=True)
 class NearDuplicatesConfig(DuplicatesConfig):
-    """The signature and its banding; the rest is DuplicatesConfig's, with segments counted a band.
+    """The signature and its banding; the rest is DuplicatesConfig's.
 
     Attributes:
+        segments: parts of the shuffle of each band, a power of two; aim at 10 to 100 MB each.
         shingle: words a gram.
         bands, rows: the signature has bands * rows permutations.
         rule: components or bucket_winner.

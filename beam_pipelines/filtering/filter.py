@@ -9,7 +9,10 @@ A rule that spares a share of its hits draws by a hash of (document, rule, seed)
 Documents with a failed signal, and none out of bounds, go with reason "signal_failed": they are neither good nor bad.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -54,40 +57,63 @@ class Filter:
     def __call__(self, documents: pa.RecordBatch, signals: pa.RecordBatch) -> Result:
         if not documents.column("id").equals(signals.column("id")):
             raise UserError("filter: the signals were measured on other documents; run the stage signals again")
-        kinds, languages = documents.column("kind").to_pylist(), documents.column("language").to_pylist()
-        natural = signals.column("natural_language").to_pylist()
-        rows_of = zip(kinds, languages, natural, strict=True)
-        tables = np.array([table_of(kind, own, self.plan.rules, prose or "") for kind, own, prose in rows_of], object)
         fired: list[list[str]] = [[] for _ in range(documents.num_rows)]
         reasons = [""] * documents.num_rows
-        for table in np.unique(tables):
-            rows = np.flatnonzero(tables == table)
-            identifiers = documents.column("id").take(pa.array(rows)).to_pylist()
-            for rule in self.plan.rules[table]:
-                values = signals.column(rule.signal).to_numpy(zero_copy_only=False)[rows].astype(np.float64)
-                for hit in np.flatnonzero(rule.fires(values)):
-                    if rule.spare and uniform(identifiers[hit], rule.signal, self.plan.config.seed) < rule.spare:
-                        continue
+        for table, rows, hits, values in judge(self.plan.rules, documents, signals, self.plan.config.seed):
+            for index, rule in enumerate(self.plan.rules[table]):
+                for hit in np.flatnonzero(hits[:, index]):
                     reasons[rows[hit]] = reasons[rows[hit]] or rule.signal
-                    fired[rows[hit]].append(f"{rule} (is {values[hit]:.4g})")
-        return self._result(documents, signals, reasons, fired)
-
-    def _result(
-        self, documents: pa.RecordBatch, signals: pa.RecordBatch, reasons: list[str], fired: list[list[str]]
-    ) -> Result:
+                    fired[rows[hit]].append(f"{rule} (is {values[hit, index]:.4g})")
         drops: list[Drop] = []
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for row, errors in enumerate(signals.column("errors").to_pylist()):
-            for rule in fired[row]:
-                signal = rule.split(" ", 1)[0]
-                counts[f"hit {signal}"] = counts.get(f"hit {signal}", 0) + 1
+            counts.update(f"hit {rule.split(' ', 1)[0]}" for rule in fired[row])
             if len(fired[row]) == 1:
-                counts[f"only {reasons[row]}"] = counts.get(f"only {reasons[row]}", 0) + 1
+                counts[f"only {reasons[row]}"] += 1
             if fired[row]:
                 drops.append(Drop(row, reasons[row], "; ".join(fired[row])))
             elif errors:
                 drops.append(Drop(row, "signal_failed", errors.strip()))
         return Result(keep_rows(documents, drops), drops, counts)
+
+
+class Judged(NamedTuple):
+    """What the rules of a table say of its documents.
+
+    Attributes:
+        table: its name.
+        rows: int64, which of the given documents they are.
+        fired: bool [documents, rules], where a rule fires and doesn't spare the document.
+        values: float64 [documents, rules], the rules' signals; NaN where null.
+    """
+
+    table: str
+    rows: np.ndarray
+    fired: np.ndarray
+    values: np.ndarray
+
+
+def judge(
+    profile: Mapping[str, Sequence[Rule]],
+    documents: pa.RecordBatch | pa.Table,
+    signals: pa.RecordBatch | pa.Table,
+    seed: int,
+) -> Iterator[Judged]:
+    """Applies a profile to documents by the table that each belongs to, in the order of the tables' names."""
+    columns = (documents.column("kind"), documents.column("language"), signals.column("natural_language"))
+    kinds = zip(*(column.to_pylist() for column in columns), strict=True)
+    tables = np.array([table_of(kind, own, profile, prose or "") for kind, own, prose in kinds], object)
+    ids = documents.column("id").to_pylist()
+    for table in sorted(set(tables.tolist())):
+        rows, rules = np.flatnonzero(tables == table), profile[table]
+        values = np.full((len(rows), len(rules)), np.nan)
+        fired = np.zeros(values.shape, bool)
+        for index, rule in enumerate(rules):
+            values[:, index] = signals.column(rule.signal).to_numpy(zero_copy_only=False)[rows]
+            fired[:, index] = rule.fires(values[:, index])
+            for hit in np.flatnonzero(fired[:, index]).tolist() if rule.spare else ():
+                fired[hit, index] = uniform(ids[rows[hit]], rule.signal, seed) >= rule.spare
+        yield Judged(table, rows, fired, values)
 
 
 def run(documents: str, signals: str, output: str, config: FilterConfig, options: BeamOptions) -> Manifest:

@@ -15,6 +15,7 @@ means that profile's file, and the names in that file mean the tables of the pro
 """
 
 import tomllib
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Rule:
         return f"{self.signal} " + " or ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
 
-def table_of(kind: str, language: str, tables: dict[str, list[Rule]], natural_language: str = "") -> str:
+def table_of(kind: str, language: str, tables: Container[str], natural_language: str = "") -> str:
     """The table that a document is judged by, of those that the profile has."""
     if kind in ("text", "web"):
         own = f"text_{natural_language}"

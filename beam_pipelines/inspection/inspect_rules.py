@@ -10,6 +10,7 @@ seconds. `index.html` has the counts and pictures of every table, and a page for
 bytes.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -128,21 +129,19 @@ def read_examples(documents: str, wanted: Iterable[int]) -> dict[int, Example]:
 
 def _tally(found: Survey) -> Tally:
     """Counts by table, and each rule's as the filter stage names them."""
-    tally: Tally = {
-        side: {
-            "documents": {table.name: documents for table, documents, _ in rows},
-            "bytes": {table.name: size for table, _, size in rows},
+    counts: Counter[str] = Counter()
+    for rule in (rule for table in found.tables for rule in table.rules):
+        counts.update({f"hit {rule.rule.signal}": rule.hits, f"only {rule.rule.signal}": rule.only})
+    names = [table.name for table in found.tables]
+
+    def side(*columns: list[int]) -> Tally:
+        return {
+            what: dict(zip(names, column, strict=True))
+            for what, column in zip(("documents", "bytes"), columns, strict=True)
         }
-        for side, rows in (
-            ("in", [(table, table.documents, table.bytes) for table in found.tables]),
-            ("out", [(table, table.kept, table.kept_bytes) for table in found.tables]),
-        )
+
+    return {
+        "in": side([table.documents for table in found.tables], [table.bytes for table in found.tables]),
+        "out": side([table.kept for table in found.tables], [table.kept_bytes for table in found.tables]),
+        "count": dict(+counts),
     }
-    counts: dict[str, int] = {}
-    for table in found.tables:
-        for rule in table.rules:
-            for name, count in (("hit", rule.hits), ("only", rule.only)):
-                if count:
-                    key = f"{name} {rule.rule.signal}"
-                    counts[key] = counts.get(key, 0) + count
-    return tally | {"count": counts}

@@ -15,7 +15,6 @@ from opencoder_jax.beam_pipelines.inspection.survey import (
     RuleSurvey,
     Survey,
     TableSurvey,
-    bounds,
 )
 from opencoder_jax.reports.page import (
     Content,
@@ -188,7 +187,7 @@ def rule_page(table: TableSurvey, rule: RuleSurvey, picture: Html, examples: Exa
             "Drawn by hash. Good documents here speak against the rule or its threshold.",
         )
     ]
-    for bound, caught, passed, extreme in zip(bounds(rule.rule), rule.caught, rule.passed, rule.extreme, strict=True):
+    for bound, caught, passed, extreme in rule.sides():
         side = "high" if bound.sign > 0 else "low"
         sections += [
             _examples(f"{side}-caught", f"Just caught: nearest of those {bound}", caught, examples),
@@ -253,7 +252,7 @@ def comparison_page(comparison: Comparison, examples: Examples, profile: str, co
                 *(
                     markup(
                         element("h3", f"{table}: {rule}"),
-                        note(f"{len(change.shown.places)} of {change.documents:,} shown, drawn by hash."),
+                        note(f"{len(change.shown.addresses)} of {change.documents:,} shown, drawn by hash."),
                         *_list(change.shown, examples),
                     )
                     for table, rule, change in changes
@@ -284,11 +283,9 @@ def short(signal: str) -> str:
     return signal.removeprefix("qsc_")
 
 
+_PICTURES = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"} | {0x7F: "␡"}
+
+
 def visible(text: str) -> str:
     """Text with control characters as their pictures: HTML may not hold them, and a reviewer should see them."""
-    return "".join(
-        character
-        if character in "\t\n" or not (character < " " or character == "\x7f")
-        else (chr(0x2400 + ord(character)) if character < " " else "␡")
-        for character in text.replace("\r\n", "\n")
-    )
+    return text.replace("\r\n", "\n").translate(_PICTURES)

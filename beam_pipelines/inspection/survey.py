@@ -17,8 +17,8 @@ import xxhash
 from opencoder_jax.beam_pipelines.core.documents import addresses, read_shard_columns
 from opencoder_jax.beam_pipelines.core.stage import input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.filtering.rules import Rule, table_of
-from opencoder_jax.beam_pipelines.filtering.sample import uniform
+from opencoder_jax.beam_pipelines.filtering.filter import Judged, judge
+from opencoder_jax.beam_pipelines.filtering.rules import Rule
 from opencoder_jax.recipe import UserError
 
 SAMPLE = 100_000  # documents of a table whose signals are drawn: a share in a picture is off by at most 0.2 % or so
@@ -42,24 +42,45 @@ def bounds(rule: Rule) -> list[Bound]:
     return [Bound(sign, float(at)) for sign, at in sides if at is not None]
 
 
+class Rows(NamedTuple):
+    """Documents as arrays [documents]: hashes float64 in [0, 1), packed addresses, bytes, whether a signal failed."""
+
+    hashes: np.ndarray
+    addresses: np.ndarray
+    bytes: np.ndarray
+    failed: np.ndarray
+
+    @classmethod
+    def of(cls, documents: pa.Table, signals: pa.Table, shard: int) -> "Rows":
+        """All documents of a shard."""
+        ids = documents.column("id").to_pylist()
+        hashes = np.array([xxhash.xxh3_64_intdigest(identifier.encode()) for identifier in ids], np.uint64) / 2.0**64
+        failed = np.array([bool(error) for error in signals.column("errors").to_pylist()], bool)
+        return cls(hashes, addresses(shard, len(ids)), documents.column("bytes").to_numpy(), failed)
+
+    def at(self, where: np.ndarray) -> "Rows":
+        """Some of them, by index or as a mask."""
+        return Rows(*(column[where] for column in self))
+
+
 @dataclass
 class Nearest:
     """The documents with the smallest keys of all that were shown to it; among equals those with the smallest hash."""
 
     limit: int
-    places: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    addresses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
     columns: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))  # key, hash, value
 
-    def add(self, keys: np.ndarray, hashes: np.ndarray, places: np.ndarray, values: np.ndarray) -> None:
-        """Arrays [documents]: float keys, hashes in [0, 1), packed addresses, values of the signal."""
-        places = np.concatenate([self.places, places])
-        columns = np.concatenate([self.columns, np.column_stack([keys, hashes, values])])
+    def add(self, keys: np.ndarray, rows: Rows, values: np.ndarray) -> None:
+        """`keys` and `values` (of the signal) are float [documents]."""
+        packed = np.concatenate([self.addresses, rows.addresses])
+        columns = np.concatenate([self.columns, np.column_stack([keys, rows.hashes, values])])
         best = np.lexsort((columns[:, 1], columns[:, 0]))[: self.limit]
-        self.places, self.columns = places[best], columns[best]
+        self.addresses, self.columns = packed[best], columns[best]
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         """(address, value) of each, nearest first."""
-        return iter(zip(self.places.tolist(), self.columns[:, 2].tolist(), strict=True))
+        return iter(zip(self.addresses.tolist(), self.columns[:, 2].tolist(), strict=True))
 
 
 @dataclass
@@ -85,24 +106,23 @@ class RuleSurvey:
         self.alone = Nearest(self.examples)
         self.caught, self.passed, self.extreme = ([Nearest(self.examples) for _ in bounds(self.rule)] for _ in range(3))
 
-    def add(self, rows: "Rows", fired: np.ndarray, alone: np.ndarray, values: np.ndarray) -> None:
+    def add(self, rows: Rows, fired: np.ndarray, alone: np.ndarray, values: np.ndarray) -> None:
         """`fired` and `alone` bool, `values` float64, NaN where null; each [rows]."""
         self.hits += int(fired.sum())
         self.only += int(alone.sum())
         self.only_bytes += int(rows.bytes[alone].sum())
         self.measured += int((~np.isnan(values)).sum())
-        self._show(self.alone, rows, alone, np.zeros(len(values)), values)
-        for bound, caught, passed, extreme in zip(
-            bounds(self.rule), self.caught, self.passed, self.extreme, strict=True
-        ):
+        shown = [(self.alone, alone, np.zeros(len(values)))]
+        for bound, caught, passed, extreme in self.sides():
             beyond = bound.sign * (values - bound.at)
-            self._show(caught, rows, fired & (beyond > 0), beyond, values)
-            self._show(passed, rows, beyond <= 0, -beyond, values)
-            self._show(extreme, rows, fired & (beyond > 0), -beyond, values)
+            out = fired & (beyond > 0)
+            shown += [(caught, out, beyond), (passed, beyond <= 0, -beyond), (extreme, out, -beyond)]
+        for nearest, where, keys in shown:
+            nearest.add(keys[where], rows.at(where), values[where])
 
-    @staticmethod
-    def _show(to: Nearest, rows: "Rows", where: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
-        to.add(keys[where], rows.hashes[where], rows.places[where], values[where])
+    def sides(self) -> Iterator[tuple[Bound, Nearest, Nearest, Nearest]]:
+        """Each bound with its examples."""
+        return zip(bounds(self.rule), self.caught, self.passed, self.extreme, strict=True)
 
     def shown(self) -> Iterator[Nearest]:
         """All its examples."""
@@ -134,7 +154,7 @@ class TableSurvey:
         self.sample = np.zeros((0, len(self.rules)), np.float32)
         self._hashes = np.zeros(0)
 
-    def add(self, rows: "Rows", fired: np.ndarray, values: np.ndarray) -> None:
+    def add(self, rows: Rows, fired: np.ndarray, values: np.ndarray) -> None:
         """`fired` bool and `values` float64 [rows, rules]."""
         count = fired.sum(axis=1)
         dropped = (count > 0) | rows.failed
@@ -144,8 +164,8 @@ class TableSurvey:
         self.kept_bytes += int(rows.bytes[~dropped].sum())
         self.failed += int((rows.failed & (count == 0)).sum())
         self.overlap += fired.astype(np.int64).T @ fired.astype(np.int64)
-        for place, rule in enumerate(self.rules):
-            rule.add(rows, fired[:, place], fired[:, place] & (count == 1), values[:, place])
+        for index, rule in enumerate(self.rules):
+            rule.add(rows, fired[:, index], fired[:, index] & (count == 1), values[:, index])
         self.sample = np.concatenate([self.sample, values.astype(np.float32)])
         self._hashes = np.concatenate([self._hashes, rows.hashes])
         if len(self._hashes) > 2 * SAMPLE:
@@ -174,29 +194,47 @@ class Change:
     def __post_init__(self) -> None:
         self.shown = Nearest(self.examples)
 
+    def add(self, rows: Rows, values: np.ndarray) -> None:
+        """Documents that change sides, and their signal's values."""
+        self.documents += len(values)
+        self.bytes += int(rows.bytes.sum())
+        self.shown.add(np.zeros(len(values)), rows, values)
+
 
 @dataclass
 class Comparison:
     """The documents that change sides between two profiles.
 
     Attributes:
+        examples: documents to show of each change.
         documents, bytes: by direction, "dropped" (by the other profile only) or "kept" (by it only).
         changes: by (direction, table, rule): the rules of the profile that drops them.
     """
 
+    examples: int
     documents: dict[str, int] = field(default_factory=lambda: {"dropped": 0, "kept": 0})
     bytes: dict[str, int] = field(default_factory=lambda: {"dropped": 0, "kept": 0})
     changes: dict[tuple[str, str, str], Change] = field(default_factory=dict)
 
-
-class Rows(NamedTuple):
-    """Documents of one table, as arrays [documents]."""
-
-    ids: list[str]
-    hashes: np.ndarray  # float64 in [0, 1)
-    places: np.ndarray  # packed addresses, uint64
-    bytes: np.ndarray
-    failed: np.ndarray  # bool: a signal failed
+    def add(self, rows: Rows, one: tuple[Profile, list[Judged]], other: tuple[Profile, list[Judged]]) -> None:
+        """Adds the documents of a shard, which both profiles have judged."""
+        before, after = (rows.failed.copy() for _ in range(2))
+        for dropped, (_, judged) in ((before, one), (after, other)):
+            for found in judged:
+                dropped[found.rows] |= found.fired.any(axis=1)
+        for direction, moved, (profile, judged) in (
+            ("dropped", after & ~before, other),
+            ("kept", before & ~after, one),
+        ):
+            self.documents[direction] += int(moved.sum())
+            self.bytes[direction] += int(rows.bytes[moved].sum())
+            for table, at, fired, values in judged:
+                alone = fired.sum(axis=1) == 1
+                for index, rule in enumerate(profile[table]):
+                    if (where := moved[at] & fired[:, index]).any():
+                        change = self.changes.setdefault((direction, table, str(rule)), Change(self.examples))
+                        change.only += int((where & alone).sum())
+                        change.add(rows.at(at[where]), values[where, index])
 
 
 class Survey(NamedTuple):
@@ -220,33 +258,21 @@ def survey(documents: str, signals: str, profile: Profile, other: Profile | None
         name: TableSurvey(name, [RuleSurvey(rule, examples) for rule in rules])
         for name, rules in sorted(profile.items())
     }
-    comparison = Comparison() if other is not None else None
+    comparison = Comparison(examples) if other is not None else None
     for shard, (name, measured) in enumerate(zip(*names, strict=True)):
         text = read_shard_columns(Directory(documents), name, ["id", "language", "kind", "bytes"])
         values = _signals(signals, measured, sorted(used))
         if not text.column("id").equals(values.column("id")):
             raise UserError(f"inspect: {signals} wasn't measured on {documents}; run the stage signals again")
-        for table, rows, columns in _by_table(text, values, profile, shard):
-            fired, matrix = judge(profile[table], rows.ids, columns, seed)
-            tables[table].add(rows, fired, matrix)
+        rows = Rows.of(text, values, shard)
+        judged = list(judge(profile, text, values, seed))
+        for found in judged:
+            tables[found.table].add(rows.at(found.rows), found.fired, found.values)
         if comparison is not None and other is not None:
-            _compare(comparison, text, values, profile, other, shard, seed, examples)
+            comparison.add(rows, (profile, judged), (other, list(judge(other, text, values, seed))))
     for counted in tables.values():
         counted.thin()
     return Survey([counted for counted in tables.values() if counted.documents], comparison)
-
-
-def judge(rules: Sequence[Rule], ids: Sequence[str], columns: pa.Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each rule fires, bool [documents, rules], as in the filter stage, and the values, float64 alike."""
-    values = np.full((len(ids), len(rules)), np.nan)
-    fired = np.zeros(values.shape, bool)
-    for place, rule in enumerate(rules):
-        values[:, place] = columns.column(rule.signal).to_numpy().astype(np.float64)
-        fired[:, place] = rule.fires(values[:, place])
-        if rule.spare:
-            for hit in np.flatnonzero(fired[:, place]).tolist():
-                fired[hit, place] = uniform(ids[hit], rule.signal, seed) >= rule.spare
-    return fired, values
 
 
 def _signals(directory: str, name: str, used: list[str]) -> pa.Table:
@@ -255,64 +281,3 @@ def _signals(directory: str, name: str, used: list[str]) -> pa.Table:
     if missing := [signal for signal in ("natural_language", *used) if signal not in known]:
         raise UserError(f"inspect: {directory} holds no {missing[0]}; run the stage signals again")
     return read_shard_columns(Directory(directory), name, ["id", "errors", "natural_language", *used])
-
-
-def _by_table(
-    documents: pa.Table, signals: pa.Table, profile: Profile, shard: int
-) -> Iterator[tuple[str, Rows, pa.Table]]:
-    """The documents of a shard by the table that judges them, with their signals."""
-    tables = {name: list(rules) for name, rules in profile.items()}
-    columns = (documents.column("kind"), documents.column("language"), signals.column("natural_language"))
-    rows_of = zip(*(column.to_pylist() for column in columns), strict=True)
-    names = np.array([table_of(kind, own, tables, prose or "") for kind, own, prose in rows_of], object)
-    places = addresses(shard, documents.num_rows)
-    sizes = documents.column("bytes").to_numpy()
-    ids = documents.column("id").to_pylist()
-    hashes = np.array([xxhash.xxh3_64_intdigest(identifier.encode()) for identifier in ids], np.uint64) / 2.0**64
-    failed = np.array([bool(error) for error in signals.column("errors").to_pylist()], bool)
-    for name in sorted(set(names.tolist())):
-        at = np.flatnonzero(names == name)
-        rows = Rows([ids[row] for row in at], hashes[at], places[at], sizes[at], failed[at])
-        yield name, rows, signals.take(pa.array(at))
-
-
-def _compare(
-    comparison: Comparison,
-    documents: pa.Table,
-    signals: pa.Table,
-    profile: Profile,
-    other: Profile,
-    shard: int,
-    seed: int,
-    examples: int,
-) -> None:
-    """Adds the documents of a shard that change sides."""
-    judged = []
-    for which in (profile, other):
-        dropped = np.zeros(documents.num_rows, bool)
-        found = []
-        for table, rows, columns in _by_table(documents, signals, which, shard):
-            at = (rows.places - addresses(shard, 1)[0]).astype(np.int64)
-            fired, values = judge(which[table], rows.ids, columns, seed)
-            dropped[at] = fired.any(axis=1) | rows.failed
-            found.append((table, rows, at, fired, values))
-        judged.append((dropped, found))
-    (before, by_profile), (after, by_other) = judged
-    sizes = documents.column("bytes").to_numpy()
-    for direction, moved, found, rules_of in (
-        ("dropped", after & ~before, by_other, other),
-        ("kept", before & ~after, by_profile, profile),
-    ):
-        comparison.documents[direction] += int(moved.sum())
-        comparison.bytes[direction] += int(sizes[moved].sum())
-        for table, rows, at, fired, values in found:
-            alone = fired.sum(axis=1) == 1
-            for place, rule in enumerate(rules_of[table]):
-                if not (where := moved[at] & fired[:, place]).any():
-                    continue
-                change = comparison.changes.setdefault((direction, table, str(rule)), Change(examples))
-                change.documents += int(where.sum())
-                change.bytes += int(rows.bytes[where].sum())
-                change.only += int((where & alone).sum())
-                zeros = np.zeros(int(where.sum()))
-                change.shown.add(zeros, rows.hashes[where], rows.places[where], values[where, place])

@@ -55,16 +55,14 @@ def axes_of(groups: tuple[tuple[int, ...], ...], mesh: Mapping[str, int]) -> fro
     """The axes along which the members of a group differ; no groups are one of all chips."""
     if not groups:
         return frozenset(axis for axis, size in mesh.items() if size > 1)
-    places = [np.array(np.unravel_index(group, tuple(mesh.values()))) for group in groups]
-    differ = np.any([(place != place[:, :1]).any(axis=1) for place in places], axis=0)
+    positions = [np.array(np.unravel_index(group, tuple(mesh.values()))) for group in groups]
+    differ = np.any([(position != position[:, :1]).any(axis=1) for position in positions], axis=0)
     return frozenset(axis for axis, differs in zip(mesh, differ, strict=True) if differs)
 
 
 def kind_of(program: Program, instruction: Instruction, collective: Instruction) -> str:
     """What a collective is, that `instruction` is or holds."""
-    if _scattered(program, instruction):
-        return "reduce-scatter"
-    return collective.opcode.removesuffix("-start")
+    return "reduce-scatter" if _scattered(program, instruction) else collective.opcode.removesuffix("-start")
 
 
 def received(kind: str, collective: Instruction, size: int) -> float:

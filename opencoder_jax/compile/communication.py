@@ -1,12 +1,13 @@
 """What a recipe's step has to move between chips, worked out from the recipe, and what a program moves besides.
 
     along fsdp     the weights, gathered in the dtype of the products, once forward and once backward; the gradients,
-                   scattered; the rows of the embedding that tokens look up, and their slopes on the way back
+                   scattered; the rows of the embedding that tokens look up, and their gradients on the way back
     along replica  the gradients of a chip's own part of the weights, summed up (and along context, where there is one)
-    along context  keys and values, gathered; their slopes, scattered
-    along tensor   what attention and feed-forward make, and its slopes, summed up; the loss's sums over the vocabulary
+    along context  keys and values, gathered; their gradients, scattered
+    along tensor   what attention and feed-forward make, and its gradients, summed up; the loss's sums over the
+                   vocabulary
 
-Each once a pass over the batch. Scalars and norms cross wherever they like. So a compiler that gathers in float32, sums
+Each once a microbatch. Scalars and norms cross wherever they like. So a compiler that gathers in float32, sums
 gradients up whole, moves activations where weights were meant, or gathers once a chunk, is found out and named.
 """
 
@@ -27,8 +28,8 @@ TOLERANCE = 1.01  # of what is due
 # What XLA may add to a chip's part of a gradient before it scatters that along a ring (280 rows become 288, and so may
 # 256), and then hands on, since it lies with the wrong chip.
 PADDING = 1 / 8
-# Where these are recomputed, attention's projections are gathered for that and again for their slopes, for its kernel
-# runs between the two; and the product that ends attention, which the feed-forward reads, is summed up again.
+# Where these are recomputed, attention's projections are gathered for that and again for their gradients, since its
+# kernel runs between the two; and the product that ends attention, which the feed-forward reads, is summed up again.
 RECOMPUTES_PROJECTIONS = ("attention", "full")
 PROJECTIONS = ("query", "key", "value", "output")
 
@@ -53,8 +54,8 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
     """
     model = recipe.model
     replica, fsdp, context, tensor = (mesh[axis] for axis in AXES)
-    passes = recipe.train.passes(rows, replica * fsdp)
-    tokens = rows * length / passes / (replica * fsdp * context)  # of a chip, in a pass
+    count = recipe.train.microbatches(rows, replica * fsdp)
+    tokens = rows * length / count / (replica * fsdp * context)  # of a chip, in a microbatch
     item = jnp.dtype(model.dtype).itemsize
 
     # The matrices of a chip: what it holds, in numbers. The rest of each is with the others of its fsdp group.
@@ -69,41 +70,37 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
     projections = again * sum(_held(parameters["layers"][name]) for name in PROJECTIONS)
     sums = 4 + again
 
+    on_fsdp, on_context, on_tensor = (frozenset({axis}) for axis in AXES[1:])
     moved = [
-        Due("all-gather", frozenset({"fsdp"}), 2 * layers * (fsdp - 1) * item, "weights of the layers, twice a pass"),
-        Due(
-            "all-gather",
-            frozenset({"fsdp"}),
-            projections * (fsdp - 1) * item,
-            "attention's, again, at most",
-        ),
-        Due("all-gather", frozenset({"fsdp"}), head * (fsdp - 1) * item, "the head, once a pass"),
-        Due("all-gather", frozenset({"fsdp"}), tokens * (fsdp - 1) * 4, "ids of tokens to look up"),
-        Due("all-to-all", frozenset({"fsdp"}), stream * (fsdp - 1) / fsdp, "rows of the embedding"),
-        Due("all-to-all", frozenset({"fsdp"}), stream * (fsdp - 1) / fsdp, "slopes of the embedding's rows"),
-        Due("reduce-scatter", frozenset({"fsdp"}), scattered, "gradients"),
-        Due("reduce-scatter", frozenset({"fsdp"}), scattered * PADDING, "their padding, at most"),
-        Due("collective-permute", frozenset({"fsdp"}), scattered * PADDING, "their padding, at most"),
-        Due("all-gather", frozenset({"context"}), 2 * 2 * model.layers * keys, "keys and values, twice a pass"),
-        Due("reduce-scatter", frozenset({"context"}), 2 * model.layers * keys, "slopes of keys and values"),
+        Due("all-gather", on_fsdp, 2 * layers * (fsdp - 1) * item, "weights of the layers, twice a microbatch"),
+        Due("all-gather", on_fsdp, projections * (fsdp - 1) * item, "attention's, again, at most"),
+        Due("all-gather", on_fsdp, head * (fsdp - 1) * item, "the head, once a microbatch"),
+        Due("all-gather", on_fsdp, tokens * (fsdp - 1) * 4, "ids of tokens to look up"),
+        Due("all-to-all", on_fsdp, stream * (fsdp - 1) / fsdp, "rows of the embedding"),
+        Due("all-to-all", on_fsdp, stream * (fsdp - 1) / fsdp, "gradients of the embedding's rows"),
+        Due("reduce-scatter", on_fsdp, scattered, "gradients"),
+        Due("reduce-scatter", on_fsdp, scattered * PADDING, "their padding, at most"),
+        Due("collective-permute", on_fsdp, scattered * PADDING, "their padding, at most"),
+        Due("all-gather", on_context, 2 * 2 * model.layers * keys, "keys and values, twice a microbatch"),
+        Due("reduce-scatter", on_context, 2 * model.layers * keys, "gradients of keys and values"),
     ]
     # Those of the vocabulary's tables are summed up once a step, where step.py sees to it.
-    tables = (embedding + head) * 4 / (passes if by_hand else 1)
+    tables = (embedding + head) * 4 / (count if by_hand else 1)
     copies, gradients = replica * context, layers * item + tables
     along = frozenset(axis for axis in ("replica", "context") if mesh[axis] > 1)
     streams = stream * (sums * model.layers + 2) + 3 * 4 * tokens
     moved += [
         Due("all-reduce", along, 2 * gradients * (copies - 1) / copies, "gradients of a chip's part of the weights"),
-        Due("all-reduce", frozenset({"tensor"}), 2 * streams * (tensor - 1) / tensor, "activations, sums of the loss"),
+        Due("all-reduce", on_tensor, 2 * streams * (tensor - 1) / tensor, "activations, sums of the loss"),
     ]
-    return [Due(one.kind, one.axes, one.bytes * passes, one.what) for one in moved if one.bytes]
+    return [Due(one.kind, one.axes, one.bytes * count, one.what) for one in moved if one.bytes]
 
 
 def unexplained(collectives: Sequence[Collective], dues: Sequence[Due], width: int) -> list[str]:
     """What a program moves that isn't due, or more of it than is due: a line each, with its size and its origin.
 
     Args:
-        width: of the model: what is no larger than a layer's norms and their slopes, in float32, is not asked about.
+        width: of the model: what is no larger than a layer's norms and their gradients, in float32, is not asked about.
     """
     norms = 2 * 2 * 4 * width * 2
     found: dict[tuple[str, frozenset[str]], list[Collective]] = defaultdict(list)

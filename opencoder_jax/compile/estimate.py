@@ -59,24 +59,24 @@ def part_of(source: str) -> str:
 
 
 def estimate(
-    program: Program, topology: Topology, places: Sequence[tuple[int, ...]], kernels: Mapping[str, float]
+    program: Program, topology: Topology, positions: Sequence[tuple[int, ...]], kernels: Mapping[str, float]
 ) -> Estimate:
     """Plays a program that was compiled for `topology`.
 
     Args:
-        places: of each of the program's devices: slice, then coordinates.
+        positions: of each of the program's devices: slice, then coordinates.
         kernels: cycles of one run of each Pallas kernel, by its name in the program (without its number).
     """
-    player = _Player(program, topology, places, kernels)
+    player = _Player(program, topology, positions, kernels)
     player.play(program.entry, 1)
     return player.result
 
 
 class _Player:
     def __init__(
-        self, program: Program, topology: Topology, places: Sequence[tuple[int, ...]], kernels: Mapping[str, float]
+        self, program: Program, topology: Topology, positions: Sequence[tuple[int, ...]], kernels: Mapping[str, float]
     ):
-        self.program, self.topology, self.places, self.kernels = program, topology, places, kernels
+        self.program, self.topology, self.positions, self.kernels = program, topology, positions, kernels
         self.result = Estimate()
         self.now = 0.0
         self.free: dict[str, float] = defaultdict(float)  # when each link and the copy engine will be idle
@@ -124,9 +124,8 @@ class _Player:
     def _seconds(self, instruction: Instruction, where: Computation, runs: int) -> float:
         """What an instruction takes that runs on the chip's own units."""
         if instruction.opcode == "custom-call":
-            return (
-                self._kernel(instruction, runs) if 'custom_call_target="tpu_custom_call"' in instruction.text else 0.0
-            )
+            is_kernel = 'custom_call_target="tpu_custom_call"' in instruction.text
+            return self._kernel(instruction, runs) if is_kernel else 0.0
         if instruction.cycles is not None:
             return instruction.cycles / self.topology.chip.clock
         operands = [where.by_name[name].bytes for name in instruction.operands if name in where.by_name]
@@ -189,14 +188,14 @@ class _Player:
 
     def _transfer(self, kind: str, collective: Instruction) -> tuple[float, float]:
         """The bytes that a chip takes in, and the seconds that the links need for them."""
-        group = collective.groups[0] if collective.groups else tuple(range(len(self.places)))
+        group = collective.groups[0] if collective.groups else tuple(range(len(self.positions)))
         taken = received(kind, collective, len(group))
         if kind == "collective-permute":
-            over_network = any(self.places[a][0] != self.places[b][0] for a, b in collective.groups)
+            over_network = any(self.positions[a][0] != self.positions[b][0] for a, b in collective.groups)
             return taken, taken / (self.topology.chip.network if over_network else self.topology.chip.link)
-        rate = self.topology.bandwidth([self.places[device] for device in group])
+        rate = self.topology.bandwidth([self.positions[device] for device in group])
         if kind.endswith("all-to-all"):
             # Each chip's own array crosses a quarter of the longest ring on average.
-            longest = max(len({self.places[device][axis] for device in group}) for axis in range(len(self.places[0])))
+            longest = max(len(set(axis)) for axis in zip(*(self.positions[device] for device in group), strict=True))
             return taken, taken * max(1.0, longest / 4) / rate
         return taken, taken / rate

@@ -85,7 +85,7 @@ class Instruction:
             dims = _numbers(found["dims"])
             turned = _numbers(found["turned"]) if found["turned"] else tuple(range(len(dims)))
             ids = [id for row in _rows(dims, turned, 1) for id in row]
-            return tuple(tuple(ids[place] for place in row) for row in rows)
+            return tuple(tuple(ids[index] for index in row) for row in rows)
         if re.search(r"replica_groups=(?!\{\})", self.text):
             raise ValueError(f"{self.name}: groups of devices in a form that isn't known: {self.text[:300]}")
         return ()
@@ -267,8 +267,8 @@ def _parts(shape: str) -> list[str]:
 def _closing(text: str) -> int:
     """Where the bracket closes that was opened before `text`."""
     depth = 1
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         depth += (character == "(") - (character == ")")
         if depth == 0:
-            return place
+            return index
     return len(text)

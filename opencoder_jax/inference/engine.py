@@ -19,11 +19,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.sampling import SamplingConfig, choose
 from opencoder_jax.inference.stops import cut
 from opencoder_jax.model.decoder import Cache
-from opencoder_jax.parallel.model_directory import TrainedModel, load
+from opencoder_jax.parallel.model_directory import LoadedModel, load
 from opencoder_jax.recipe import UserError
 
 ROWS = 32  # prompts of a group
@@ -42,7 +43,7 @@ class Completion(NamedTuple):
 class Engine:
     """Answers with one model."""
 
-    def __init__(self, model: TrainedModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: LoadedModel, tokenizer: Tokenizer) -> None:
         """Raises UserError when the tokenizer isn't the model's."""
         if tokenizer.vocab_size != model.config.vocab_size:
             raise UserError(
@@ -54,9 +55,9 @@ class Engine:
         self.ends = frozenset({tokenizer.end_of_document, tokenizer.im_end})
 
     @classmethod
-    def open(cls, run: Path, step: int | None = None) -> Self:
-        """The engine of a run directory's newest checkpoint, or of another. Raises UserError as `load` does."""
-        return cls(load(run, step), Tokenizer.load(run / "tokenizer.model"))
+    def open(cls, directory: Path, step: int | None = None) -> Self:
+        """The engine of a model directory's newest checkpoint, or of another. Raises UserError as `load` does."""
+        return cls(load(directory, step), Tokenizer.load(directory / TOKENIZER))
 
     def generate(
         self,
@@ -70,7 +71,7 @@ class Engine:
         Args:
             prompts: token ids, at least one each.
             stop: strings that end an answer, beside the ends of documents and messages.
-            seeds: one an answer, in 0 .. 2**31 - 1; by default their places in `prompts`.
+            seeds: one an answer, in 0 .. 2**31 - 1; by default their indices in `prompts`.
 
         Raises:
             UserError: a prompt is empty, or it and its answer don't fit into the model's context.
@@ -130,7 +131,7 @@ class Engine:
     ) -> Completion | None:
         """The completion of a row, None if it isn't at its end."""
         tokens: list[int] = drawn.tolist()
-        end = next((place for place, token in enumerate(tokens) if token in self.ends), None)
+        end = next((index for index, token in enumerate(tokens) if token in self.ends), None)
         said = tokens if end is None else tokens[:end]
         text, stopped = cut(self.tokenizer.decode(said), stop)
         if stopped:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from opencoder_jax.checks import Requirement, at_least, check
 from opencoder_jax.recipe import configurable
 
 
@@ -33,12 +34,8 @@ class SamplingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature}: can't be below 0, which is greedy")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: must lie in (0, 1]")
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens={self.max_tokens}: must be 1 or more")
+        share = Requirement(lambda value: 0 < value <= 1, "above 0 and at most 1")
+        check(self, temperature=at_least(0), top_p=share, max_tokens=at_least(1))
 
 
 def choose(

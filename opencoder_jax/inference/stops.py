@@ -5,5 +5,5 @@ from collections.abc import Sequence
 
 def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     """The text before the first stop string in it, and whether there was one."""
-    found = [place for stop in stops if (place := text.find(stop)) >= 0]
+    found = [index for stop in stops if (index := text.find(stop)) >= 0]
     return (text[: min(found)], True) if found else (text, False)

@@ -5,6 +5,7 @@ The published sizes stand in gin_configs/models/, one file a model; a smaller mo
 
 from dataclasses import dataclass
 
+from opencoder_jax.checks import above, at_least, check, one_of
 from opencoder_jax.recipe import configurable
 
 
@@ -15,6 +16,20 @@ class ModelConfig:
 
     RMSNorm, rotary embedding, grouped-query attention, SwiGLU, no biases, and a head that isn't tied to the embedding.
     The defaults are OpenCoder-1.5B (arXiv 2411.04905 table 4, and `config.json` of infly/OpenCoder-1.5B-Base).
+
+    Attributes:
+        vocab_size: ids of the tokenizer.
+        layers: each has attention and a feed-forward.
+        width: of the stream that the layers add to.
+        heads: of the queries.
+        kv_heads: of the keys and values; each serves heads / kv_heads queries.
+        head_size: of all of them; even, for the rotary embedding turns pairs.
+        ffn_width: of the feed-forward.
+        rope_theta: base of the rotary embedding's frequencies.
+        norm_eps: added to the mean square in a norm.
+        context: the longest row, in tokens, that the model is meant for.
+        init_std: of the normal distribution that weights are drawn from.
+        dtype: of the computation; parameters, norms, softmax and loss are float32 always.
     """
 
     vocab_size: int = 96_640
@@ -26,27 +41,24 @@ class ModelConfig:
     ffn_width: int = 6144
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
-    context: int = 4096  # the longest row, in tokens, that the model is meant for
+    context: int = 4096
     init_std: float = 0.02
-    dtype: str = "bfloat16"  # of the computation; parameters, norms, softmax and loss are float32 always
+    dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "layers", "width", "heads", "kv_heads", "head_size", "ffn_width", "context"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("rope_theta", "norm_eps", "init_std"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
+        sizes = ("vocab_size", "layers", "width", "heads", "kv_heads", "head_size", "ffn_width", "context")
+        check(self, **dict.fromkeys(sizes, at_least(1)), dtype=one_of("bfloat16", "float32"))
+        check(self, rope_theta=above(0), norm_eps=above(0), init_std=above(0))
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads}: must be a multiple of kv_heads={self.kv_heads}")
         if self.head_size % 2:
             raise ValueError(f"head_size={self.head_size}: must be even, the rotary embedding turns pairs")
-        if self.dtype not in ("bfloat16", "float32"):
-            raise ValueError(f"dtype={self.dtype!r}: must be 'bfloat16' or 'float32'")
+
+    def matrix_parameters(self) -> int:
+        """How many weights a token is multiplied with: all but the embedding's and the norms'."""
+        attention = self.width * self.head_size * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.width * self.ffn_width) + self.width * self.vocab_size
 
     def parameters(self) -> int:
         """The exact number of parameters, embedding and head included."""
-        attention = self.width * self.head_size * (2 * self.heads + 2 * self.kv_heads)
-        feed_forward = 3 * self.width * self.ffn_width
-        norms = 2 * self.width
-        return 2 * self.vocab_size * self.width + self.layers * (attention + feed_forward + norms) + self.width
+        return self.matrix_parameters() + self.width * (self.vocab_size + 2 * self.layers + 1)

@@ -91,22 +91,22 @@ class Layer(nnx.Module):
         self, x: Float[Array, "N W"], positions: Int[Array, "B S"]
     ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
         """Queries, keys and values; queries and keys are turned to their positions."""
-        h, places, theta = self._normed(x, self.attention_norm), positions.reshape(-1), self.config.rope_theta
+        h, flat, theta = self._normed(x, self.attention_norm), positions.reshape(-1), self.config.rope_theta
         q, k, v = (project(h, weight[...]) for weight in (self.query, self.key, self.value))
 
         def in_rows(x: Float[Array, "N H D"]) -> Float[Array, "B S H D"]:
             return x.reshape(*positions.shape, *x.shape[1:])
 
-        return in_rows(rotate(q, places, theta)), in_rows(rotate(k, places, theta)), in_rows(v)
+        return in_rows(rotate(q, flat, theta)), in_rows(rotate(k, flat, theta)), in_rows(v)
 
     def after_attention(self, x: Float[Array, "N W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "N W"]:
         """Adds to the stream what attention mixed, then what the feed-forward makes of it."""
         with jax.named_scope("attention"):
             x = x + project(mixed.reshape(-1, *mixed.shape[2:]), self.output[...])
         with jax.named_scope("ffn"):
-            h = settled(self._normed(x, self.ffn_norm))
-            gate, up = settled_slopes((project(h, self.gate[...]), project(h, self.up[...])))
-            return x + project(settled(jax.nn.silu(gate) * up), self.down[...])
+            h = barrier(self._normed(x, self.ffn_norm))
+            gate, up = gradient_barrier((project(h, self.gate[...]), project(h, self.up[...])))
+            return x + project(barrier(jax.nn.silu(gate) * up), self.down[...])
 
     def _normed(self, x: Float[Array, "N W"], scale: nnx.Param) -> Float[Array, "N W"]:
         return rms_norm(x, scale[...], self.config.norm_eps)
@@ -204,14 +204,14 @@ def project(x: Float[Array, "N ..."], weight: Float[Array, "*inner_and_outer"]) 
     """
     inner = x.shape[1:]
     outer = weight.shape[len(inner) :]
-    # Settled on the way back: XLA on TPUs would turn the weight's gradient to heads before it's summed up over the
-    # devices, and lay 160 of a head out so that the sum can't be scattered.
-    matrix = settled(weight.astype(x.dtype).reshape(prod(inner), prod(outer)))
+    # For the gradient: XLA on TPUs would turn it to heads before it's summed up over the devices, and lay 160 of a head
+    # out so that the sum can't be scattered.
+    matrix = barrier(weight.astype(x.dtype).reshape(prod(inner), prod(outer)))
     return (x.reshape(-1, prod(inner)) @ matrix).reshape(-1, *outer)
 
 
-def settled(x: PyTree) -> PyTree:
-    """The same arrays, computed once and stored, and so are their slopes.
+def barrier(x: PyTree) -> PyTree:
+    """The same arrays, computed once and stored, and so are their gradients.
 
     XLA on TPUs would fuse what makes them into each product that reads them, and compute it there again for every tile
     of the weights: a layer's feed-forward then takes up to a tenth longer (tests/benchmarks/LOG.md, 2026-11-25).
@@ -220,16 +220,16 @@ def settled(x: PyTree) -> PyTree:
 
 
 @jax.custom_vjp
-def settled_slopes(x: PyTree) -> PyTree:
-    """The same arrays; their slopes alone are settled. What reads the arrays may be fused with what makes them."""
+def gradient_barrier(x: PyTree) -> PyTree:
+    """A barrier for the gradients alone: what reads the arrays may be fused with what makes them."""
     return x
 
 
-settled_slopes.defvjp(lambda x: (x, None), lambda _, slopes: (settled(slopes),))
+gradient_barrier.defvjp(lambda x: (x, None), lambda _, gradients: (barrier(gradients),))
 
 
 def token_by_token(x: Float[Array, "N W"]) -> Float[Array, "N W"]:
-    """The stream, with its tokens one after the other in memory, on TPUs, and so its slopes.
+    """The stream, with its tokens one after the other in memory, on TPUs, and so its gradients.
 
     Left to itself, XLA may have it so in the forward pass, the other way round in the backward one, and copy what it
     stored. (Its partitioner for TPUs alone knows that each device can see to that; for GPUs it gathers the stream.)
@@ -255,7 +255,7 @@ def rotate(x: Float[Array, "N H D"], positions: Int[Array, " N"], theta: float) 
 
 @jax.custom_vjp
 def _turned(x: Float[Array, "N H D"], cos: Float[Array, "N 1 1 half"], sin: Float[Array, "N 1 2 half"]) -> Array:
-    """One pass over `x`, and one over its slopes, which are turned back (what XLA makes of slices takes two each)."""
+    """One pass over `x`, and one over its gradient, which is turned back (what XLA makes of slices takes two each)."""
     halves = x.reshape(*x.shape[:2], 2, -1)
     other = jnp.flip(halves, axis=2).astype(jnp.float32)
     return (halves.astype(jnp.float32) * cos + other * sin).astype(x.dtype).reshape(x.shape)
@@ -263,10 +263,17 @@ def _turned(x: Float[Array, "N H D"], cos: Float[Array, "N 1 1 half"], sin: Floa
 
 _turned.defvjp(
     lambda x, cos, sin: (_turned(x, cos, sin), (cos, sin)),
-    lambda angles, slopes: (_turned(slopes, angles[0], -angles[1]), None, None),
+    lambda angles, gradient: (_turned(gradient, angles[0], -angles[1]), None, None),
 )
 
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, Any]:
     """The decoder without its numbers, (graphdef, state of shapes and axes): restoring and compiling start from it."""
     return nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))
+
+
+def weight_axes(config: ModelConfig) -> PyTree[tuple[str, ...]]:
+    """The logical axes of each weight, as its initialiser names them, in nested dictionaries."""
+    _, state = abstract(config)
+    is_weight = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
+    return nnx.to_pure_dict(jax.tree.map(lambda weight: weight.get_metadata()["axes"], state, is_leaf=is_weight))

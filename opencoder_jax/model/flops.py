@@ -8,9 +8,7 @@ and doesn't count. A query meets (length + 1) / 2 keys on average, in two produc
 memory, and what lies above the diagonal or in another document, isn't counted.
 """
 
-from collections.abc import Iterator, Mapping
-from math import prod
-from typing import Any
+from collections.abc import Mapping
 
 from opencoder_jax.model.config import ModelConfig
 
@@ -38,15 +36,9 @@ PEAK_FLOPS: Mapping[str, float] = {
 }
 
 
-def matrix_parameters(model: ModelConfig) -> int:
-    """Weights that a token is multiplied with: all but the embedding and the norms."""
-    attention = model.width * model.head_size * (2 * model.heads + 2 * model.kv_heads)
-    return model.layers * (attention + 3 * model.width * model.ffn_width) + model.width * model.vocab_size
-
-
 def flops_per_token(model: ModelConfig, length: int) -> float:
     """Forward and backward, for rows of `length` tokens whose documents are one: the most that attention can cost."""
-    return 6.0 * matrix_parameters(model) + attention_flops_per_token(model, length)
+    return 6.0 * model.matrix_parameters() + attention_flops_per_token(model, length)
 
 
 def attention_flops_per_token(model: ModelConfig, length: int) -> float:
@@ -62,54 +54,3 @@ def mfu(tokens_per_second: float, flops: float, chips: int, device_kind: str) ->
     """
     peak = PEAK_FLOPS.get(device_kind)
     return None if peak is None else tokens_per_second * flops / (chips * peak)
-
-
-def executed_flops(jaxpr: Any) -> float:
-    """What a traced program multiplies and adds in its matrix products, on all devices: loops times their length.
-
-    Kernels count what they say of themselves (`cost_estimate`), and nothing where they say nothing.
-    """
-    total = 0.0
-    for equation in jaxpr.eqns:
-        times = 1.0
-        if equation.primitive.name == "dot_general":
-            (inner, _), _ = equation.params["dimension_numbers"]
-            left, result = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
-            total += 2.0 * prod(result) * prod(left[axis] for axis in inner)
-        elif equation.primitive.name == "pallas_call":
-            cost = equation.params.get("cost_estimate")
-            total += float(cost.flops) if cost else 0.0
-            continue
-        elif equation.primitive.name == "scan":
-            times = equation.params["length"]
-        elif equation.primitive.name == "shard_map":  # its body has the shapes of one device
-            mesh = equation.params["mesh"]
-            times = prod(mesh.shape[axis] for axis in equation.params.get("manual_axes", mesh.axis_names))
-        total += times * sum(map(executed_flops, _inside(equation)))
-    return total
-
-
-def kernel_calls(jaxpr: Any) -> dict[str, tuple[float, list[tuple[int, ...]]]]:
-    """Each Pallas kernel of a traced program by its name: FLOPs of one run on one device, and its operands' shapes.
-
-    The FLOPs are what the kernel says of itself (`cost_estimate`), and 0 where it says nothing.
-    """
-    found: dict[str, tuple[float, list[tuple[int, ...]]]] = {}
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "pallas_call":
-            cost = equation.params.get("cost_estimate")
-            shapes = [operand.aval.shape for operand in equation.invars]
-            found[equation.params["name"]] = float(cost.flops) if cost else 0.0, shapes
-        else:
-            for inside in _inside(equation):
-                found |= kernel_calls(inside)
-    return found
-
-
-def _inside(equation: Any) -> Iterator[Any]:
-    """The programs that an operation holds: the body of a loop, what is computed again, a device's part."""
-    for parameter in equation.params.values():
-        for inside in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
-            inside = getattr(inside, "jaxpr", inside)
-            if hasattr(inside, "eqns"):
-                yield inside

@@ -1,21 +1,21 @@
 """Checkpoints: saved while training goes on, whole or not at all, and checked when read.
 
     checkpoints/<step>/parameters   float32, nested as the decoder's attributes
-    checkpoints/<step>/optimizer    the moments, twice the size of the parameters
-    checkpoints/<step>/sums         one checksum a weight, JSON
+    checkpoints/<step>/optimizer    of a training run: the moments, twice the size of the parameters
+    checkpoints/<step>/sums         one checksum an array, JSON
 
 Orbax writes them: to a temporary name, renamed when complete, each host its own part, and readable on any other mesh.
 It checks its tables but not the weights themselves, so a checksum stands beside them: the sum, modulo 2**32, of an
-array's 32-bit words. Devices compute it in one pass over the state, it doesn't depend on the mesh, and no flipped bit
-escapes it.
+array's 32-bit words. Devices compute it in one pass, it doesn't depend on the mesh, and no flipped bit escapes it.
 """
 
 import logging
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -24,46 +24,48 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, UInt32
 
 from opencoder_jax.parallel.hosts import all_agree, leads, wait_for_all
-from opencoder_jax.parallel.model_directory import checkpoint_steps
 from opencoder_jax.recipe import TryAgain, UserError
-from opencoder_jax.training.step import TrainState
 
+Items = Mapping[str, PyTree[Any]]  # "parameters" and "optimizer": trees of arrays, or of their abstract shapes
 _ORBAX_LOG = logging.getLogger("absl")
 
 
-def restore(directory: Path, step: int, abstract: TrainState, optimizer: bool = True) -> TrainState:
-    """The state after `step` updates, placed as `abstract` says, on whatever mesh it was saved from.
+def checkpoint_steps(directory: Path) -> list[int]:
+    """The steps of the complete checkpoints in a directory, ascending; none if it isn't there."""
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
 
-    Args:
-        optimizer: whether to read the moments; without them, `abstract.optimizer` is handed through.
+
+def restore(directory: Path, step: int, wanted: Items) -> dict[str, PyTree[Array]]:
+    """The wanted items of a checkpoint, placed as their abstract shapes say, on whatever mesh they were saved from.
 
     Raises:
-        UserError: the checkpoint can't be read, or its checksums are wrong.
+        UserError: the checkpoint is damaged, or its arrays have other shapes; the message names the first.
     """
-    wanted = {"parameters": abstract.parameters} | ({"optimizer": abstract.optimizer} if optimizer else {})
-    place = directory.absolute() / str(step)
+    path = directory.absolute() / str(step)
     items = {name: ocp.args.StandardRestore(item) for name, item in wanted.items()}
     error: Exception | None = None
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            read = reader.restore(place, args=ocp.args.Composite(**items, sums=ocp.args.JsonRestore()))
+            read = reader.restore(path, args=ocp.args.Composite(**items, sums=ocp.args.JsonRestore()))
     except Exception as failure:  # what a damaged file raises depends on the file: many types have been seen
         error = failure
     # Each host reads its own part, and a damaged file is seen by those alone that need it.
     if not all_agree(error is None):
         raise UserError(
-            f"checkpoint {place} is damaged ({_brief(error) if error else 'another host cannot read it'})"
+            f"checkpoint {path} is damaged ({_brief(error) if error else 'another host cannot read it'})"
         ) from error
     found = {name: read[name] for name in wanted}
-    for weight, total in _sums(found).items():
-        if read["sums"].get(weight) != total:
-            raise UserError(f"checkpoint {place} is damaged (the checksum of {weight} is wrong)")
-    updates = jax.device_put(jnp.asarray(step, jnp.int32), abstract.step.sharding)
-    return TrainState(updates, found["parameters"], found.get("optimizer", abstract.optimizer))
+    for name, total in checksums(found).items():
+        if read["sums"].get(name) != total:
+            raise UserError(f"checkpoint {path} is damaged (the checksum of {name} is wrong)")
+    for (name, array), shape in zip(_named(found).items(), jax.tree.leaves(dict(wanted)), strict=True):
+        if array.shape != shape.shape:  # Orbax hands out whatever was saved
+            raise UserError(f"checkpoint {path}: {name} is {array.shape}, where {shape.shape} is wanted")
+    return found
 
 
-def restore_newest(directory: Path, abstract: TrainState) -> TrainState | None:
-    """The newest state; None when there is no checkpoint.
+def restore_newest(directory: Path, wanted: Items) -> tuple[int, dict[str, PyTree[Array]]] | None:
+    """The newest checkpoint's step and items; None if there is no checkpoint.
 
     A damaged checkpoint is named and the one before is taken; once that is read, the damaged one is set aside, in
     `damaged/` beside the directory.
@@ -74,7 +76,7 @@ def restore_newest(directory: Path, abstract: TrainState) -> TrainState | None:
     damaged: list[int] = []
     for step in reversed(checkpoint_steps(directory)):
         try:
-            state = restore(directory, step, abstract)
+            found = restore(directory, step, wanted)
         except UserError as error:
             print(f"warning: {error}; trying the one before", file=sys.stderr)
             damaged.append(step)
@@ -85,14 +87,14 @@ def restore_newest(directory: Path, abstract: TrainState) -> TrainState | None:
             for name in map(str, damaged):
                 (directory / name).rename(aside / name)
         wait_for_all("damaged checkpoints are set aside")
-        return state
+        return step, found
     if damaged:
         raise UserError(f"{directory}: no checkpoint can be read; train again in another --output")
     return None
 
 
 class Checkpoints:
-    """Saves the checkpoints of a run. Use it in a `with` statement: leaving it waits for the last to be on the disk."""
+    """Saves checkpoints. Use it in a `with` statement: leaving it waits for the last to be on the disk."""
 
     def __init__(self, directory: Path, keep: int | None):
         """Half-written checkpoints that a killed run left are cleared away.
@@ -123,19 +125,18 @@ class Checkpoints:
         finally:
             _ORBAX_LOG.setLevel(self._log_level)
 
-    def save(self, state: TrainState) -> None:
-        """Starts to save a state, and returns as soon as its numbers are copied.
+    def save(self, step: int, items: Items) -> None:
+        """Starts to save a checkpoint, and returns as soon as its numbers are copied.
 
         Raises:
             UserError: this or the last checkpoint can't be written; those before are as they were.
         """
-        items = {"parameters": state.parameters, "optimizer": state.optimizer}
         saves = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        args = ocp.args.Composite(**saves, sums=ocp.args.JsonSave(_sums(items)))
+        args = ocp.args.Composite(**saves, sums=ocp.args.JsonSave(checksums(items)))
         try:
             self._manager.wait_until_finished()
-            self._check_space(sum(array.nbytes for array in jax.tree.leaves(items)))
-            self._manager.save(int(state.step), args=args)
+            self._check_space(sum(array.nbytes for array in jax.tree.leaves(dict(items))))
+            self._manager.save(step, args=args)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._cannot_save(error) from error
 
@@ -151,18 +152,30 @@ class Checkpoints:
         return UserError(f"{self.directory}: a checkpoint can't be written ({_brief(error)}); {rest}")
 
 
+def _wordchecksums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
+    words = [jax.lax.bitcast_convert_type(array, jnp.uint32) for array in arrays]
+    return jnp.stack([jnp.sum(word, dtype=jnp.uint32) for word in words])
+
+
 def _word_sums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
     words = [jax.lax.bitcast_convert_type(array, jnp.uint32) for array in arrays]
     return jnp.stack([jnp.sum(word, dtype=jnp.uint32) for word in words])
 
 
-def _sums(items: dict[str, PyTree[Array]]) -> dict[str, int]:
-    """The checksum of each array (all are of 32-bit numbers), named by its path."""
-    paths, arrays = zip(*jax.tree_util.tree_leaves_with_path(items), strict=True)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-    everywhere = NamedSharding(arrays[0].sharding.mesh, PartitionSpec())  # every host reads the result
-    sums = jax.jit(_word_sums, out_shardings=everywhere)(list(arrays))
-    return dict(zip(names, jax.device_get(sums).tolist(), strict=True))
+def _named(items: Items) -> dict[str, Any]:
+    """Each leaf by its path, such as parameters.layers.query."""
+    leaves = jax.tree_util.tree_leaves_with_path(dict(items))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def checksums(items: Items) -> dict[str, int]:
+    """The checksum of each array (all are of 32-bit numbers) by its name."""
+    arrays = _named(items)
+    sharding = next(iter(arrays.values())).sharding
+    # On a mesh, every host reads the result.
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
+    sums = jax.jit(_word_sums, out_shardings=everywhere)(list(arrays.values()))
+    return dict(zip(arrays, jax.device_get(sums).tolist(), strict=True))
 
 
 def _brief(error: Exception) -> str:

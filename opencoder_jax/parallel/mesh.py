@@ -22,6 +22,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
+from opencoder_jax.checks import Requirement, check
 from opencoder_jax.recipe import configurable
 
 AXES = ("replica", "fsdp", "context", "tensor")
@@ -42,18 +43,25 @@ BATCH_AXES = PartitionSpec(("replica", "fsdp"), "context")  # [rows, length]
 @configurable
 @dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh's axes, in devices; at most one of them may be -1: all devices that the others leave."""
+    """Sizes of the mesh's axes, in devices; at most one of them may be -1: all devices that the others leave.
+
+    Attributes:
+        replica: copies of the model, each of which takes its share of the rows.
+        fsdp: parts of the rows, and of the weights and the optimizer's state.
+        context: parts of a row's positions.
+        tensor: parts of the heads, the feed-forward and the vocabulary.
+        topology: the chips that the sizes are meant for, as `compile --topology` names them.
+    """
 
     replica: int = 1
     fsdp: int = -1
     context: int = 1
     tensor: int = 1
-    topology: str | None = None  # the chips that the sizes are meant for, as `compile --topology` has them
+    topology: str | None = None
 
     def __post_init__(self) -> None:
-        for axis, size in zip(AXES, self._given, strict=True):
-            if size < 1 and size != -1:
-                raise ValueError(f"{axis}={size}: a mesh axis has 1 device or more, or -1 for the rest")
+        size = Requirement(lambda size: size >= 1 or size == -1, "1 device or more, or -1 for the rest")
+        check(self, **dict.fromkeys(AXES, size))
         if self._given.count(-1) > 1:
             raise ValueError(f"{self}: only one axis can be -1 (the rest of the devices)")
 

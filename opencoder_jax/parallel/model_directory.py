@@ -1,73 +1,85 @@
-"""A trained model out of a run directory: all that inference needs of it.
+"""A model directory: all that is needed to go on with a model, whoever made it.
 
-`run.json` holds the fields of ModelConfig under "model", `checkpoints/<step>/parameters` the weights, written by Orbax
-and nested as the decoder's attributes, `tokenizer.model` the tokenizer that it was trained with.
+    DIR/model.json          the fields of its ModelConfig
+    DIR/tokenizer.model     the tokenizer that it was trained with
+    DIR/checkpoints/<step>  its weights, as checkpoints.py writes them
+
+A training run's directory is one, with more in it (training/run.py).
 """
 
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
 from flax import nnx
 
+from opencoder_jax.files import need_directory, read_json, write_json
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
+from opencoder_jax.parallel.checkpoints import checkpoint_steps, checksums, restore
 from opencoder_jax.recipe import UserError
 
+CONFIG = "model.json"
+CHECKPOINTS = "checkpoints"
 
-class TrainedModel(NamedTuple):
+
+class LoadedModel(NamedTuple):
     """A decoder apart from its weights, as the functions that are compiled want it."""
 
     config: ModelConfig
     graphdef: nnx.GraphDef[Any]
     parameters: Any  # float32, a tree in the shape of the decoder's state
     step: int
+    fingerprint: str = ""  # SHA-256 that stands for the configuration and all weights
 
 
-def checkpoint_steps(directory: Path) -> list[int]:
-    """The steps of the complete checkpoints in a directory, ascending; none when it isn't there."""
-    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+def write_config(directory: Path, config: ModelConfig) -> None:
+    """Says what model a directory holds."""
+    write_json(directory / CONFIG, dataclasses.asdict(config))
 
 
-def load(run: Path, step: int | None = None) -> TrainedModel:
-    """Restores the weights of a run on the default device.
+def read_config(directory: Path) -> ModelConfig:
+    """What model a directory holds. Raises UserError if it isn't a model directory."""
+    need_directory(directory, "a model, such as the --output of a training run")
+    if (fields := read_json(directory / CONFIG)) is None:
+        raise UserError(f"{directory}: no {CONFIG}, so no model; give the --output directory of a training run")
+    try:
+        if fields:
+            return ModelConfig(**fields)
+    except (ValueError, TypeError):
+        pass
+    raise UserError(f"{directory / CONFIG}: doesn't describe a model; the model has to be made again")
+
+
+def choose_step(directory: Path, step: int | None = None) -> int:
+    """The checkpoint of this step, or the newest. Raises UserError if there is none, and says which there are."""
+    steps = checkpoint_steps(directory / CHECKPOINTS)
+    if not steps:
+        raise UserError(f"{directory}: has no checkpoint yet; train it first")
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, steps))
+        raise UserError(f"{directory}: no checkpoint of step {step}; there are {there}")
+    return steps[-1] if step is None else step
+
+
+def load(directory: Path, step: int | None = None) -> LoadedModel:
+    """Restores a model's weights on the default device.
 
     Args:
-        run: the run's directory.
+        directory: a model directory.
         step: which checkpoint; the newest by default.
 
     Raises:
-        UserError: there is no run, or no such checkpoint; the message names what is there.
+        UserError: it isn't a model directory, has no such checkpoint, or the checkpoint is damaged.
     """
-    description = run / "run.json"
-    if not description.is_file():
-        raise UserError(f"{run}: no run.json, so no trained model; train one, or give the directory of a run")
-    try:
-        config = ModelConfig(**json.loads(description.read_text())["model"])
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{description}: doesn't describe a model; the run has to be made again") from None
-    checkpoints = run / "checkpoints"
-    steps = checkpoint_steps(checkpoints)
-    if not steps:
-        raise UserError(f"{checkpoints}: no checkpoint yet; train the run first")
-    if step is not None and step not in steps:
-        raise UserError(f"{checkpoints}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    chosen = steps[-1] if step is None else step
+    config = read_config(directory)
+    step = choose_step(directory, step)
     graphdef, shapes = abstract(config)
     wanted = jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype), nnx.to_pure_dict(shapes))
-    place = (checkpoints / str(chosen)).absolute()
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            items = ocp.args.Composite(parameters=ocp.args.StandardRestore(wanted))
-            restored = reader.restore(place, args=items)["parameters"]
-    except Exception as error:  # what a damaged file raises depends on the file: many types have been seen
-        raise UserError(f"checkpoint {place} can't be read ({' '.join(str(error).split())[:200]})") from error
-    # Orbax hands out whatever shapes were saved.
-    for (path, shape), found in zip(jax.tree.leaves_with_path(wanted), jax.tree.leaves(restored), strict=True):
-        if found.shape != shape.shape:
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise UserError(f"checkpoint {place}: {name} is {found.shape}, and {shape.shape} by {description}")
-    nnx.replace_by_pure_dict(shapes, restored)
-    return TrainedModel(config, graphdef, shapes, chosen)
+    found = restore(directory / CHECKPOINTS, step, {"parameters": wanted})
+    nnx.replace_by_pure_dict(shapes, found["parameters"])
+    described = json.dumps([dataclasses.asdict(config), checksums(found)], sort_keys=True)
+    return LoadedModel(config, graphdef, shapes, step, hashlib.sha256(described.encode()).hexdigest())

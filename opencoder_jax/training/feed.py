@@ -8,7 +8,6 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 import jax
@@ -43,9 +42,7 @@ class Feed:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def next(self) -> Batch:
@@ -63,10 +60,10 @@ class Feed:
     def _ask(self) -> None:
         step = next(self._steps, None)
         if step is not None:
-            self._ahead.append(self._thread.submit(place, self._batches, step, self._mesh, self._vocabulary))
+            self._ahead.append(self._thread.submit(global_batch, self._batches, step, self._mesh, self._vocabulary))
 
 
-def place(batches: Batches, step: int, mesh: Mesh, vocabulary: int) -> Batch:
+def global_batch(batches: Batches, step: int, mesh: Mesh, vocabulary: int) -> Batch:
     """A global batch on the mesh; each host lays out only the rows that its own devices need.
 
     Raises:

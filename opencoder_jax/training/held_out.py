@@ -20,12 +20,12 @@ from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.parallel.mesh import replicated
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training.feed import place
+from opencoder_jax.training.feed import global_batch
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import summed_loss
 
 
-class Score(NamedTuple):
+class HeldOutLoss(NamedTuple):
     """What the records of one source cost."""
 
     loss: float  # nats a token
@@ -44,7 +44,6 @@ class HeldOut:
         )
         self._batches: dict[str, Batches] = {}
         self._bytes: dict[str, float] = {}
-        of_token = np.array([len(tokenizer.decode_bytes([token])) for token in range(tokenizer.vocab_size)], np.int64)
         for source in recipe.train.held_out:
             config = dataclasses.replace(recipe.data, mixture={source: 1.0}, fim_rate=0.0)
             batches = Batches(config, data, tokenizer.pad, tokenizer.end_of_document)
@@ -52,13 +51,16 @@ class HeldOut:
                 raise UserError(f"{data / source}: made by another tokenizer than the mixture; tokenise both with one")
             rows = [batches(step) for step in self._steps]
             self._batches[source] = batches
-            self._bytes[source] = sum(float((of_token[batch.targets] * batch.loss_mask).sum()) for batch in rows)
+            self._bytes[source] = sum(
+                float((tokenizer.byte_lengths[batch.targets] * batch.loss_mask).sum()) for batch in rows
+            )
 
-    def __call__(self, parameters: PyTree) -> dict[str, Score]:
-        """The score of each source, and of all together under `all` when there are several."""
+    def __call__(self, parameters: PyTree) -> dict[str, HeldOutLoss]:
+        """The loss of each source, and of all together under `all` when there are several."""
         losses, targets = {}, {}
         for source, batches in self._batches.items():
-            sums = [self._loss(parameters, place(batches, step, self._mesh, self._vocabulary)) for step in self._steps]
+            rows = (global_batch(batches, step, self._mesh, self._vocabulary) for step in self._steps)
+            sums = [self._loss(parameters, batch) for batch in rows]
             losses[source], targets[source] = np.array(jax.device_get(sums), np.float64).sum(axis=0)
         scores = {source: _score(losses[source], targets[source], self._bytes[source]) for source in losses}
         if len(scores) > 1:
@@ -66,5 +68,5 @@ class HeldOut:
         return scores
 
 
-def _score(loss: float, targets: float, text: float) -> Score:
-    return Score(float(loss / targets), float(loss / math.log(2) / text))
+def _score(loss: float, targets: float, text: float) -> HeldOutLoss:
+    return HeldOutLoss(float(loss / targets), float(loss / math.log(2) / text))

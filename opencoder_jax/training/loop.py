@@ -1,7 +1,7 @@
 """The loop of a training stage: batches in, checkpoints and metrics out.
 
 The host is always ahead: while the devices work on a step, a thread lays out the next batches (feed.py), and the loop
-reads what the step before measured (report.py); neither waits. A run is a function of its recipe and data: stopped or
+reads what the step before measured (reporter.py); neither waits. A run is a function of its recipe and data: stopped or
 killed anywhere and started again, it ends with the same parameters, bit for bit, as if it had never stopped (on the
 same devices). Every host runs this same loop (hosts.py).
 """
@@ -10,31 +10,26 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.fim import fim_tokens
+from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.parallel.checkpoints import Checkpoints, restore, restore_newest
+from opencoder_jax.files import need_directory
+from opencoder_jax.parallel.checkpoints import Checkpoints, checkpoint_steps, restore, restore_newest
 from opencoder_jax.parallel.hosts import Preemption, leads, leave, wait_for_all
 from opencoder_jax.parallel.mesh import data_parallel, make_mesh
-from opencoder_jax.parallel.model_directory import checkpoint_steps
+from opencoder_jax.parallel.model_directory import CHECKPOINTS, choose_step
 from opencoder_jax.recipe import TryAgain, UserError
 from opencoder_jax.training import run as runs
 from opencoder_jax.training.feed import Feed
 from opencoder_jax.training.held_out import HeldOut
 from opencoder_jax.training.metrics import read_metrics, unigram_entropy
 from opencoder_jax.training.optimizer import learning_rate
-from opencoder_jax.training.report import Report, speed_words
+from opencoder_jax.training.reporter import Reporter, speed_words
 from opencoder_jax.training.run import Origin, Recipe
-from opencoder_jax.training.step import (
-    TrainState,
-    abstract_state,
-    compiled_train_step,
-    initial_state,
-    optimizer_of,
-)
+from opencoder_jax.training.step import TrainState, abstract_state, compiled_train_step, initial_state, optimizer_of
 from opencoder_jax.training.trace import Trace
 
 
@@ -51,7 +46,12 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
             a checkpoint can't be written. The message names the file and says what to do.
         TryAgain: this host, or another, was told to go; a checkpoint is saved.
     """
-    tokenizer_model = data / next(iter(recipe.data.mixture)) / "tokenizer.model"
+    need_directory(data, "a directory of token records for each source of DataConfig.mixture")
+    for source in recipe.data.mixture:
+        need_directory(data / source, "token records, made by python -m beam_pipelines records")
+    if output.exists():
+        need_directory(output, "this run, or nothing yet")
+    tokenizer_model = data / next(iter(recipe.data.mixture)) / TOKENIZER
     tokenizer = Tokenizer.load(tokenizer_model)
     if tokenizer.vocab_size != recipe.model.vocab_size:
         raise UserError(
@@ -67,13 +67,14 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         runs.enter(output, description, recipe, tokenizer_model)
     wait_for_all("the run's directory is made")
 
-    if max(checkpoint_steps(output / "checkpoints"), default=-1) >= recipe.train.steps:
+    if max(checkpoint_steps(output / CHECKPOINTS), default=-1) >= recipe.train.steps:
         _say(f"{output}: trained already, {recipe.train.steps:,} steps")
         return
 
-    with jax.set_mesh(mesh), Checkpoints(output / "checkpoints", recipe.train.keep) as checkpoints:
+    with jax.set_mesh(mesh), Checkpoints(output / CHECKPOINTS, recipe.train.keep) as checkpoints:
         held_out = HeldOut(recipe, data, tokenizer, mesh) if recipe.train.held_out else None
-        state = restore_newest(checkpoints.directory, shapes) or _first_state(recipe, shapes, init_from, origin)
+        saved = restore_newest(checkpoints.directory, shapes.items)
+        state = shapes.restored(*saved) if saved else _first_state(recipe, shapes, init_from, origin)
         first = int(state.step)
         _say(
             f"{output}: steps {first:,} to {recipe.train.steps:,}, "
@@ -82,7 +83,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
             f"{jax.process_count()} hosts; unigram entropy {entropy:.4f} nats a token\n{speed_words(recipe, mesh)}"
         )
         with (
-            Report(recipe, batches, mesh, output, first) as report,
+            Reporter(recipe, batches, mesh, output, first) as report,
             Feed(batches, mesh, recipe.model.vocab_size, first, recipe.train.steps) as feed,
             Preemption() as preemption,
             Trace(output / "profile", recipe.train.profile) as trace,
@@ -109,7 +110,7 @@ def _run(
     feed: Feed,
     held_out: HeldOut | None,
     checkpoints: Checkpoints,
-    report: Report,
+    report: Reporter,
     preemption: Preemption,
     trace: Trace,
     output: Path,
@@ -130,7 +131,7 @@ def _run(
         if last or preempted or (step + 1) % config.checkpoint_every == 0:
             # A checkpoint's rows are in the file before it, and a state whose loss is no number isn't saved.
             report.read(feed)
-            checkpoints.save(state)
+            checkpoints.save(step + 1, state.items)
         if preempted and not last:
             raise TryAgain(f"{output}: this host or another was told to go; step {step + 1:,} is saved")
 
@@ -146,7 +147,7 @@ def _lay_out(recipe: Recipe) -> tuple[Mesh, TrainState]:
     try:
         mesh = make_mesh(recipe.mesh)
         for _, _, rows in recipe.data.phases:
-            recipe.train.passes(rows, data_parallel(mesh))
+            recipe.train.microbatches(rows, data_parallel(mesh))
         return mesh, abstract_state(recipe, mesh)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -159,9 +160,7 @@ def _origin(recipe: Recipe, init_from: Path, output: Path, tokenizer_fingerprint
         step = known["step"]
     if step is None:
         runs.read(init_from)
-        step = max(checkpoint_steps(init_from / "checkpoints"), default=None)
-        if step is None:
-            raise UserError(f"{init_from}: has no checkpoint yet; train it first")
+        step = choose_step(init_from)
     return runs.origin(init_from, step, recipe, tokenizer_fingerprint)
 
 
@@ -170,11 +169,9 @@ def _first_state(recipe: Recipe, shapes: TrainState, init_from: Path | None, ori
     shardings = jax.tree.map(lambda shape: shape.sharding, shapes)
     if init_from is None or origin is None:
         return jax.jit(partial(initial_state, recipe), out_shardings=shardings)()
-    steps = checkpoint_steps(init_from / "checkpoints")
-    if origin.step not in steps:
-        raise UserError(f"{init_from}: no checkpoint of step {origin.step}; there are {steps}")
-    theirs = restore(init_from / "checkpoints", origin.step, shapes, optimizer=recipe.train.init_optimizer)
+    wanted = shapes.items if recipe.train.init_optimizer else {"parameters": shapes.parameters}
+    theirs = restore(init_from / CHECKPOINTS, choose_step(init_from, origin.step), wanted)
     if not recipe.train.init_optimizer:
         new_moments = jax.jit(optimizer_of(recipe).init, out_shardings=shardings.optimizer)
-        theirs = theirs._replace(optimizer=new_moments(theirs.parameters))
-    return theirs._replace(step=jax.device_put(np.int32(0), shardings.step))
+        theirs["optimizer"] = new_moments(theirs["parameters"])
+    return shapes.restored(0, theirs)

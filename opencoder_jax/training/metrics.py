@@ -1,21 +1,35 @@
-"""What a run tells about itself: one JSON line a logged step, and the entropy that its loss must beat.
+"""Where the numbers of a run go: metrics.jsonl, one JSON line a logged step, and boards that the recipe asks for.
 
-A row is a function of the run, the same to the last digit each time, but for its timing (report.py names every field).
+A row is a function of the run, the same to the last digit each time, but for its timing (reporter.py names the fields).
 """
 
+import hashlib
+import importlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from opencoder_jax.data.token_records import TokenRecords
+from opencoder_jax.files import Appender, write_whole
+from opencoder_jax.recipe import UserError
+from opencoder_jax.training.run import Recipe, flat
 
 # Enough for an entropy that is right to 0.01 nats at a vocabulary of 96,640; a large corpus is sampled evenly.
 ENTROPY_TOKENS = 2**22
+
+
+class Board(Protocol):
+    """Where rows go."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Takes a row."""
+
+    def close(self) -> None:
+        """Writes what is left."""
 
 
 class MetricsFile:
@@ -24,19 +38,17 @@ class MetricsFile:
     def __init__(self, file: Path, step: int):
         """Opens the file of a run that goes on after `step` updates; rows of later steps are forgotten."""
         rows = [row for row in read_metrics(file) if row["step"] <= step]
-        partial = file.with_name(file.name + ".partial")
-        partial.write_text("".join(_line(row) for row in rows))
-        os.replace(partial, file)
+        write_whole(file, "".join(json.dumps(row) + "\n" for row in rows))
         self.seconds = rows[-1]["seconds"] if rows else 0.0  # trained before, up to the last row
-        self._stream = open(file, "a", buffering=1)
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._stream.close()
+        self._file = Appender(file)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends a row."""
-        self._stream.write(_line(row))
+        self._file.write(row)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -45,6 +57,66 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
         return []
     lines = file.read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def boards_of(recipe: Recipe, output: Path, step: int) -> list[Board]:
+    """The boards that a recipe asks for, for a run that goes on after `step` updates.
+
+    Raises:
+        UserError: a package isn't installed.
+    """
+    config = recipe.train
+    boards: list[Board] = [_TensorBoard(output / "tensorboard", step)] if config.tensorboard else []
+    if config.wandb_project is not None:
+        boards.append(_WeightsAndBiases(config.wandb_project, recipe, output))
+    return boards
+
+
+class _TensorBoard:
+    """Event files; a run that goes on tells TensorBoard to forget what came after its checkpoint."""
+
+    def __init__(self, directory: Path, step: int):
+        package = _package("tensorboardX", "TrainConfig.tensorboard")
+        self._writer = package.SummaryWriter(str(directory), purge_step=step + 1)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        for name, value in _values(row).items():
+            self._writer.add_scalar(name, value, row["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    """A run of a project there; a run that goes on is the same run."""
+
+    def __init__(self, project: str, recipe: Recipe, output: Path):
+        package = _package("wandb", "TrainConfig.wandb_project")
+        config = {f"{type(part).__name__}.{name}": value for part in recipe for name, value in vars(part).items()}
+        path = output.resolve()
+        number = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+        self._run = package.init(
+            project=project, id=number, name=path.name, dir=str(output), config=config, resume="allow"
+        )
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self._run.log(_values(row), step=row["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _values(row: Mapping[str, Any]) -> dict[str, float]:
+    """A row's numbers beside its step, such as held_out/python/loss."""
+    return {name: value for name, value in flat(row, "/").items() if name != "step"}
+
+
+def _package(name: str, wanted_by: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"{wanted_by} needs a package that isn't installed: pip install {name}") from None
 
 
 def unigram_entropy(sources: Mapping[str, TokenRecords], weights: Mapping[str, float]) -> float:
@@ -73,7 +145,3 @@ def _target_counts(records: TokenRecords) -> np.ndarray:
 
 def _padded(counts: np.ndarray, length: int) -> np.ndarray:
     return np.pad(counts, (0, max(0, length - len(counts))))
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"

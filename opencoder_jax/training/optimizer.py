@@ -17,6 +17,7 @@ import jax
 import optax
 from jaxtyping import PyTree
 
+from opencoder_jax.checks import Requirement, above, at_least, between, check, one_of, or_none
 from opencoder_jax.recipe import configurable
 from opencoder_jax.training.spikes import skip_spikes
 
@@ -30,40 +31,38 @@ class OptimizerConfig:
 
     Warm-up and peak are published (arXiv 2411.04905, training details). The paper leaves beta1, beta2, epsilon,
     weight_decay and clip_norm unsaid: those are ours, the usual values of Llama-like models.
+
+    Attributes:
+        peak_learning_rate: after the warm-up.
+        warmup_steps: updates in which the rate rises to its peak.
+        schedule: what follows: "stable", "exponential" or "cosine".
+        final_learning_rate: where "exponential" and "cosine" end.
+        beta1: of the mean of the gradients.
+        beta2: of the mean of their squares.
+        epsilon: added to the root of that.
+        weight_decay: of the matrices; norms don't decay.
+        clip_norm: the gradient's norm is clipped to it.
+        spike_limit: an update that stands out by more standard deviations is left out (spikes.py); None: none is.
     """
 
     peak_learning_rate: float = 3e-4
     warmup_steps: int = 2000
     schedule: str = "stable"
-    final_learning_rate: float = 0.0  # where "exponential" and "cosine" end
+    final_learning_rate: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
-    spike_limit: float | None = None  # standard deviations above which an update is left out (spikes.py); None: none is
+    spike_limit: float | None = None
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule={self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
-        if self.peak_learning_rate <= 0:
-            raise ValueError(f"peak_learning_rate={self.peak_learning_rate}: must be above 0")
-        if not 0 <= self.final_learning_rate <= self.peak_learning_rate:
-            raise ValueError(f"final_learning_rate={self.final_learning_rate}: must lie between 0 and the peak")
+        beta = Requirement(lambda value: 0 <= value < 1, "0 or more and below 1")
+        check(self, schedule=one_of(*SCHEDULES), warmup_steps=at_least(0), weight_decay=at_least(0))
+        check(self, peak_learning_rate=above(0), epsilon=above(0), clip_norm=above(0), spike_limit=or_none(above(0)))
+        check(self, final_learning_rate=between(0, self.peak_learning_rate), beta1=beta, beta2=beta)
         if self.schedule == "exponential" and self.final_learning_rate == 0:
             raise ValueError("final_learning_rate=0.0: an exponential decay never reaches 0; OpenCoder ends at 1e-5")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps={self.warmup_steps}: must be 0 or more")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must lie in [0, 1)")
-        for name in ("epsilon", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be above 0")
-        if self.spike_limit is not None and not self.spike_limit > 0:
-            raise ValueError(f"spike_limit={self.spike_limit}: must be above 0, or None for no guard")
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay={self.weight_decay}: must be 0 or more")
 
 
 def learning_rate(config: OptimizerConfig, steps: int, step: int) -> float:
@@ -99,6 +98,6 @@ def adamw(config: OptimizerConfig, mask: PyTree[bool]) -> optax.GradientTransfor
         optax.scale_by_adam(config.beta1, config.beta2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay, mask),
     )
-    return (
-        optax.with_extra_args_support(plain) if config.spike_limit is None else skip_spikes(plain, config.spike_limit)
-    )
+    if config.spike_limit is None:
+        return optax.with_extra_args_support(plain)
+    return skip_spikes(plain, config.spike_limit)

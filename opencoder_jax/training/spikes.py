@@ -56,14 +56,14 @@ def skip_spikes(inner: optax.GradientTransformation, limit: float) -> optax.Grad
         broken = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         skip = broken | ((state.seen >= WINDOW) & stands_out)
         made, after = inner.update(updates, state.inner, parameters)
-        place = jnp.arange(WINDOW) == state.seen % WINDOW
+        index = jnp.arange(WINDOW) == state.seen % WINDOW
         kept = jnp.int32(1) - skip
         return jax.tree.map(lambda x: jnp.where(skip, 0, x), made), SpikeState(
             state.seen + kept,
             state.skipped + skip,
             jnp.where(skip, state.in_a_row + 1, 0),
-            jnp.where(place & ~skip, loss, state.losses),
-            jnp.where(place & ~skip, norm, state.norms),
+            jnp.where(index & ~skip, loss, state.losses),
+            jnp.where(index & ~skip, norm, state.norms),
             jax.tree.map(lambda old, new: jnp.where(skip, old, new), state.inner, after),
         )
 

@@ -1,25 +1,25 @@
 """One update of the weights, as a pure function of a recipe, a state, a batch and a learning rate.
 
-`abstract_state` is the one description of a state and its place on a mesh: initialising, restoring and compiling start
-from it. Parameters, gradients and
-moments are float32 (16 bytes a parameter while a step runs); the matrices are multiplied in `ModelConfig.dtype`.
+`abstract_state` is the one description of a state and of how it lies on a mesh: initialising, restoring and compiling
+start from it. Parameters, gradients and moments are float32 (16 bytes a parameter while a step runs); the matrices are
+multiplied in `ModelConfig.dtype`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from opencoder_jax.data.batches import Batch
 from opencoder_jax.model import decoder
-from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.loss import cross_entropy
 from opencoder_jax.parallel import mesh as meshes
 from opencoder_jax.training.optimizer import adamw, decay_mask
@@ -34,6 +34,15 @@ class TrainState(NamedTuple):
     parameters: PyTree[Float[Array, "..."]]  # nested dictionaries, named as the decoder's attributes
     optimizer: optax.OptState
 
+    @property
+    def items(self) -> dict[str, PyTree]:
+        """What a checkpoint of the state holds."""
+        return {"parameters": self.parameters, "optimizer": self.optimizer}
+
+    def restored(self, step: int, items: Mapping[str, PyTree]) -> Self:
+        """The state of a checkpoint; this one says how it lies on the mesh, and gives what `items` lacks."""
+        return self._replace(step=jax.device_put(np.int32(step), self.step.sharding), **items)
+
 
 class StepMetrics(NamedTuple):
     """What an update tells: the batch's mean loss in nats a token, and the gradient's norm before clipping.
@@ -47,16 +56,9 @@ class StepMetrics(NamedTuple):
     skipped_in_a_row: Int[Array, ""]
 
 
-def weight_axes(config: ModelConfig) -> PyTree[tuple[str, ...]]:
-    """The logical axes of each weight, as its initialiser in the model names them."""
-    _, state = decoder.abstract(config)
-    is_weight = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
-    return nnx.to_pure_dict(jax.tree.map(lambda weight: weight.get_metadata()["axes"], state, is_leaf=is_weight))
-
-
 def optimizer_of(recipe: Recipe) -> optax.GradientTransformationExtraArgs:
     """The recipe's optimizer; norms don't decay."""
-    return adamw(recipe.optimizer, decay_mask(weight_axes(recipe.model)))
+    return adamw(recipe.optimizer, decay_mask(decoder.weight_axes(recipe.model)))
 
 
 def initial_state(recipe: Recipe) -> TrainState:
@@ -75,25 +77,22 @@ def abstract_state(recipe: Recipe, mesh: Mesh | AbstractMesh) -> TrainState:
     weights = jax.tree.map(
         lambda shape, axes: meshes.weight_sharding(mesh, axes, shape.shape),
         shapes.parameters,
-        weight_axes(recipe.model),
+        decoder.weight_axes(recipe.model),
     )
     moments = meshes.optimizer_shardings(optimizer_of(recipe), shapes.optimizer, weights, mesh)
     return TrainState(
-        _placed(shapes.step, meshes.replicated(mesh)),
-        jax.tree.map(_placed, shapes.parameters, weights),
-        jax.tree.map(_placed, shapes.optimizer, moments),
+        *(
+            jax.tree.map(lambda shape, sharding: shape.update(sharding=sharding), part, shardings)
+            for part, shardings in zip(shapes, (meshes.replicated(mesh), weights, moments), strict=True)
+        )
     )
-
-
-def _placed(shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> Any:
-    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding)
 
 
 def summed_loss(
     graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The summed loss of a batch in nats, and how many targets it has. Needs `jax.set_mesh`, as `train_step` does."""
-    return _over_passes(recipe, batch, partial(_loss, graphdef, recipe, parameters)), jnp.sum(batch.loss_mask)
+    return _over_microbatches(recipe, batch, partial(_loss, graphdef, recipe, parameters)), jnp.sum(batch.loss_mask)
 
 
 def train_step(
@@ -101,15 +100,15 @@ def train_step(
 ) -> tuple[TrainState, StepMetrics]:
     """One update: the mean loss over the batch's targets, its gradient, AdamW. Needs `jax.set_mesh`.
 
-    A batch too large for the memory is gone through in passes of `TrainConfig.micro_batch` rows on each data-parallel
-    device; the gradient is that of the whole batch, whatever the number of passes (up to rounding).
+    A batch too large for the memory is gone through in microbatches of `TrainConfig.microbatch` rows on each
+    data-parallel device; the gradient is that of the whole batch, however many they are (up to rounding).
     """
     targets = jnp.maximum(jnp.sum(batch.loss_mask), 1.0)
 
     def mean_loss(parameters: PyTree, part: Batch) -> Float[Array, ""]:
         return _loss(graphdef, recipe, parameters, part) / targets
 
-    loss, gradient = _over_passes(recipe, batch, partial(jax.value_and_grad(mean_loss), state.parameters))
+    loss, gradient = _over_microbatches(recipe, batch, partial(jax.value_and_grad(mean_loss), state.parameters))
 
     with jax.named_scope("optimizer"):
         norm = optax.tree.norm(gradient)
@@ -159,8 +158,8 @@ def _embedded(model: decoder.Decoder, tokens: Int[Array, "B S"]) -> Float[Array,
     """The embedding's row of each token.
 
     The table is divided along its width, as weights are: the devices along `fsdp` look up their part of the width for
-    each other's rows, and exchange the parts; so do the slopes on their way back. The partitioner may gather the slopes
-    of all rows, or sum up the gradient of the whole table on every device.
+    each other's rows, and exchange the parts; so they do with the gradients on the way back. The partitioner may gather
+    the gradients of all rows, or sum up the gradient of the whole table on every device.
     """
     if _placed_by_partitioner():
         return meshes.handed_out(model.embed(tokens))
@@ -190,11 +189,11 @@ def _summed_loss(
     The partitioner does both for every chunk, the second in float32.
     """
     if _placed_by_partitioner():
-        return cross_entropy(hidden, head, targets, mask, chunk)[0]
+        return cross_entropy(hidden, head, targets, mask, chunk)
 
     def part(hidden: Array, head: Array, targets: Array, mask: Array) -> Array:
         head = jax.lax.all_gather(head.astype(hidden.dtype), "fsdp", axis=0, tiled=True)
-        return cross_entropy(hidden, head, targets, mask, math.gcd(chunk, hidden.shape[1]))[0][None]
+        return cross_entropy(hidden, head, targets, mask, math.gcd(chunk, hidden.shape[1]))[None]
 
     batch, axes = meshes.dividing_axes(jax.sharding.get_abstract_mesh())
     in_specs, out_specs = (batch, PartitionSpec("fsdp"), batch, batch), PartitionSpec(axes)
@@ -202,20 +201,20 @@ def _summed_loss(
     return jnp.sum(losses(hidden, head, targets, mask))
 
 
-def _over_passes(recipe: Recipe, batch: Batch, compute: Callable[[Batch], PyTree]) -> PyTree:
-    """The sum of `compute` over the passes that a batch is gone through in."""
+def _over_microbatches(recipe: Recipe, batch: Batch, compute: Callable[[Batch], PyTree]) -> PyTree:
+    """The sum of `compute` over the microbatches of a batch."""
     rows = len(batch.tokens)
-    passes = recipe.train.passes(rows, meshes.data_parallel(jax.sharding.get_abstract_mesh()))
-    if passes == 1:
+    count = recipe.train.microbatches(rows, meshes.data_parallel(jax.sharding.get_abstract_mesh()))
+    if count == 1:
         return compute(batch)
 
     def divide(x: Array) -> Array:
-        # A pass takes every passes-th row: so no row moves to another device.
-        x = x.reshape(rows // passes, passes, *x.shape[1:]).swapaxes(0, 1)
+        # A microbatch takes every count-th row: so no row moves to another device.
+        x = x.reshape(rows // count, count, *x.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(x, PartitionSpec(None, *meshes.BATCH_AXES))
 
-    def one_pass(total: PyTree, part: Batch) -> tuple[PyTree, None]:
+    def add(total: PyTree, part: Batch) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, compute(part)), None
 
     nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(compute, batch))
-    return jax.lax.scan(one_pass, nothing, jax.tree.map(divide, batch))[0]
+    return jax.lax.scan(add, nothing, jax.tree.map(divide, batch))[0]

@@ -1,7 +1,6 @@
 """A trace of some steps of a run, for XProf: what the devices and the runtime did, and which step it belongs to."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import jax
@@ -24,9 +23,7 @@ class Trace:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._running:
             jax.profiler.stop_trace()
 

@@ -1,6 +1,6 @@
 """What the TPU compiler expects the pieces of a step to take, one chip: `python -m tests.benchmarks.layer_estimates`.
 
-The feed-forward with and without `settled` (decoder.py), and the loss beside one that computes its logits again in the
+The feed-forward with and without its barriers (decoder.py), and the loss beside one that computes its logits again in the
 backward pass, both forward and backward. Milliseconds and the share of the chip's peak, from the compiler's own cycle
 estimates; nothing is run. Rotary embedding and norms stand in the table of `python -m opencoder_jax compile`.
 """
@@ -8,7 +8,7 @@ estimates; nothing is run. Rotary embedding and norms stand in the table of `pyt
 import os
 from collections.abc import Callable
 
-from opencoder_jax.compile.command import ENVIRONMENT
+from opencoder_jax.compile.compile import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 
@@ -38,14 +38,14 @@ def seconds(function: Callable[..., object], topology: Topology, *shapes: tuple[
     return estimate(Program(text), topology, [(0, 0, 0, 0)], {}).seconds
 
 
-def feed_forward(settled: bool) -> Callable[..., object]:
-    """A layer's second half and its gradients, given the slope of its output."""
-    keep = decoder.settled if settled else lambda x: x
-    keep_slopes = decoder.settled_slopes if settled else lambda x: x
+def feed_forward(barriers: bool) -> Callable[..., object]:
+    """A layer's second half and its gradients, given the gradient of its output."""
+    keep = decoder.barrier if barriers else lambda x: x
+    keep_gradients = decoder.gradient_barrier if barriers else lambda x: x
 
     def forward(x: jax.Array, norm: jax.Array, gate: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
         h = keep(decoder.rms_norm(x, norm, 1e-5))
-        a, b = keep_slopes((decoder.project(h, gate), decoder.project(h, up)))
+        a, b = keep_gradients((decoder.project(h, gate), decoder.project(h, up)))
         return x + decoder.project(keep(jax.nn.silu(a) * b), down)
 
     def both(above: jax.Array, *inputs: jax.Array) -> object:
@@ -69,7 +69,7 @@ def loss(again: bool) -> Callable[..., object]:
         return jax.lax.scan(jax.checkpoint(one, prevent_cse=False), jnp.zeros(()), items)[0]
 
     def ours(*inputs: jax.Array) -> jax.Array:
-        return cross_entropy(*inputs, chunk=1024)[0]
+        return cross_entropy(*inputs, chunk=1024)
 
     return jax.value_and_grad(plain if again else ours, argnums=(0, 1))
 
@@ -81,11 +81,11 @@ def main() -> None:
         topology = Topology.parse(name)
         x, norm = ((tokens, width), jnp.bfloat16), ((width,), jnp.float32)
         wide, narrow = ((width, inner), jnp.bfloat16), ((inner, width), jnp.bfloat16)
-        for settled in (False, True):
-            took = seconds(feed_forward(settled), topology, x, x, norm, wide, wide, narrow)
+        for barriers in (False, True):
+            took = seconds(feed_forward(barriers), topology, x, x, norm, wide, wide, narrow)
             share = 18 * tokens * width * inner / topology.chip.peak / took
             print(
-                f"{topology.name:10} {'feed-forward' + ' settled' * settled:28} {1e3 * took:8.2f} {share:8.2f}",
+                f"{topology.name:10} {'feed-forward' + ' with barriers' * barriers:28} {1e3 * took:8.2f} {share:8.2f}",
                 flush=True,
             )
         if topology.name == "v6e":  # jaxlib cannot print its loss: SparseCores take part in it

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from opencoder_jax.compile.ahead_of_time import Compiled, lower_for
+from opencoder_jax.compile.lower import Compiled, lower_for
 from opencoder_jax.compile.chips import Topology
 from opencoder_jax.compile.communication import due
 from opencoder_jax.recipe import bind
@@ -73,7 +73,7 @@ def test_a_recipe_on_its_chips(file: str, step: int, programs: dict[tuple[str, s
     assert sum(compiled.memory.values()) < topology.chip.memory
     assert compiled.unexplained == []
     # And what is due is there: the reader of the program has missed nothing.
-    asked = due(recipe, compiled.mesh.shape, lowered.state.parameters, lowered.rows, lowered.length)
+    asked = due(recipe, lowered.mesh.shape, lowered.state.parameters, lowered.rows, lowered.length)
     for kind in ("all-gather", "reduce-scatter", "all-to-all"):
         moved = sum(one.bytes for one in compiled.collectives if one.kind == kind)
         assert moved > 0.99 * sum(one.bytes for one in asked if one.kind == kind and "at most" not in one.what)

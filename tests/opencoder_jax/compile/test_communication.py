@@ -4,12 +4,11 @@ from importlib.util import find_spec
 
 import pytest
 
-from opencoder_jax.compile.ahead_of_time import Compiled, lower_for
-from opencoder_jax.compile.chips import Topology
+from opencoder_jax.compile.chips import Cluster, Topology
 from opencoder_jax.compile.collectives import Collective, collectives_of
 from opencoder_jax.compile.communication import Due, due, unexplained
-from opencoder_jax.compile.gpus import Cluster
 from opencoder_jax.compile.hlo import Program
+from opencoder_jax.compile.lower import Compiled, lower_for
 from opencoder_jax.recipe import bind
 from opencoder_jax.training.run import Recipe
 
@@ -84,7 +83,7 @@ def compiled(topology: str, changes: list[str], **mesh: int) -> tuple[Compiled, 
     bind(
         ["gin_configs/pretrain/cookbook.gin"],
         # A head fills a TPU's lanes, or its gradients would have a layout in which they can't be scattered.
-        ["ModelConfig.dtype='bfloat16'", "ModelConfig.head_size=128", "TrainConfig.micro_batch=1", *sizes, *changes],
+        ["ModelConfig.dtype='bfloat16'", "ModelConfig.head_size=128", "TrainConfig.microbatch=1", *sizes, *changes],
     )
     recipe = Recipe.from_gin()
     lowered = lower_for(recipe, Topology.parse(topology))

@@ -11,16 +11,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from opencoder_jax.compile.chips import CHIPS, Topology
+from opencoder_jax.compile.chips import CHIPS, GPUS, Cluster, Topology
 from opencoder_jax.compile.collectives import collectives_of
 from opencoder_jax.compile.estimate import estimate, part_of
-from opencoder_jax.compile.gpus import GPUS, Cluster
 from opencoder_jax.compile.hlo import Program, shape_bytes
-from opencoder_jax.compile.kernel_cycles import kernel_cycles
+from opencoder_jax.compile.kernels import executed_flops, kernel_cycles
 from opencoder_jax.kernels.attention.tpu import attention as tpu
 from opencoder_jax.kernels.attention.tpu import cycles
 from opencoder_jax.kernels.attention.tpu.blocks import blocks_for
-from opencoder_jax.model.flops import executed_flops
 from opencoder_jax.recipe import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,7 +60,7 @@ ENTRY %main (x0: bf16[256,1024]) -> bf16[256,1024] {
   ROOT %sum = bf16[256,1024]{1,0} all-reduce(%kernel.3), replica_groups={{0,1,2,3},{4,5,6,7},{8,9,10,11},{12,13,14,15}}
 }
 """
-PLACES = [(0, x, y) for x in range(4) for y in range(4)]
+POSITIONS = [(0, x, y) for x in range(4) for y in range(4)]
 
 
 def test_the_clock_adds_up() -> None:
@@ -74,7 +72,7 @@ def test_the_clock_adds_up() -> None:
     assert entry.by_name["sum"].groups[1] == (4, 5, 6, 7)
     assert shape_bytes(body.by_name["begin"].shape) == [2**19, 2**23, 4]
 
-    result = estimate(program, Topology.parse("v5e:4x4"), PLACES, {"kernel": 3e6})
+    result = estimate(program, Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6})
     gathered, reduced = result.traffic["all-gather"], result.traffic["all-reduce"]
     assert (gathered.count, gathered.bytes, gathered.waited) == (12, 12 * 2**23 * 15 / 16, 0)
     assert gathered.seconds == pytest.approx(12 * 2**23 * 15 / 16 / 9e10)
@@ -89,7 +87,7 @@ def test_the_clock_adds_up() -> None:
 
 def test_a_collective_that_outlasts_its_work_is_waited_for() -> None:
     slow = Program(TEXT.replace("1500000", "15000"))  # 10 us of work
-    result = estimate(slow, Topology.parse("v5e:4x4"), PLACES, {})
+    result = estimate(slow, Topology.parse("v5e:4x4"), POSITIONS, {})
     gathered = result.traffic["all-gather"]
     assert gathered.waited == pytest.approx(gathered.seconds - 12e-5)
     assert result.parts["ffn"] == pytest.approx(12e-5)
@@ -109,7 +107,7 @@ ENTRY"""
     text = before.replace("ENTRY", fused) + (
         "  ROOT %sum = bf16[64,1024]{1,0} fusion(%kernel.3), kind=kCustom, calls=%all-reduce-scatter.1\n}\n"
     )
-    result = estimate(Program(text), Topology.parse("v5e:4x4"), PLACES, {"kernel": 3e6})
+    result = estimate(Program(text), Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6})
     assert "all-reduce" not in result.traffic
     assert result.traffic["reduce-scatter"].bytes == 2**19 * 3 / 4
     assert result.traffic["reduce-scatter"].waited == pytest.approx(2**19 * 3 / 4 / 4.5e10)
@@ -139,7 +137,7 @@ def test_what_a_sparse_core_gathers_begins_with_its_operand_and_runs_beside_work
         f"  %handed = {shape} async-update(%begin, %x)\n"
         f"{work.replace('%work', '%more').replace('1500000', '15000')}",
     )
-    result = estimate(Program(text), Topology.parse("v5e:4x4"), PLACES, {"kernel": 3e6})
+    result = estimate(Program(text), Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6})
     gathered = result.traffic["all-gather"]
     assert (gathered.count, gathered.bytes) == (12, 12 * 2**23 * 15 / 16)
     assert gathered.waited == pytest.approx(gathered.seconds - 12e-5)  # 10 us of work after the update
@@ -149,7 +147,7 @@ def test_what_a_sparse_core_gathers_begins_with_its_operand_and_runs_beside_work
 
 def test_a_loop_that_cannot_be_counted_is_said() -> None:
     program = Program(TEXT.replace("%zero = s32[]{:T(128)} constant(0)", "%zero = s32[]{:T(128)} parameter(1)"))
-    assert any("loop" in what for what in estimate(program, Topology.parse("v5e:4x4"), PLACES, {}).unknown)
+    assert any("loop" in what for what in estimate(program, Topology.parse("v5e:4x4"), POSITIONS, {}).unknown)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +170,7 @@ def test_elements_of_tuples_are_read_as_newer_compilers_print_them() -> None:
     program = Program(text)
     assert program.trips(program.entry.by_name["loop"], program.entry) == 12
     assert program.entry.by_name["loop#1"].shape == "bf16[256,1024]{1,0}"
-    places = [(0, x, y) for x in range(4) for y in range(4)]
-    new, old = (estimate(x, Topology.parse("v5e:4x4"), places, {"kernel": 3e6}) for x in (program, Program(TEXT)))
+    new, old = (estimate(x, Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6}) for x in (program, Program(TEXT)))
     assert new == old
 
 
@@ -283,7 +280,7 @@ def test_a_mesh_axis_may_be_a_part_of_a_torus_axis() -> None:
         "--gin.MeshConfig.replica=2",
         "--gin.MeshConfig.tensor=2",
         "--gin.TrainConfig.remat=none",
-        "--gin.TrainConfig.micro_batch=8",
+        "--gin.TrainConfig.microbatch=8",
     )
     assert done.returncode == 2
     assert "doesn't fit v5e:4x4" in done.stderr
@@ -322,7 +319,7 @@ CUDA_PYTHON = os.environ.get("CUDA_PYTHON", sys.executable)
 def test_the_1p5b_is_compiled_for_gpus(tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
     recipe = "--gin_file=gin_configs/pretrain/opencoder_1p5b.gin"
-    one_row = ["--gin.TrainConfig.micro_batch=1", '--gin.TrainConfig.remat="dots"']
+    one_row = ["--gin.TrainConfig.microbatch=1", '--gin.TrainConfig.remat="dots"']
     done = compile_command(recipe, *one_row, "--topology=h100:8", f"--output={output}", python=CUDA_PYTHON)
     if "needs NVIDIA's packages" in done.stderr:
         pytest.skip("compiling for GPUs needs the extra `cuda` (4 GB), here or in the Python that CUDA_PYTHON names")
@@ -330,10 +327,10 @@ def test_the_1p5b_is_compiled_for_gpus(tmp_path: Path) -> None:
     figures = json.loads(output.read_text())
     assert sum(figures["memory_bytes"].values()) < GPUS["h100"].memory
     assert figures["memory_bytes"]["parameters"] == pytest.approx(4 * 1_905_650_880 / 4, rel=0.001)  # two copies
-    passes = 1024 // 8
-    assert figures["passes"] == passes
+    microbatches = 1024 // 8
+    assert figures["microbatches"] == microbatches
     for kernel in ("attention_forward", "attention_backward_keys", "attention_backward_queries"):
-        assert figures["kernels"][kernel] == 24 * passes
+        assert figures["kernels"][kernel] == 24 * microbatches
     assert figures["unexplained_collectives"] == []
     assert figures["executed_flops"] >= 0.99 * figures["model_flops"]  # attention is in it
     assert 0.9 < figures["mfu_at_most"] < 1.01  # "dots" computes no product again, so the peak is the only bound

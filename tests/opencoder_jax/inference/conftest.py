@@ -14,7 +14,7 @@ from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
-from opencoder_jax.parallel.model_directory import TrainedModel
+from opencoder_jax.parallel.model_directory import LoadedModel
 
 CONFIG = ModelConfig(300, 2, 16, 4, 2, 8, 24, context=256, dtype="float32")
 
@@ -40,18 +40,18 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer: Tokenizer) -> TrainedModel:
+def model(tokenizer: Tokenizer) -> LoadedModel:
     """Random weights; control tokens are never likely, so that answers go on until they are cut off."""
     graphdef, shapes = abstract(CONFIG)
     random = np.random.default_rng(0)
     state = jax.tree.map(lambda w: jnp.asarray(random.normal(0, 0.5, w.shape), jnp.float32), shapes)
     for control in (tokenizer.end_of_document, tokenizer.im_end):
         state["head"][...] = state["head"][...].at[:, control].set(0)
-    return TrainedModel(CONFIG, graphdef, state, 0)
+    return LoadedModel(CONFIG, graphdef, state, 0)
 
 
 @pytest.fixture(scope="session")
-def engine(model: TrainedModel, tokenizer: Tokenizer) -> Engine:
+def engine(model: LoadedModel, tokenizer: Tokenizer) -> Engine:
     return Engine(model, tokenizer)
 
 
@@ -68,13 +68,13 @@ def constant(tokenizer: Tokenizer) -> Callable[[dict[int, float]], Engine]:
         columns = np.full(CONFIG.vocab_size, -30.0)
         columns[list(logits)] = list(logits.values())
         state["head"][...] = jnp.tile(jnp.asarray(columns / CONFIG.width, jnp.float32), (CONFIG.width, 1))
-        return Engine(TrainedModel(CONFIG, graphdef, state, 0), tokenizer)
+        return Engine(LoadedModel(CONFIG, graphdef, state, 0), tokenizer)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def next_tokens(model: TrainedModel) -> Callable[[list[int], int], list[int]]:
+def next_tokens(model: LoadedModel) -> Callable[[list[int], int], list[int]]:
     """Greedy decoding without a cache: the whole row again for each token."""
     decoder = nnx.merge(model.graphdef, model.parameters)
 
@@ -85,8 +85,8 @@ def next_tokens(model: TrainedModel) -> Callable[[list[int], int], list[int]]:
     def decode(prompt: list[int], count: int) -> list[int]:
         row = np.zeros(CONFIG.context, np.int32)
         row[: len(prompt)] = prompt
-        for place in range(len(prompt), len(prompt) + count):
-            row[place] = np.argmax(logits(row)[place - 1])
+        for index in range(len(prompt), len(prompt) + count):
+            row[index] = np.argmax(logits(row)[index - 1])
         return row[len(prompt) : len(prompt) + count].tolist()
 
     return decode

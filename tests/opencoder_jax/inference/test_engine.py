@@ -8,7 +8,7 @@ import pytest
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.engine import ROWS, Engine
 from opencoder_jax.inference.sampling import SamplingConfig
-from opencoder_jax.parallel.model_directory import TrainedModel
+from opencoder_jax.parallel.model_directory import LoadedModel
 from opencoder_jax.recipe import UserError
 
 GREEDY = SamplingConfig(max_tokens=20)
@@ -101,7 +101,7 @@ def test_a_prompt_that_cannot_be_answered_is_named(engine: Engine) -> None:
         engine.generate(prompts(236, 237), GREEDY)
 
 
-def test_a_tokenizer_of_another_model(model: TrainedModel, tokenizer: Tokenizer) -> None:
+def test_a_tokenizer_of_another_model(model: LoadedModel, tokenizer: Tokenizer) -> None:
     other = model._replace(config=model.config.__class__())
     with pytest.raises(UserError, match="don't belong together"):
         Engine(other, tokenizer)

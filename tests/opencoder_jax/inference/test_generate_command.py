@@ -1,33 +1,31 @@
 """python -m opencoder_jax generate: prompts in, completions out, one line for a mistake."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
-import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
 from opencoder_jax.data import chat
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.inference.command import main
 from opencoder_jax.inference.engine import Engine
+from opencoder_jax.inference.generate import main
 from opencoder_jax.inference.sampling import SamplingConfig
-from opencoder_jax.parallel.model_directory import TrainedModel
+from opencoder_jax.parallel.checkpoints import Checkpoints
+from opencoder_jax.parallel.model_directory import LoadedModel, write_config
 from opencoder_jax.recipe import UserError
 
 SHORT = "--gin.SamplingConfig.max_tokens=8"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, model: TrainedModel, tokenizer: Tokenizer) -> str:
+def run(tmp_path_factory: pytest.TempPathFactory, model: LoadedModel, tokenizer: Tokenizer) -> str:
     """The directory of a run, as training leaves it."""
     run = tmp_path_factory.mktemp("run")
-    (run / "run.json").write_text(json.dumps({"model": asdict(model.config)}))
+    write_config(run, model.config)
     (run / "tokenizer.model").write_bytes(tokenizer.model)
     parameters = nnx.to_pure_dict(model.parameters)
-    with ocp.CheckpointManager(run / "checkpoints", item_names=("parameters",)) as checkpoints:
-        checkpoints.save(3, args=ocp.args.Composite(parameters=ocp.args.StandardSave(parameters)))
+    with Checkpoints(run / "checkpoints", keep=None) as checkpoints:
+        checkpoints.save(3, {"parameters": parameters})
     return str(run)
 
 
@@ -65,5 +63,5 @@ def test_mistakes_are_one_line(run: str, flags: list[str], words: str) -> None:
 
 
 def test_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no run\.json"):
+    with pytest.raises(UserError, match=r"no model\.json"):
         main([f"--checkpoint={tmp_path}", "--prompt=a"])

@@ -142,14 +142,14 @@ def main() -> None:
         golden[f"{size}.tokens"] = tokens.numpy().astype(np.int32)
         golden[f"{size}.logits"] = out.logits[0].detach().numpy().astype(np.float32)
         golden[f"{size}.loss"] = np.float64(out.loss.detach().numpy())
-        slopes = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+        gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
         gradients = {
-            "embedding": slopes["model.embed_tokens.weight"],
-            "final_norm": slopes["model.norm.weight"],
-            "head": slopes["lm_head.weight"].T,
+            "embedding": gradients["model.embed_tokens.weight"],
+            "final_norm": gradients["model.norm.weight"],
+            "head": gradients["lm_head.weight"].T,
         }
         for name, their_name in names.items():
-            stacked = [slopes[f"model.layers.{layer}.{their_name}.weight"].T for layer in range(of["layers"])]
+            stacked = [gradients[f"model.layers.{layer}.{their_name}.weight"].T for layer in range(of["layers"])]
             gradients[f"layers.{name}"] = np.stack(stacked).reshape(ours[f"layers.{name}"].shape)
         for name, gradient in gradients.items():
             golden[f"{size}.gradient.{name}"] = some_entries(gradient)

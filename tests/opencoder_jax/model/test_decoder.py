@@ -214,13 +214,13 @@ def test_rows_that_fill_no_tile_are_lengthened_for_tpus_and_stay_the_same(
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, config.vocab_size, (2, 21)), jnp.int32)
     positions = jnp.asarray([[*range(21)], [*range(8), *range(13)]], jnp.int32)
 
-    def with_slopes(model: Decoder) -> tuple[jax.Array, jax.Array]:
+    def with_gradients(model: Decoder) -> tuple[jax.Array, jax.Array]:
         hidden, back = jax.vjp(lambda x: model.after_embedding(x, positions), model.embed(tokens))
         return hidden, *back(jnp.cos(hidden))
 
-    expected = nnx.jit(with_slopes)(model)
+    expected = nnx.jit(with_gradients)(model)
     monkeypatch.setattr(decoder, "traced_for", lambda: ("tpu", "TPU v5 lite"))
     assert "128" in str(jax.make_jaxpr(lambda x: model.after_embedding(x, positions))(model.embed(tokens)))
-    for one, other in zip(nnx.jit(lambda model: with_slopes(model))(model), expected, strict=True):
+    for one, other in zip(nnx.jit(lambda model: with_gradients(model))(model), expected, strict=True):
         assert one.shape == other.shape
         np.testing.assert_allclose(one, other, atol=2e-6 * float(jnp.abs(other).max()))

@@ -40,7 +40,7 @@ def test_the_cookbook_derives_from_the_1p5b() -> None:
         ({"head_size": 7}, "head_size=7"),
         ({"norm_eps": 0.0}, "norm_eps"),
         ({"rope_theta": float("nan")}, "rope_theta"),
-        ({"dtype": "float16"}, "'bfloat16' or 'float32'"),
+        ({"dtype": "float16"}, "one of bfloat16, float32"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(fields: dict[str, Any], words: str) -> None:

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import first_steps, small_recipe
 
 from opencoder_jax import recipe as recipes
+from opencoder_jax.parallel.checkpoints import checkpoint_steps
 from opencoder_jax.parallel.hosts import supervise
-from opencoder_jax.parallel.model_directory import checkpoint_steps
 from opencoder_jax.recipe import TRY_AGAIN, TryAgain, UserError
-from opencoder_jax.training import command
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import read_metrics
-from opencoder_jax.training.report import TIMING
+from opencoder_jax.training.reporter import TIMING
+from opencoder_jax.training.train import main
+from tests.opencoder_jax.training.small_run import first_steps, small_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 DEVICES = 8
@@ -32,7 +32,7 @@ ALL_MESHES = """
 import itertools, json, sys
 from pathlib import Path
 import jax
-from small_run import first_steps
+from tests.opencoder_jax.training.small_run import first_steps
 
 data, coordinator, hosts, host = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 if hosts > 1:
@@ -256,4 +256,4 @@ def test_a_supervisor_tries_so_often(tmp_path: Path, capfd: pytest.CaptureFixtur
 )
 def test_hosts_that_are_half_named_are_refused(flags: list[str], data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"give --hosts=N --host=I \(from 0 to N-1\) --coordinator"):
-        command.main([f"--data={data}", f"--output={tmp_path / 'run'}", *flags])
+        main([f"--data={data}", f"--output={tmp_path / 'run'}", *flags])

@@ -11,21 +11,21 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, PartitionSpec
-from small_run import first_steps, small_recipe
 
 from opencoder_jax.parallel.mesh import AXES, MeshConfig, weight_sharding
 from opencoder_jax.training.step import abstract_state
+from tests.opencoder_jax.training.small_run import first_steps, small_recipe
 
 EIGHT_DEVICES = """
 import json, sys
 from pathlib import Path
 import jax
-from small_run import first_steps
+from tests.opencoder_jax.training.small_run import first_steps
 
 assert jax.device_count() == 8
 meshes = (
     {"MeshConfig_replica": 2, "MeshConfig_fsdp": 2, "MeshConfig_tensor": 2},
-    {"MeshConfig_context": 2, "MeshConfig_tensor": 2, "TrainConfig_micro_batch": 2},
+    {"MeshConfig_context": 2, "MeshConfig_tensor": 2, "TrainConfig_microbatch": 2},
 )
 print(json.dumps([first_steps(Path(sys.argv[1]), **changes) for changes in meshes]))
 """

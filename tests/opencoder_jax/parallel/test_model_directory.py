@@ -1,20 +1,20 @@
-"""A trained model is read back from a run directory as it was; what is missing or damaged is named."""
+"""A model is read back from its directory as it was; what is missing or damaged is named."""
 
-import json
+import dataclasses
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
-from opencoder_jax.parallel.model_directory import load
+from opencoder_jax.parallel.checkpoints import Checkpoints
+from opencoder_jax.parallel.model_directory import load, write_config
 from opencoder_jax.recipe import UserError
 
 CONFIG = ModelConfig(30, 2, 8, 2, 1, 4, 12, context=16, dtype="float32")
@@ -28,12 +28,12 @@ def parameters(value: float) -> Any:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with the checkpoints 2 and 10."""
+    """A model directory with the checkpoints 2 and 10."""
     run = tmp_path_factory.mktemp("run")
-    (run / "run.json").write_text(json.dumps({"model": asdict(CONFIG)}))
-    with ocp.CheckpointManager(run / "checkpoints", item_names=("parameters",)) as checkpoints:
+    write_config(run, CONFIG)
+    with Checkpoints(run / "checkpoints", keep=None) as checkpoints:
         for step in (2, 10):
-            checkpoints.save(step, args=ocp.args.Composite(parameters=ocp.args.StandardSave(parameters(step))))
+            checkpoints.save(step, {"parameters": jax.tree.map(jnp.asarray, parameters(step))})
     return run
 
 
@@ -48,6 +48,8 @@ def test_the_newest_checkpoint_or_the_one_asked_for(trained: Path, step: int | N
     model = load(trained, step)
     assert (model.step, model.config) == (found, CONFIG)
     jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(model.parameters), parameters(found))
+    other = load(trained, 12 - found)
+    assert (len(model.fingerprint), other.fingerprint == model.fingerprint) == (64, False)
     decoder = nnx.merge(model.graphdef, model.parameters)
     assert decoder(np.zeros((1, 3), np.int32), np.arange(3)[None]).shape == (1, 3, CONFIG.width)
 
@@ -58,21 +60,23 @@ def test_what_is_missing_is_named(run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     with pytest.raises(UserError, match="no checkpoint yet"):
         load(run)
-    (run / "run.json").unlink()
-    with pytest.raises(UserError, match=r"no run\.json"):
+    (run / "model.json").unlink()
+    with pytest.raises(UserError, match=r"no model\.json"):
         load(run)
+    with pytest.raises(UserError, match="nowhere: no such directory"):
+        load(run / "nowhere")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"model": {"depth": 3}}', '{"model": {"layers": 0}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"depth": 3}', '{"layers": 0}'])
 def test_a_description_that_describes_no_model(run: Path, text: str) -> None:
-    (run / "run.json").write_text(text)
-    with pytest.raises(UserError, match=r"run\.json: doesn't describe a model"):
+    (run / "model.json").write_text(text)
+    with pytest.raises(UserError, match=r"model\.json: (doesn't describe a model|not JSON)"):
         load(run)
 
 
 def test_a_checkpoint_of_another_model(run: Path) -> None:
-    (run / "run.json").write_text(json.dumps({"model": asdict(CONFIG) | {"width": 16}}))
-    with pytest.raises(UserError, match=r"embedding is \(30, 8\), and \(30, 16\) by .*run\.json"):
+    write_config(run, dataclasses.replace(CONFIG, width=16))
+    with pytest.raises(UserError, match=r"parameters\.embedding is \(30, 8\), where \(30, 16\) is wanted"):
         load(run)
 
 
@@ -83,6 +87,6 @@ def test_a_damaged_checkpoint(run: Path, damage: str) -> None:
             file.unlink()
         elif file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(UserError, match="checkpoints/10 can't be read"):
+    with pytest.raises(UserError, match="checkpoints/10 is damaged"):
         load(run)
     assert load(run, 2).step == 2

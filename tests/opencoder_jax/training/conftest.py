@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 import sentencepiece
-from small_run import VOCABULARY
 
 from opencoder_jax.data.token_records import write_records
+from tests.opencoder_jax.training.small_run import VOCABULARY
 
 
 @pytest.fixture(scope="session")

@@ -35,10 +35,9 @@ def write_corpus(directory: Path, tokenizer_model: bytes) -> float:
 
 def learn(directory: Path, output: Path) -> dict[str, float]:
     """Trains on the corpus for an epoch; the mean loss of each 25 steps, in nats a token."""
-    from small_run import small_recipe
-
     from opencoder_jax.training.loop import train
     from opencoder_jax.training.metrics import read_metrics
+    from tests.opencoder_jax.training.small_run import small_recipe
 
     recipe = small_recipe(
         ModelConfig_width=64,

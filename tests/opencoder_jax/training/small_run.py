@@ -9,7 +9,7 @@ import jax
 from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.parallel.mesh import MeshConfig, make_mesh
-from opencoder_jax.training.feed import place
+from opencoder_jax.training.feed import global_batch
 from opencoder_jax.training.optimizer import OptimizerConfig
 from opencoder_jax.training.run import Recipe, TrainConfig
 from opencoder_jax.training.step import abstract_state, compiled_train_step, initial_state
@@ -64,6 +64,6 @@ def first_steps(data: Path, **changes: Any) -> list[list[float]]:
         state = jax.tree.map(lambda x, shape: jax.device_put(x, shape.sharding), state, abstract_state(recipe, mesh))
         update = compiled_train_step(recipe, mesh)
         for step in range(3):
-            state, measured = update(state, place(batches, step, mesh, VOCABULARY), 1e-2)
+            state, measured = update(state, global_batch(batches, step, mesh, VOCABULARY), 1e-2)
             rows.append([float(measured.loss), float(measured.gradient_norm)])
     return rows

@@ -14,19 +14,19 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from small_run import small_recipe
 
 from opencoder_jax import recipe as recipes
 from opencoder_jax.data.token_records import write_records
-from opencoder_jax.parallel.checkpoints import restore
+from opencoder_jax.parallel.checkpoints import checkpoint_steps, restore
 from opencoder_jax.parallel.mesh import make_mesh
-from opencoder_jax.parallel.model_directory import checkpoint_steps
+from opencoder_jax.parallel.model_directory import read_config
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import MetricsFile, read_metrics
-from opencoder_jax.training.report import TIMING
+from opencoder_jax.training.reporter import TIMING
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import TrainState, abstract_state
+from tests.opencoder_jax.training.small_run import small_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -35,12 +35,12 @@ ROOT = Path(__file__).resolve().parents[3]
 KILLED = """
 import os, signal, sys
 from opencoder_jax.parallel import checkpoints
-from opencoder_jax.training import command, metrics
+from opencoder_jax.training import metrics, train
 
 def then_die(method, is_time):
-    def wrapped(self, item):
-        method(self, item)
-        if is_time(item):
+    def wrapped(self, *items):
+        method(self, *items)
+        if is_time(items[0]):
             os.kill(os.getpid(), signal.SIGKILL)
     return wrapped
 
@@ -48,14 +48,15 @@ what, step = sys.argv[1], int(sys.argv[2])
 if what == "row":
     metrics.MetricsFile.write = then_die(metrics.MetricsFile.write, lambda row: row["step"] == step)
 else:
-    checkpoints.Checkpoints.save = then_die(checkpoints.Checkpoints.save, lambda state: int(state.step) == step)
-command.main(sys.argv[3:])
+    checkpoints.Checkpoints.save = then_die(checkpoints.Checkpoints.save, lambda saved: saved == step)
+train.main(sys.argv[3:])
 """
 
 
 def saved(run: Path, step: int) -> TrainState:
     """A checkpoint's state."""
-    return restore(run / "checkpoints", step, abstract_state(small_recipe(), make_mesh(small_recipe().mesh)))
+    shapes = abstract_state(small_recipe(), make_mesh(small_recipe().mesh))
+    return shapes.restored(step, restore(run / "checkpoints", step, shapes.items))
 
 
 def same_bits(one: Any, other: Any) -> bool:
@@ -82,11 +83,13 @@ def test_a_run_leaves_what_others_read(whole: Path, data: Path) -> None:
         "checkpoints",
         "config.gin",
         "metrics.jsonl",
+        "model.json",
         "run.json",
         "tokenizer.model",
     ]
     description = json.loads((whole / "run.json").read_text())
-    assert description["model"]["width"] == 32
+    assert description["recipe"]["ModelConfig"]["width"] == 32
+    assert read_config(whole) == small_recipe().model
     assert description["parameters"] == small_recipe().model.parameters()
     assert (whole / "tokenizer.model").read_bytes() == (data / "refinecode" / "tokenizer.model").read_bytes()
     rows = read_metrics(whole / "metrics.jsonl")
@@ -285,7 +288,7 @@ def test_the_next_stage_starts_from_the_last(whole: Path, data: Path, tmp_path: 
     assert abs(last["held_out"]["held_out"]["loss"] - last["loss"]) < 1
     assert json.loads((tmp_path / "earlier" / "run.json").read_text())["origin"]["step"] == 4
 
-    with pytest.raises(UserError, match=r"no checkpoint of step 5; there are \[2, 4, 6\]"):
+    with pytest.raises(UserError, match=r"no checkpoint of step 5; there are 2, 4, 6"):
         train(small_recipe(**changes, TrainConfig_init_step=5), data, tmp_path / "none", init_from=whole)
     with pytest.raises(UserError, match=r"its ModelConfig\.ffn_width is 64, this recipe's is 32"):
         train(small_recipe(**changes, ModelConfig_ffn_width=32), data, tmp_path / "other", init_from=whole)
@@ -308,6 +311,6 @@ def test_a_token_outside_the_vocabulary_is_named(data: Path, tokenizer_model: by
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"8 rows can't be divided .* micro_batch=3; change DataConfig\.phases"):
-        train(small_recipe(TrainConfig_micro_batch=3), data, tmp_path / "run")
+    with pytest.raises(UserError, match=r"8 rows can't be divided .* microbatch=3; change DataConfig\.phases"):
+        train(small_recipe(TrainConfig_microbatch=3), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()

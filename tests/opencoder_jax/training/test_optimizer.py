@@ -64,10 +64,10 @@ def test_adamw_is_the_formula() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"schedule": "linear"}, "choose one of stable, exponential, cosine"),
+        ({"schedule": "linear"}, "must be one of stable, exponential, cosine"),
         ({"peak_learning_rate": 0.0}, "peak_learning_rate=0.0: must be above 0"),
         ({"schedule": "exponential"}, "never reaches 0"),
-        ({"final_learning_rate": 1.0}, "between 0 and the peak"),
+        ({"final_learning_rate": 1.0}, "final_learning_rate=1.0: must be between 0 and 0.0003"),
         ({"warmup_steps": -1}, "warmup_steps=-1"),
         ({"beta2": 1.0}, "beta2=1.0"),
         ({"clip_norm": 0.0}, "clip_norm=0.0"),

@@ -10,12 +10,12 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_run import small_recipe
 
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import read_metrics
 from opencoder_jax.training.spikes import WINDOW, SpikeState, skip_spikes
+from tests.opencoder_jax.training.small_run import small_recipe
 
 LIMIT = 6.0
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_run import small_recipe
 
 from opencoder_jax.data.batches import Batch
 from opencoder_jax.model.decoder import abstract
@@ -21,6 +20,7 @@ from opencoder_jax.training.step import (
     initial_state,
     summed_loss,
 )
+from tests.opencoder_jax.training.small_run import small_recipe
 
 
 def random_batch(rows: int = 8, length: int = 16) -> Batch:
@@ -56,7 +56,7 @@ def test_saving_memory_changes_no_gradient() -> None:
     batch = random_batch()
     batch = batch._replace(loss_mask=(batch.tokens % 3 > 0).astype(np.float32))  # rows of unlike weight
     state, metrics = step_once(batch)
-    changes = {"TrainConfig_micro_batch": 2, "TrainConfig_loss_chunk": 4, "TrainConfig_remat": "full"}
+    changes = {"TrainConfig_microbatch": 2, "TrainConfig_loss_chunk": 4, "TrainConfig_remat": "full"}
     other, other_metrics = step_once(batch, **changes)
     np.testing.assert_allclose(other_metrics, metrics, rtol=1e-5)
     for one, two in zip(jax.tree.leaves(state.optimizer[1].mu), jax.tree.leaves(other.optimizer[1].mu), strict=True):
@@ -94,8 +94,8 @@ def test_the_held_out_loss_is_the_training_loss_of_the_same_batch() -> None:
     np.testing.assert_allclose(loss / targets, step_once(batch)[1].loss, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("rows", "parts", "micro_batch"), [(8, 3, None), (8, 2, 3), (6, 1, 4)])
-def test_rows_that_cannot_be_divided_are_refused(rows: int, parts: int, micro_batch: int | None) -> None:
-    train = small_recipe(TrainConfig_micro_batch=micro_batch).train
+@pytest.mark.parametrize(("rows", "parts", "microbatch"), [(8, 3, None), (8, 2, 3), (6, 1, 4)])
+def test_rows_that_cannot_be_divided_are_refused(rows: int, parts: int, microbatch: int | None) -> None:
+    train = small_recipe(TrainConfig_microbatch=microbatch).train
     with pytest.raises(ValueError, match=f"a batch of {rows} rows can't be divided over {parts}"):
-        train.passes(rows, parts)
+        train.microbatches(rows, parts)

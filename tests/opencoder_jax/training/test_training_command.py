@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.recipe import UserError
-from opencoder_jax.training.command import main
+from opencoder_jax.recipe import UserError, operative
+from opencoder_jax.training.train import main
+from tests.opencoder_jax.training.small_run import small_recipe
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,3 +35,30 @@ def test_a_mistake_is_one_line(argument: str, words: str, tmp_path: Path) -> Non
         main([f"--data={tmp_path / 'nowhere'}", f"--output={tmp_path / 'run'}", argument])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "words"),
+    [
+        ("data", "nowhere", "nowhere: no such directory; name one that holds a directory of token records"),
+        ("data", "file", "file: not a directory; name one that holds a directory of token records"),
+        ("data", "empty", "empty/refinecode: no such directory; name one that holds token records"),
+        ("output", "file", "file: not a directory"),
+        ("init_from", "nowhere", "nowhere: no such directory; name one that holds a training run"),
+    ],
+)
+def test_a_directory_that_is_none_is_named(
+    flag: str, name: str, words: str, data: Path, tmp_path: Path, small_gin: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    paths = {"data": data, "output": tmp_path / "run"} | {flag: tmp_path / name}
+    with pytest.raises(UserError, match=words):
+        main([f"--gin_file={small_gin}", *(f"--{flag}={path}" for flag, path in paths.items())])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def small_gin(tmp_path: Path) -> str:
+    (tmp_path / "small.gin").write_text(operative(*small_recipe()))
+    return str(tmp_path / "small.gin")

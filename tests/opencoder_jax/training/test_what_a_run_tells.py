@@ -9,17 +9,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small_run import small_recipe
 
 from opencoder_jax import recipe as recipes
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.model.flops import PEAK_FLOPS, flops_per_token, matrix_parameters, mfu
+from opencoder_jax.model.flops import PEAK_FLOPS, flops_per_token, mfu
 from opencoder_jax.recipe import ROOT, UserError
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import read_metrics
 from opencoder_jax.training.run import Recipe
+from tests.opencoder_jax.training.small_run import small_recipe
 
 
 def watched(recipe: Recipe, data: Path, output: Path) -> None:
@@ -99,14 +99,14 @@ def test_bits_a_byte_are_counted_by_hand(data: Path, tmp_path: Path, tokenizer_m
 
 def test_flops_of_a_token() -> None:
     model = ModelConfig()
-    assert matrix_parameters(model) == model.parameters() - model.vocab_size * model.width - model.width * (
+    assert model.matrix_parameters() == model.parameters() - model.vocab_size * model.width - model.width * (
         2 * model.layers + 1
     )
     # 6 N, and attention as a sum over the pairs of a query and a key: two products, thrice (forward, backward twice).
     length = 4096
     pairs = length * (length + 1) / 2
     attention = 3 * 2 * 2 * pairs * model.heads * model.head_size * model.layers / length
-    assert flops_per_token(model, length) == pytest.approx(6 * matrix_parameters(model) + attention)
+    assert flops_per_token(model, length) == pytest.approx(6 * model.matrix_parameters() + attention)
     # OpenCoder's 1.5B: 19,800 tokens a second on an H800 is 23 % of its peak.
     share = mfu(19_800, flops_per_token(model, length), 1, "NVIDIA H100 80GB HBM3")
     assert share is not None

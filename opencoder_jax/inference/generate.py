@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--prompt", required=True, action="append", help="repeatable")
     parser.add_argument("--chat", action="store_true", help="the prompt is a message, to a model tuned for chats")
     parser.add_argument("--output", type=Path, metavar="DIR", help="also writes DIR/completions.jsonl")
-    flags, rest = parse_flags(parser, argv)
+    flags, rest = parse_flags(parser, argv, SamplingConfig)
     refuse_unknown(parser, rest)
     sampling = build(SamplingConfig)
     engine = Engine.open(flags.checkpoint, flags.step)

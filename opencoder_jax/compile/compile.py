@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+from opencoder_jax.files import write_whole
 from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown
 
 # libtpu compiles for any TPU, and must not look for one here; nor must CUDA's packages for a GPU. They read these when
@@ -43,22 +44,21 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="writes the figures as JSON, too")
     os.environ.update(ENVIRONMENT)
     # JAX is imported here, after its environment.
-    from opencoder_jax.compile import ahead_of_time, chips, gpu_report, gpus
-    from opencoder_jax.training import run
+    from opencoder_jax.compile.chips import parse_chips
+    from opencoder_jax.compile.lower import lower_for
+    from opencoder_jax.compile.step_report import report_on
+    from opencoder_jax.data.batches import DataConfig
+    from opencoder_jax.model.config import ModelConfig
+    from opencoder_jax.parallel.mesh import MeshConfig
+    from opencoder_jax.training.optimizer import OptimizerConfig
+    from opencoder_jax.training.run import Recipe, TrainConfig
 
-    flags, rest = parse_flags(parser, argv)
+    flags, rest = parse_flags(parser, argv, TrainConfig, ModelConfig, DataConfig, MeshConfig, OptimizerConfig)
     refuse_unknown(parser, rest)
-    recipe = run.Recipe.from_gin()
+    recipe = Recipe.from_gin()
     if (named := flags.topology or recipe.mesh.topology) is None:
         raise UserError("the recipe names no chips (MeshConfig.topology): give --topology, such as v5p:4x4x4")
-    report: ahead_of_time.Report | gpu_report.GpuReport
-    if named.partition(":")[0] in gpus.GPUS:
-        cluster = gpus.Cluster.parse(named)
-        report = gpu_report.GpuReport(ahead_of_time.lower_for(recipe, cluster, flags.step).compile(), cluster)
-    else:
-        topology = chips.Topology.parse(named)
-        report = ahead_of_time.report_on(ahead_of_time.lower_for(recipe, topology, flags.step).compile(), topology)
+    report = report_on(lower_for(recipe, parse_chips(named), flags.step).compile())
     print(report.table())
     if flags.output:
-        flags.output.parent.mkdir(parents=True, exist_ok=True)
-        flags.output.write_text(json.dumps(report.figures(), indent=2) + "\n")
+        write_whole(flags.output, json.dumps(report.figures(), indent=2) + "\n")

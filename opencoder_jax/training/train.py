@@ -4,10 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from opencoder_jax.data.batches import DataConfig
+from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.parallel.hosts import Hosts, is_supervised, supervise
+from opencoder_jax.parallel.mesh import MeshConfig
 from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown
 from opencoder_jax.training.loop import train
-from opencoder_jax.training.run import Recipe
+from opencoder_jax.training.optimizer import OptimizerConfig
+from opencoder_jax.training.run import Recipe, TrainConfig
 
 
 def main(argv: list[str]) -> None:
@@ -46,7 +50,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--restarts", type=int, default=3, metavar="N", help="of several hosts: how often to go on after losing one (3)"
     )
-    flags, rest = parse_flags(parser, argv)
+    flags, rest = parse_flags(parser, argv, TrainConfig, ModelConfig, DataConfig, MeshConfig, OptimizerConfig)
     refuse_unknown(parser, rest)
     hosts = _hosts(flags)
     recipe = Recipe.from_gin()  # a mistake in it is said once, before anything starts

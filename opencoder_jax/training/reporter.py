@@ -17,21 +17,19 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.model import flops
 from opencoder_jax.parallel.hosts import leads
+from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training.boards import boards_of
 from opencoder_jax.training.feed import Feed
-from opencoder_jax.training.held_out import Score
-from opencoder_jax.training.metrics import MetricsFile
+from opencoder_jax.training.held_out import HeldOutLoss
+from opencoder_jax.training.metrics import Board, MetricsFile, boards_of
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.spikes import PATIENCE
 from opencoder_jax.training.step import StepMetrics
@@ -46,45 +44,36 @@ class _Pending(NamedTuple):
     measured: StepMetrics
 
 
-class Report:
+class Reporter:
     """Reads what the steps measured, and passes it on. Only the first host writes; every host checks."""
 
     def __init__(self, recipe: Recipe, batches: Batches, mesh: Mesh, output: Path, step: int):
-        """Opens the places that rows go to, for a run that goes on after `step` updates."""
+        """Opens the file and the boards that rows go to, for a run that goes on after `step` updates."""
         self._recipe, self._batches, self._mesh = recipe, batches, mesh
-        self._file = MetricsFile(output / "metrics.jsonl", step) if leads() else None
-        self._boards = boards_of(recipe, output, step) if leads() else []
+        self._boards: list[Board] = []
+        trained = 0.0
+        if leads():
+            file = MetricsFile(output / "metrics.jsonl", step)
+            self._boards, trained = [file, *boards_of(recipe, output, step)], file.seconds
         self._pending: _Pending | None = None
-        trained = self._file.seconds if self._file else 0.0
         self._began = time.perf_counter() - trained
         self._tokens, self._seconds, self._waited = batches.tokens_before(step), trained, 0.0  # as of the last row
-        self._bar = tqdm(
-            total=batches.tokens_before(recipe.train.steps),
-            initial=self._tokens,
-            desc="train",
-            unit=" tokens",
-            unit_scale=True,
-            dynamic_ncols=True,
-            disable=not leads(),
-        )
+        total = batches.tokens_before(recipe.train.steps)
+        self._progress = Progress("train", total, "tokens", self._tokens, shown=leads())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
+    def __exit__(self, *_: object) -> None:
+        self._progress.close()
         for board in self._boards:
             board.close()
-        if self._file:
-            self._file.close()
 
     def later(self, step: int, rate: float, measured: StepMetrics) -> None:
         """Takes what an update measured, while the devices still work on it."""
         self._pending = _Pending(step, rate, measured)
 
-    def read(self, feed: Feed, held_out: Mapping[str, Score] | None = None) -> None:
+    def read(self, feed: Feed, held_out: Mapping[str, HeldOutLoss] | None = None) -> None:
         """Waits for the update that was taken last, and reports it.
 
         Raises:
@@ -97,9 +86,9 @@ class Report:
         measured = jax.device_get(measured)
         self._check(step, measured)
         tokens = self._batches.tokens_before(step)
-        self._bar.update(tokens - self._bar.n)
         config = self._recipe.train
         if not (step in (1, config.steps) or step % config.log_every == 0 or held_out):
+            self._progress.update_to(tokens)
             return
         row: dict[str, Any] = {
             "step": step,
@@ -113,13 +102,11 @@ class Report:
         if held_out:
             row["held_out"] = {source: score._asdict() for source, score in held_out.items()}
         row |= self._timing(step, tokens, feed)
-        shown = {"step": step, "loss": f"{row['loss']:.4f}"}
+        shown: dict[str, object] = {"step": step, "loss": f"{row['loss']:.4f}"}
         shown |= {"MFU": f"{row['mfu']:.1%}"} if "mfu" in row else {}
-        self._bar.set_postfix(shown, refresh=False)
-        if self._file:
-            self._file.write(row)
+        self._progress.update_to(tokens, **shown)
         for board in self._boards:
-            board.write(step, {name: value for name, value in _flat(row).items() if name != "step"})
+            board.write(row)
 
     def _check(self, step: int, measured: StepMetrics) -> None:
         guarded = self._recipe.optimizer.spike_limit is not None
@@ -168,10 +155,3 @@ def _memory_gb() -> float:
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peaks = [used if sys.platform == "darwin" else used * 1024]
     return max(peaks) / 1e9
-
-
-def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    flat: dict[str, float] = {}
-    for name, value in row.items():
-        flat |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat

@@ -1,0 +1,223 @@
+"""A training step compiled for chips that aren't here, and what can be read from the compiled program.
+
+Memory is what the compiler has laid out, and collectives are those in its program: facts. (How long it would take:
+step_report.py.) Needs libtpu, or NVIDIA's packages for GPUs, and the environment that compile.py sets.
+"""
+
+import importlib
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from opencoder_jax.compile.chips import GIB, Cluster, Topology
+from opencoder_jax.compile.collectives import Collective, collectives_of
+from opencoder_jax.compile.communication import due, unexplained
+from opencoder_jax.compile.hlo import Program
+from opencoder_jax.compile.kernels import executed_flops, kernel_calls, kernels_of
+from opencoder_jax.data.batches import Batch
+from opencoder_jax.model.flops import attention_flops_per_token, flops_per_token
+from opencoder_jax.parallel import mesh as meshes
+from opencoder_jax.recipe import UserError
+from opencoder_jax.training.run import Recipe
+from opencoder_jax.training.step import TrainState, abstract_state, compiled_train_step
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A step as JAX hands it to the compiler. Steps with the same `text` for the same chips are the same program."""
+
+    recipe: Recipe
+    chips: Topology | Cluster
+    mesh: Mesh
+    rows: int  # of a batch
+    length: int
+    state: TrainState  # abstract
+    traced: jax.stages.Traced
+    lowered: jax.stages.Lowered
+
+    @property
+    def text(self) -> str:
+        return self.lowered.as_text()
+
+    @property
+    def microbatches(self) -> int:
+        return self.recipe.train.microbatches(self.rows, meshes.data_parallel(self.mesh))
+
+    def compile(self) -> "Compiled":
+        """Raises UserError when it doesn't fit the chips' memory; the message says by how much and what to change."""
+        began = time.perf_counter()
+        with jax.set_mesh(self.mesh), tempfile.TemporaryDirectory() as folder:
+            # A TPU's program is printed by libtpu itself: jaxlib can't print all that is in one for v6e.
+            for_tpu = isinstance(self.chips, Topology)
+            options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if for_tpu else {}
+            try:
+                compiled = self.lowered.compile(compiler_options=options)
+            except jax.errors.JaxRuntimeError as error:
+                raise self._refused(str(error)) from None
+            dumped = Path(folder).glob("*train_step*.after_codegen.txt")
+            program = Program(next(dumped).read_text() if for_tpu else compiled.as_text() or "")
+        seconds = time.perf_counter() - began
+        memory = self._memory(compiled.memory_analysis())
+        if (used := sum(memory.values())) > self.chips.chip.memory:  # a GPU's compiler doesn't refuse
+            raise self._too_large(used / GIB, f"{self.chips.chip.memory / GIB:.1f}")
+        return Compiled(self, memory, program, collectives_of(program, self.mesh.shape), seconds)
+
+    def _memory(self, analysis: Any) -> dict[str, float]:
+        held = {"parameters": _share(self.state.parameters), "optimizer": _share(self.state.optimizer)}
+        return held | {
+            "batch": max(0.0, analysis.argument_size_in_bytes - sum(held.values())),
+            "activations and gradients": analysis.temp_size_in_bytes,
+            "results not in place": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+            "program": analysis.generated_code_size_in_bytes,
+        }
+
+    def _refused(self, message: str) -> UserError:
+        """What the compiler's refusal means."""
+        found = re.search(
+            r"sed ([\d.]+)([GM]) of ([\d.]+)G hbm|\(([\d.]+)([GM])\) exceeds available HBM \(([\d.]+)G", message
+        )
+        if not found:
+            return UserError(f"the compiler failed: {' '.join(message.split())[:400]}")
+        amount, unit, capacity = (part for part in found.groups() if part)
+        return self._too_large(float(amount) / (1024 if unit == "M" else 1), capacity)
+
+    def _too_large(self, used: float, capacity: str) -> UserError:
+        """By how many GiB the step doesn't fit, and what to do about it."""
+        train, held = self.recipe.train, (_share(self.state.parameters) + _share(self.state.optimizer)) / GIB
+        changes = [f"lower TrainConfig.microbatch, now {train.microbatch}"] if train.microbatch != 1 else []
+        changes += [f'set TrainConfig.remat to "full", now "{train.remat}"'] if train.remat != "full" else []
+        changes += [f"lower TrainConfig.loss_chunk, now {train.loss_chunk}", "take more chips, or MeshConfig.tensor"]
+        return UserError(
+            f"the recipe doesn't fit {self.chips}: a chip has {capacity} GiB and would need {used:.2f}"
+            f" (parameters and optimizer: {held:.2f}); {', or '.join(changes)}"
+        )
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A step as it was compiled. Bytes and FLOPs are of one chip."""
+
+    step: Lowered
+    memory: dict[str, float]  # bytes by kind
+    program: Program
+    collectives: list[Collective]
+    seconds: float  # that the compiler took
+
+    @property
+    def jaxpr(self) -> Any:
+        """What was compiled, before it was divided among the chips."""
+        return self.step.traced.jaxpr.jaxpr
+
+    @property
+    def unexplained(self) -> list[str]:
+        """Of the collectives, what the recipe doesn't ask for (communication.py)."""
+        step = self.step
+        asked = due(step.recipe, step.mesh.shape, step.state.parameters, step.rows, step.length)
+        return unexplained(self.collectives, asked, step.recipe.model.width)
+
+    @property
+    def kernels(self) -> dict[str, int]:
+        """Runs of each kernel in a step."""
+        return kernels_of(self.program)
+
+    @property
+    def model_flops(self) -> float:
+        step = self.step
+        return step.rows * step.length * flops_per_token(step.recipe.model, step.length) / step.chips.size
+
+    @property
+    def executed_flops(self) -> float:
+        """What is multiplied and added; attention as in `model_flops` where its kernels don't say what they cost."""
+        step, calls = self.step, kernel_calls(self.jaxpr).values()
+        flops = executed_flops(self.jaxpr)
+        if calls and not any(call.flops for call in calls):
+            flops += step.rows * step.length * attention_flops_per_token(step.recipe.model, step.length)
+        return flops / step.chips.size
+
+
+def lower_for(recipe: Recipe, chips: Topology | Cluster, step: int | None = None) -> Lowered:
+    """Traces the update of `step` (by default a last one) for chips that needn't be there.
+
+    Raises:
+        UserError: the recipe can't be divided over the chips.
+    """
+    mesh = _mesh(recipe, chips)
+    _, length, rows = recipe.data.phases[-1]
+    for first, other_length, other_rows in recipe.data.phases:
+        if step is not None and first <= step:
+            length, rows = other_length, other_rows
+    try:
+        recipe.train.microbatches(rows, meshes.data_parallel(mesh))
+        state = abstract_state(recipe, mesh)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    update = compiled_train_step(recipe, mesh)
+    rate = jax.ShapeDtypeStruct((), np.float32, sharding=meshes.replicated(mesh))
+    with jax.set_mesh(mesh):
+        traced = update.trace(state, _batch(rows, length, mesh), rate)  # type: ignore[attr-defined]
+        return Lowered(recipe, chips, mesh, rows, length, state, traced, traced.lower())
+
+
+def _mesh(recipe: Recipe, chips: Topology | Cluster) -> Mesh:
+    try:
+        devices = _tpus(chips) if isinstance(chips, Topology) else _gpus(chips)
+        return meshes.make_mesh(recipe.mesh, devices)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _tpus(topology: Topology) -> Sequence[jax.Device]:
+    options: dict[str, Any] = {"wrap": (*topology.rings, False)[:3]}
+    if topology.name == "v4":
+        options["chip_config_name"] = "megacore"
+    if topology.slices > 1:
+        options["num_slices"] = topology.slices
+    if len(topology.bounds) == 2 and topology.size == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    bounds = "x".join(map(str, topology.bounds))
+    try:
+        return topologies.get_topology_desc(f"{topology.name}:{bounds}", platform="tpu", **options).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"--topology={topology}: libtpu knows no such slice ({str(error).splitlines()[0]})") from None
+    except ImportError:
+        raise UserError("compiling for TPUs needs libtpu: make .venv, on Linux and x86-64") from None
+
+
+def _gpus(cluster: Cluster) -> Sequence[jax.Device]:
+    try:
+        for package in ("jax_plugins.xla_cuda13", "nvidia.cu13"):
+            importlib.import_module(package)
+    except ImportError:
+        raise UserError(
+            f"--topology={cluster}: compiling for GPUs needs NVIDIA's packages (4 GB): pip install -e '.[cuda]'"
+        ) from None
+    of_each = f"1x{cluster.hosts}x{cluster.size // cluster.hosts}"
+    return topologies.get_topology_desc(
+        "", platform="cuda", target_config=cluster.chip.target, topology=of_each
+    ).devices
+
+
+def _batch(rows: int, length: int, mesh: Mesh) -> Batch:
+    sharding = meshes.batch_sharding(mesh)
+    ids = jax.ShapeDtypeStruct((rows, length), np.int32, sharding=sharding)
+    mask = jax.ShapeDtypeStruct((rows, length), np.float32, sharding=sharding)
+    return Batch(ids, ids, ids, mask)  # type: ignore[arg-type]
+
+
+def _share(tree: Any) -> float:
+    """The bytes of a tree that one chip holds."""
+    return float(
+        sum(
+            np.prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+            for leaf in jax.tree.leaves(tree)
+        )
+    )
