@@ -39,7 +39,7 @@ def between(low: float, high: float) -> Requirement:
 
 
 def power_of_two() -> Requirement:
-    """1, 2, 4, 8, …"""
+    """One of 1, 2, 4, 8 and so on."""
     return Requirement(lambda value: value >= 1 and not value & (value - 1), "a power of two")
 
 

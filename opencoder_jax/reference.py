@@ -1,7 +1,8 @@
-"""python -m opencoder_jax reference: writes docs/reference.md, every verb with its flags and every field of a recipe."""
+"""python -m opencoder_jax reference: writes docs/reference.md, every verb with its flags and every field there is."""
 
 import argparse
 import io
+import os
 from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
@@ -49,6 +50,7 @@ def page() -> str:
 def help_of(main: object, verb: str) -> str:
     """What `VERB --help` prints before the fields of its recipe, which have tables of their own."""
     printed = io.StringIO()
+    os.environ["COLUMNS"] = "110"  # argparse fits its lines to the terminal, or to this
     with redirect_stdout(printed), suppress(SystemExit):
         main([verb, "--help"])  # type: ignore[operator]
     return printed.getvalue().partition(FIELDS_HEADING)[0].strip()

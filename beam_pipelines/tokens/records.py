@@ -38,7 +38,7 @@ from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.checks import at_least, check, one_of, or_none
 from opencoder_jax.data import chat
-from opencoder_jax.data.token_records import TOKENIZER, ShardWriter, metadata_files, shard_names, summarise
+from opencoder_jax.data.token_records import TOKENIZER, RecordWriter, metadata_files, shard_names, summarise
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
 
@@ -191,7 +191,7 @@ class WriteShard(beam.DoFn):
         directory = Directory(self.output)
         names = shard_names(shard, self.shards)
         with directory.atomic(names.tokens) as stream:
-            writer = ShardWriter(stream)
+            writer = RecordWriter(stream)
             for row in order.tolist():
                 mask = masks[row].as_buffer()
                 writer.write(

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from opencoder_jax.compile.hlo import COLLECTIVES, Instruction, Program, shape_bytes
+from opencoder_jax.compile.hlo import COLLECTIVES, CompiledProgram, Instruction, shape_bytes
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Collective:
     shape: str
 
 
-def collectives_of(program: Program, mesh: Mapping[str, int]) -> list[Collective]:
+def collectives_of(program: CompiledProgram, mesh: Mapping[str, int]) -> list[Collective]:
     """All collectives of a program that was compiled for a mesh of these sizes, in the order in which they start.
 
     Raises:
@@ -60,7 +60,7 @@ def axes_of(groups: tuple[tuple[int, ...], ...], mesh: Mapping[str, int]) -> fro
     return frozenset(axis for axis, differs in zip(mesh, differ, strict=True) if differs)
 
 
-def kind_of(program: Program, instruction: Instruction, collective: Instruction) -> str:
+def kind_of(program: CompiledProgram, instruction: Instruction, collective: Instruction) -> str:
     """What a collective is, that `instruction` is or holds."""
     return "reduce-scatter" if _scattered(program, instruction) else collective.opcode.removesuffix("-start")
 
@@ -85,7 +85,7 @@ def _moved(instruction: Instruction) -> float:
     return sum(arrays[len(arrays) // 2 :] if both else arrays)
 
 
-def collective_in(program: Program, instruction: Instruction) -> Instruction | None:
+def collective_in(program: CompiledProgram, instruction: Instruction) -> Instruction | None:
     """The collective that an instruction is, or that the computation which it calls holds."""
     if instruction.opcode.removesuffix("-start").removesuffix("-done") in COLLECTIVES:
         return instruction
@@ -94,7 +94,7 @@ def collective_in(program: Program, instruction: Instruction) -> Instruction | N
     return next((x for x in inside if x.opcode in COLLECTIVES), None)
 
 
-def _scattered(program: Program, instruction: Instruction) -> bool:
+def _scattered(program: CompiledProgram, instruction: Instruction) -> bool:
     """Whether an all-reduce was fused with the slice that a chip takes of its result: it sends no more than that."""
     called = instruction.called("calls") if instruction.opcode == "fusion" else None
     if called is None:
@@ -104,7 +104,7 @@ def _scattered(program: Program, instruction: Instruction) -> bool:
     )
 
 
-def async_fusion(program: Program, instruction: Instruction) -> str | None:
+def async_fusion(program: CompiledProgram, instruction: Instruction) -> str | None:
     """Start or Done, for the fusions between which a TPU runs a collective beside others' arithmetic."""
     if instruction.opcode != "fusion" or (called := instruction.called("calls")) is None:
         return None

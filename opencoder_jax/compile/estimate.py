@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from opencoder_jax.compile.chips import Topology
 from opencoder_jax.compile.collectives import async_fusion, collective_in, kind_of, received, ticket_of
-from opencoder_jax.compile.hlo import COLLECTIVES, Computation, Instruction, Program
+from opencoder_jax.compile.hlo import COLLECTIVES, CompiledProgram, Computation, Instruction
 
 # The parts of a step: name scopes of the model and the step (decoder.py, loss.py, step.py), in the order of the table.
 PARTS = ("input", "attention", "ffn", "head and loss", "optimizer", "other", "copies", "collectives")
@@ -59,7 +59,7 @@ def part_of(source: str) -> str:
 
 
 def estimate(
-    program: Program, topology: Topology, positions: Sequence[tuple[int, ...]], kernels: Mapping[str, float]
+    program: CompiledProgram, topology: Topology, positions: Sequence[tuple[int, ...]], kernels: Mapping[str, float]
 ) -> Estimate:
     """Plays a program that was compiled for `topology`.
 
@@ -74,7 +74,11 @@ def estimate(
 
 class _Player:
     def __init__(
-        self, program: Program, topology: Topology, positions: Sequence[tuple[int, ...]], kernels: Mapping[str, float]
+        self,
+        program: CompiledProgram,
+        topology: Topology,
+        positions: Sequence[tuple[int, ...]],
+        kernels: Mapping[str, float],
     ):
         self.program, self.topology, self.positions, self.kernels = program, topology, positions, kernels
         self.result = Estimate()

@@ -137,7 +137,7 @@ class Computation:
         return self.instructions[-1]
 
 
-class Program:
+class CompiledProgram:
     """All computations of a compiled program. `entry` is where it begins."""
 
     def __init__(self, text: str):

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from opencoder_jax.compile.chips import Topology
-from opencoder_jax.compile.hlo import Instruction, Program
+from opencoder_jax.compile.hlo import CompiledProgram, Instruction
 from opencoder_jax.kernels.attention.tpu import cycles
 from opencoder_jax.kernels.attention.tpu.blocks import blocks_for, fitted
 
@@ -76,7 +76,7 @@ def _inside(equation: Any) -> Iterator[Any]:
                 yield inside
 
 
-def kernels_of(program: Program) -> dict[str, int]:
+def kernels_of(program: CompiledProgram) -> dict[str, int]:
     """Runs of each kernel in one run of a compiled program; 0 where a loop's turns can't be counted.
 
     Ours have the names that they were given in Pallas; a GPU's libraries have theirs, and its products that XLA makes

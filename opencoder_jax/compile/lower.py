@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from opencoder_jax.compile.chips import GIB, Cluster, Topology
 from opencoder_jax.compile.collectives import Collective, collectives_of
 from opencoder_jax.compile.communication import due, unexplained
-from opencoder_jax.compile.hlo import Program
+from opencoder_jax.compile.hlo import CompiledProgram
 from opencoder_jax.compile.kernels import executed_flops, kernel_calls, kernels_of
 from opencoder_jax.data.batches import Batch
 from opencoder_jax.model.flops import attention_flops_per_token, flops_per_token
@@ -64,7 +64,7 @@ class Lowered:
             except jax.errors.JaxRuntimeError as error:
                 raise self._refused(str(error)) from None
             dumped = Path(folder).glob("*train_step*.after_codegen.txt")
-            program = Program(next(dumped).read_text() if for_tpu else compiled.as_text() or "")
+            program = CompiledProgram(next(dumped).read_text() if for_tpu else compiled.as_text() or "")
         seconds = time.perf_counter() - began
         memory = self._memory(compiled.memory_analysis())
         if (used := sum(memory.values())) > self.chips.chip.memory:  # a GPU's compiler doesn't refuse
@@ -108,7 +108,7 @@ class Compiled:
 
     step: Lowered
     memory: dict[str, float]  # bytes by kind
-    program: Program
+    program: CompiledProgram
     collectives: list[Collective]
     seconds: float  # that the compiler took
 

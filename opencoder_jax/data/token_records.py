@@ -39,6 +39,7 @@ from typing import BinaryIO, NamedTuple
 import google_crc32c
 import numpy as np
 
+from opencoder_jax.data.tfrecord import FOOTER, HEADER, array_offsets, frame, header, masked_crc
 from opencoder_jax.recipe import UserError
 
 METADATA = "metadata.json"
@@ -59,10 +60,6 @@ _FEATURES = {
         }
     },
 }
-
-# A TFRecord: the message's length, the CRC of that, the message, the CRC of the message.
-_HEADER = 12
-_FOOTER = 4
 
 # What numpy writes before the numbers of an index, however many there are.
 _INDEX_HEADER = 128
@@ -96,7 +93,7 @@ class ShardSummary(NamedTuple):
     checksums: str  # digest of the file of checksums, in hexadecimal
 
 
-class ShardWriter:
+class RecordWriter:
     """Writes the records of one shard to a binary stream; its side files are known at the end.
 
     The bytes are a function of the records alone. Giving the files their names once they're whole is the caller's part.
@@ -126,9 +123,9 @@ class ShardWriter:
             )
         if values.min() < 0 or values.max() >= 2**31 or mask.min() < 0 or mask.max() > 1:
             raise ValueError("tokens must lie in 0 .. 2**31 - 1 and the loss mask be 0 or 1")
-        before, between = _frame(len(values))
+        before, between = frame(len(values))
         message = before + values.astype("<i4").tobytes() + between + mask.astype(np.uint8).tobytes()
-        record = _header(len(message)) + message + struct.pack("<I", _masked_crc(message))
+        record = header(len(message)) + message + struct.pack("<I", masked_crc(message))
         self._stream.write(record)
         self._checksums.extend(record)
         self._bytes.append(self._bytes[-1] + len(record))
@@ -156,7 +153,7 @@ def summarise(index: BinaryIO, checksums: bytes) -> ShardSummary:
 
 def metadata_files(shards: Sequence[ShardSummary], tokenizer_model: bytes) -> dict[str, bytes]:
     """The files that complete a directory, by name, from the summaries of all its shards in order."""
-    message_bytes = sum(shard.bytes - shard.records * (_HEADER + _FOOTER) for shard in shards)
+    message_bytes = sum(shard.bytes - shard.records * (HEADER + FOOTER) for shard in shards)
     info = {
         "name": "records",
         "version": "1.0.0",
@@ -195,7 +192,7 @@ def write_records(
     for shard, records in enumerate(shards):
         names = shard_names(shard, len(shards))
         with open(root / names.tokens, "wb") as stream:
-            writer = ShardWriter(stream)
+            writer = RecordWriter(stream)
             for tokens, loss_mask in records:
                 writer.write(tokens, loss_mask)
         index, checksums = writer.finish()
@@ -385,7 +382,7 @@ class _Shard:
         start, stop, _ = slice(start, stop).indices(count)
         if start >= stop:
             return np.zeros(0, np.int32), np.zeros(0, np.uint8)
-        tokens, mask = _parts(int(entries[0, 0]), count)
+        tokens, mask = array_offsets(int(entries[0, 0]), count)
         if tokens + 4 * stop + 2 * BLOCK < mask + start:  # far apart
             wanted = self._read(tokens + 4 * start, tokens + 4 * stop), self._read(mask + start, mask + stop)
         else:
@@ -402,7 +399,7 @@ class _Shard:
         if not token_begins[0] <= offset < token_begins[1] or not token_begins[-2] < end <= token_begins[-1]:
             raise UserError(f"{self._index_path}: damaged: its numbers don't rise; make the token records again")
         counts = [after - before for before, after in pairwise(token_begins)]
-        parts = [_parts(begin, count) for begin, count in zip(begins, counts, strict=False)]
+        parts = [array_offsets(begin, count) for begin, count in zip(begins, counts, strict=False)]
         # Everything lies in one stretch but the mask of the last record, whose rest of tokens may be long.
         skip, keep = offset - token_begins[0], end - token_begins[-2]
         base = parts[0][0] + 4 * skip
@@ -487,50 +484,6 @@ def _sizes(shard: ShardSummary) -> tuple[int, int, int]:
 
 def _blocks(size: int) -> int:
     return -(-size // BLOCK)
-
-
-def _parts(begin: int, count: int) -> tuple[int, int]:
-    """Where in the shard the tokens and the loss mask lie of a record that begins there."""
-    before, between = _frame(count)
-    tokens = begin + _HEADER + len(before)
-    return tokens, tokens + 4 * count + len(between)
-
-
-@lru_cache(1 << 16)
-def _frame(count: int) -> tuple[bytes, bytes]:
-    """The bytes of a message before its tokens and between tokens and loss mask, for a number of tokens."""
-    token_entry, mask_entry = _entry(b"tokens", 4 * count), _entry(b"loss_mask", count)
-    features = len(token_entry) + 4 * count + len(mask_entry) + count
-    return b"\x0a" + _varint(features) + token_entry, mask_entry
-
-
-def _entry(name: bytes, size: int) -> bytes:
-    """The head of an entry in tf.train.Features' map: name -> Feature{bytes_list{value}}, up to the value's bytes."""
-    value = b"\x0a" + _varint(size)
-    bytes_list = b"\x0a" + _varint(len(value) + size) + value
-    feature = b"\x12" + _varint(len(bytes_list) + size) + bytes_list
-    key = b"\x0a" + _varint(len(name)) + name
-    return b"\x0a" + _varint(len(key) + len(feature) + size) + key + feature
-
-
-def _varint(value: int) -> bytes:
-    """A protobuf varint: seven bits a byte, the lowest first."""
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*encoded, value])
-
-
-def _header(length: int) -> bytes:
-    packed = struct.pack("<Q", length)
-    return packed + struct.pack("<I", _masked_crc(packed))
-
-
-def _masked_crc(data: bytes) -> int:
-    """TFRecord's checksum: CRC-32C, rotated and shifted so that it isn't the CRC of data that hold CRCs."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _digest(content: bytes | memoryview) -> str:

@@ -1,7 +1,7 @@
 """What the TPU compiler expects the pieces of a step to take, one chip: `python -m tests.benchmarks.layer_estimates`.
 
-The feed-forward with and without its barriers (decoder.py), and the loss beside one that computes its logits again in the
-backward pass, both forward and backward. Milliseconds and the share of the chip's peak, from the compiler's own cycle
+The feed-forward with and without its barriers (decoder.py), and the loss beside one that computes its logits again in
+the backward pass, both forward and backward. Milliseconds and the share of the chip's peak, from the compiler's own cycle
 estimates; nothing is run. Rotary embedding and norms stand in the table of `python -m opencoder_jax compile`.
 """
 
@@ -19,7 +19,7 @@ from jax.sharding import SingleDeviceSharding
 
 from opencoder_jax.compile.chips import Topology
 from opencoder_jax.compile.estimate import estimate
-from opencoder_jax.compile.hlo import Program
+from opencoder_jax.compile.hlo import CompiledProgram
 from opencoder_jax.model import decoder
 from opencoder_jax.model.loss import cross_entropy
 
@@ -35,7 +35,7 @@ def seconds(function: Callable[..., object], topology: Topology, *shapes: tuple[
     place = SingleDeviceSharding(device)
     arguments = [jax.ShapeDtypeStruct(shape, dtype, sharding=place) for shape, dtype in shapes]
     text = jax.jit(function).lower(*arguments).compile().as_text()
-    return estimate(Program(text), topology, [(0, 0, 0, 0)], {}).seconds
+    return estimate(CompiledProgram(text), topology, [(0, 0, 0, 0)], {}).seconds
 
 
 def feed_forward(barriers: bool) -> Callable[..., object]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from opencoder_jax.compile.lower import Compiled, lower_for
 from opencoder_jax.compile.chips import Topology
 from opencoder_jax.compile.communication import due
+from opencoder_jax.compile.lower import Compiled, lower_for
 from opencoder_jax.recipe import bind
 from opencoder_jax.training.run import Recipe
 

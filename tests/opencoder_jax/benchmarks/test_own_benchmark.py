@@ -13,9 +13,7 @@ from opencoder_jax.evaluation.run import judge, sandbox
 from opencoder_jax.evaluation.samples import Sample
 from opencoder_jax.recipe import UserError
 
-PROMPT = (
-    'def smallest_even(numbers):\n    """Return the smallest even number of a list, None where all are odd."""\n'
-)
+PROMPT = 'def smallest_even(numbers):\n    """Return the smallest even number of a list, None where all are odd."""\n'
 BODY = "    return min((number for number in numbers if number % 2 == 0), default=None)\n"
 TEST = "def check(candidate):\n    assert candidate([3, 8, 4]) == 4\n    assert candidate([1]) is None\n"
 ROW = {"task_id": "mine/0", "prompt": PROMPT, "entry_point": "smallest_even", "canonical_solution": BODY, "test": TEST}

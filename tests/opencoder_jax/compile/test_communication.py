@@ -7,7 +7,7 @@ import pytest
 from opencoder_jax.compile.chips import Cluster, Topology
 from opencoder_jax.compile.collectives import Collective, collectives_of
 from opencoder_jax.compile.communication import Due, due, unexplained
-from opencoder_jax.compile.hlo import Program
+from opencoder_jax.compile.hlo import CompiledProgram
 from opencoder_jax.compile.lower import Compiled, lower_for
 from opencoder_jax.recipe import bind
 from opencoder_jax.training.run import Recipe
@@ -40,8 +40,8 @@ ENTRY %main (x0: bf16[64,1024]) -> bf16[64,1024] {
 """.replace("GROUPS", GROUPS)
 
 
-def program(trips: str) -> Program:
-    return Program(TEXT.replace("TRIPS", trips))
+def program(trips: str) -> CompiledProgram:
+    return CompiledProgram(TEXT.replace("TRIPS", trips))
 
 
 def test_collectives_are_read_with_their_axes_and_turns() -> None:

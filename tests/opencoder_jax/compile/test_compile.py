@@ -14,7 +14,7 @@ import pytest
 from opencoder_jax.compile.chips import CHIPS, GPUS, Cluster, Topology
 from opencoder_jax.compile.collectives import collectives_of
 from opencoder_jax.compile.estimate import estimate, part_of
-from opencoder_jax.compile.hlo import Program, shape_bytes
+from opencoder_jax.compile.hlo import CompiledProgram, shape_bytes
 from opencoder_jax.compile.kernels import executed_flops, kernel_cycles
 from opencoder_jax.kernels.attention.tpu import attention as tpu
 from opencoder_jax.kernels.attention.tpu import cycles
@@ -65,7 +65,7 @@ POSITIONS = [(0, x, y) for x in range(4) for y in range(4)]
 
 def test_the_clock_adds_up() -> None:
     """By hand: 1.5 GHz; 15/16 of 8 MiB over the two links of a corner at 45 GB/s take 87 us, beside 1 ms of work."""
-    program = Program(TEXT)
+    program = CompiledProgram(TEXT)
     body, entry = program.computations["body"], program.entry
     assert program.trips(entry.by_name["loop"], entry) == 12
     assert body.by_name["begin"].groups == (tuple(range(16)),)
@@ -86,7 +86,7 @@ def test_the_clock_adds_up() -> None:
 
 
 def test_a_collective_that_outlasts_its_work_is_waited_for() -> None:
-    slow = Program(TEXT.replace("1500000", "15000"))  # 10 us of work
+    slow = CompiledProgram(TEXT.replace("1500000", "15000"))  # 10 us of work
     result = estimate(slow, Topology.parse("v5e:4x4"), POSITIONS, {})
     gathered = result.traffic["all-gather"]
     assert gathered.waited == pytest.approx(gathered.seconds - 12e-5)
@@ -107,7 +107,7 @@ ENTRY"""
     text = before.replace("ENTRY", fused) + (
         "  ROOT %sum = bf16[64,1024]{1,0} fusion(%kernel.3), kind=kCustom, calls=%all-reduce-scatter.1\n}\n"
     )
-    result = estimate(Program(text), Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6})
+    result = estimate(CompiledProgram(text), Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6})
     assert "all-reduce" not in result.traffic
     assert result.traffic["reduce-scatter"].bytes == 2**19 * 3 / 4
     assert result.traffic["reduce-scatter"].waited == pytest.approx(2**19 * 3 / 4 / 4.5e10)
@@ -137,16 +137,16 @@ def test_what_a_sparse_core_gathers_begins_with_its_operand_and_runs_beside_work
         f"  %handed = {shape} async-update(%begin, %x)\n"
         f"{work.replace('%work', '%more').replace('1500000', '15000')}",
     )
-    result = estimate(Program(text), Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6})
+    result = estimate(CompiledProgram(text), Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6})
     gathered = result.traffic["all-gather"]
     assert (gathered.count, gathered.bytes) == (12, 12 * 2**23 * 15 / 16)
     assert gathered.waited == pytest.approx(gathered.seconds - 12e-5)  # 10 us of work after the update
-    [found] = [one for one in collectives_of(Program(text), {"fsdp": 16}) if one.kind == "all-gather"]
+    [found] = [one for one in collectives_of(CompiledProgram(text), {"fsdp": 16}) if one.kind == "all-gather"]
     assert (found.runs, found.bytes) == (12, gathered.bytes)
 
 
 def test_a_loop_that_cannot_be_counted_is_said() -> None:
-    program = Program(TEXT.replace("%zero = s32[]{:T(128)} constant(0)", "%zero = s32[]{:T(128)} parameter(1)"))
+    program = CompiledProgram(TEXT.replace("%zero = s32[]{:T(128)} constant(0)", "%zero = s32[]{:T(128)} parameter(1)"))
     assert any("loop" in what for what in estimate(program, Topology.parse("v5e:4x4"), POSITIONS, {}).unknown)
 
 
@@ -160,17 +160,19 @@ def test_a_loop_that_cannot_be_counted_is_said() -> None:
 )
 def test_groups_of_collectives(attribute: str, groups: tuple[tuple[int, ...], ...]) -> None:
     text = TEXT.replace("replica_groups=[1,16]<=[16]", attribute)
-    assert Program(text).computations["body"].by_name["begin"].groups == groups
+    assert CompiledProgram(text).computations["body"].by_name["begin"].groups == groups
 
 
 def test_elements_of_tuples_are_read_as_newer_compilers_print_them() -> None:
     text = TEXT.replace("  %i = s32[]{:T(128)} get-tuple-element(%p), index=0\n", "").replace("%i,", "%p#0,")
     text = text.replace("  %j = s32[]{:T(128)} get-tuple-element(%q), index=0\n", "").replace("%j,", "%q#0,")
     text = text.replace("  %y = bf16[256,1024]{1,0} get-tuple-element(%loop), index=1\n", "").replace("%y)", "%loop#1)")
-    program = Program(text)
+    program = CompiledProgram(text)
     assert program.trips(program.entry.by_name["loop"], program.entry) == 12
     assert program.entry.by_name["loop#1"].shape == "bf16[256,1024]{1,0}"
-    new, old = (estimate(x, Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6}) for x in (program, Program(TEXT)))
+    new, old = (
+        estimate(x, Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6}) for x in (program, CompiledProgram(TEXT))
+    )
     assert new == old
 
 

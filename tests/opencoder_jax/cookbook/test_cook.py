@@ -99,14 +99,14 @@ def test_another_folder_holds_the_same(source: Path, cooked: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_killed_anywhere_it_goes_on(source: Path, cooked: Path, tmp_path: Path) -> None:
-    """Killed with all its workers as each step begins, and whenever training has reported a few steps more."""
+    """Killed with all its workers as a step begins; kills within training are tested there."""
     output = tmp_path / "killed"
-    for kill_at in range(2, 70, 4):
+    for kill_at in range(2, 30, 3):
         process = start(source, output)
         seen = 0
         assert process.stderr is not None
         for line in process.stderr:
-            seen += line.startswith("[") or "step=" in line
+            seen += line.startswith("[")
             if seen > kill_at:
                 break
         with contextlib.suppress(ProcessLookupError):

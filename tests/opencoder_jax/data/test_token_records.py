@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opencoder_jax.data import token_records as module
-from opencoder_jax.data.token_records import BLOCK, ShardWriter, TokenRecords, shard_names, write_records
+from opencoder_jax.data.token_records import BLOCK, RecordWriter, TokenRecords, shard_names, write_records
 from opencoder_jax.recipe import UserError
 
 Pairs = list[tuple[np.ndarray, np.ndarray | None]]
@@ -290,7 +290,7 @@ def test_records_cannot_be_changed_by_their_reader(written: Path) -> None:
 )
 def test_writer_refuses_what_is_no_record(tmp_path: Path, tokens: list[int], mask: list[int] | None) -> None:
     with open(tmp_path / "shard", "wb") as stream, pytest.raises(ValueError, match=r"a record needs|must lie"):
-        ShardWriter(stream).write(np.array(tokens, np.int64), None if mask is None else np.array(mask))
+        RecordWriter(stream).write(np.array(tokens, np.int64), None if mask is None else np.array(mask))
 
 
 def test_metadata_says_what_there_is(written: Path) -> None:
