@@ -1,8 +1,8 @@
 """What the TPU compiler expects the pieces of a step to take, one chip: `python -m tests.benchmarks.layer_estimates`.
 
 The feed-forward with and without its barriers (decoder.py), and the loss beside one that computes its logits again in
-the backward pass, both forward and backward. Milliseconds and the share of the chip's peak, from the compiler's own cycle
-estimates; nothing is run. Rotary embedding and norms stand in the table of `python -m opencoder_jax compile`.
+the backward pass, both forward and backward. Milliseconds and the share of the chip's peak, from the compiler's own
+cycle estimates; nothing is run. Rotary embedding and norms stand in the table of `python -m opencoder_jax compile`.
 """
 
 import os

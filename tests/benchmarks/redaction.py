@@ -4,8 +4,8 @@ Run: python -m tests.benchmarks.redaction [--source=DIR]
 
 The cases are tests/beam_pipelines/redaction/redaction_cases.jsonl: all invented; "dev" were seen while the patterns
 were made, "test" not. A finding is right if kind, start and end are. The speed is UTF-8 text over processor time on one
-core with everything on; the text is the standard library of this Python, or the files of DIR. datatrove's formatter for personal
-data (e-mail and IP addresses only) runs on the same cases and text where it is installed.
+core with everything on; the text is the standard library of this Python, or the files of DIR. datatrove's formatter for
+personal data (e-mail and IP addresses only) runs on the same cases and text where it is installed.
 """
 
 import argparse
