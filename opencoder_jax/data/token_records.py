@@ -256,7 +256,7 @@ class TokenRecords:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(
                 f"{error.filename}: missing, so {root} isn't a finished directory of token records; "
-                "make it with python -m opencoder_jax.beam_pipelines.tokens.records"
+                "make it with python -m beam_pipelines records"
             ) from None
         except (ValueError, KeyError, TypeError):
             sound = False

@@ -78,8 +78,8 @@ class Tokenizer:
         if missing:
             raise UserError(
                 f"{name}: a foreign tokenizer: it lacks {', '.join(missing)}; train one with "
-                "python -m opencoder_jax.beam_pipelines.tokens.train_tokenizer, or take over a released one with "
-                "python -m opencoder_jax.beam_pipelines.tokens.released_tokenizer"
+                "python -m beam_pipelines train_tokenizer, or take over a released one with "
+                "python -m beam_pipelines released_tokenizer"
             )
         self.unknown = int(pieces.unk_id())
         self.end_of_document = self.controls[END_OF_DOCUMENT]
