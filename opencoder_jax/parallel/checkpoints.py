@@ -49,6 +49,8 @@ def restore(directory: Path, step: int, wanted: Items) -> dict[str, PyTree[Array
             read = reader.restore(path, args=ocp.args.Composite(**items, sums=ocp.args.JsonRestore()))
     except Exception as failure:  # what a damaged file raises depends on the file: many types have been seen
         error = failure
+    if error:
+        _refuse_other_shapes(path, wanted)
     # Each host reads its own part, and a damaged file is seen by those alone that need it.
     if not all_agree(error is None):
         raise UserError(
@@ -58,10 +60,26 @@ def restore(directory: Path, step: int, wanted: Items) -> dict[str, PyTree[Array
     for name, total in checksums(found).items():
         if read["sums"].get(name) != total:
             raise UserError(f"checkpoint {path} is damaged (the checksum of {name} is wrong)")
-    for (name, array), shape in zip(_named(found).items(), jax.tree.leaves(dict(wanted)), strict=True):
-        if array.shape != shape.shape:  # Orbax hands out whatever was saved
-            raise UserError(f"checkpoint {path}: {name} is {array.shape}, where {shape.shape} is wanted")
+    _compare(path, found, wanted)  # some releases of Orbax hand out whatever was saved
     return found
+
+
+def _compare(path: Path, found: Items, wanted: Items) -> None:
+    """Raises UserError for the first array whose shape isn't the wanted one."""
+    shapes = {name: array.shape for name, array in _named(found).items()}
+    for name, shape in _named(wanted).items():
+        if shapes.get(name) != shape.shape:
+            raise UserError(f"checkpoint {path}: {name} is {shapes.get(name)}, where {shape.shape} is wanted")
+
+
+def _refuse_other_shapes(path: Path, wanted: Items) -> None:
+    """Where a checkpoint couldn't be read: that of another model says so; of a damaged one nothing is said here."""
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            found = {name: reader.metadata(path / name).item_metadata.tree for name in wanted}
+    except Exception:  # its tables are damaged too
+        return
+    _compare(path, found, wanted)
 
 
 def restore_newest(directory: Path, wanted: Items) -> tuple[int, dict[str, PyTree[Array]]] | None:

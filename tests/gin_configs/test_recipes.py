@@ -46,7 +46,7 @@ def test_every_stage_is_built_and_divided_over_its_devices(file: str) -> None:
     if size in file:
         assert parameters == PARAMETERS[size]
     for _, _, rows in recipe.data.phases:
-        assert recipe.train.passes(rows, data_parallel(mesh)) >= 1
+        assert recipe.train.microbatches(rows, data_parallel(mesh)) >= 1
 
 
 def test_the_published_devices_of_the_1p5b() -> None:
@@ -54,7 +54,7 @@ def test_the_published_devices_of_the_1p5b() -> None:
     recipe = Recipe.from_gin()
     mesh = AbstractMesh(recipe.mesh.sizes(256), AXES)
     abstract_state(recipe, mesh)
-    assert recipe.train.passes(1024, data_parallel(mesh)) == 2  # two rows of 256 devices at once
+    assert recipe.train.microbatches(1024, data_parallel(mesh)) == 2  # two rows of 256 devices at once
 
 
 def test_tokens_a_step_and_steps() -> None:

@@ -33,9 +33,13 @@ def row_lengths() -> list[tuple[str, int]]:
     return [(file, first) for file, of in recipes.items() if of.mesh.topology for first, _, _ in of.data.phases]
 
 
-# A program takes a minute of two cores, one for v6e three. `make test` compiles one of each model and stage, but none
-# for v6e; the others, which differ from these in the length of their rows, are left to `make test-all`.
+# A program takes a minute of two cores, one for v6e three. `make test` compiles pretraining of the 1.5B, from which the
+# other programs differ in their sizes, rows and chips; they are left to `make test-all`.
 SLOW = {
+    ("gin_configs/anneal/opencoder_8b.gin", 0),
+    ("gin_configs/pretrain/opencoder_8b.gin", 130_000),
+    ("gin_configs/sft/opencoder_1p5b_stage1.gin", 0),
+    ("gin_configs/sft/opencoder_8b_stage1.gin", 0),
     ("gin_configs/pretrain/opencoder_8b.gin", 0),
     ("gin_configs/pretrain/opencoder_8b_v6e.gin", 0),
     ("gin_configs/pretrain/opencoder_8b_v6e.gin", 130_000),

@@ -26,7 +26,7 @@ from opencoder_jax.beam_pipelines.inspection.inspect_rules import (
     run,
 )
 from opencoder_jax.beam_pipelines.inspection.pages import visible
-from opencoder_jax.beam_pipelines.inspection.survey import Nearest, survey
+from opencoder_jax.beam_pipelines.inspection.survey import Nearest, Rows, survey
 from opencoder_jax.beam_pipelines.signals import measure as signals
 from opencoder_jax.beam_pipelines.signals.measure import SIGNALS, SignalsConfig
 from opencoder_jax.recipe import UserError
@@ -261,8 +261,8 @@ def test_the_nearest_do_not_depend_on_the_order_or_the_batches(rows: list[tuple[
         found = Nearest(5)
         for part in parts:
             keys = np.array([key for key, _ in part], float)
-            places = np.array([place for _, place in part], np.uint64)
-            found.add(keys, places / 2.0**64, places, keys)
+            addresses = np.array([address for _, address in part], np.uint64)
+            found.add(keys, Rows(addresses / 2.0**64, addresses, addresses, addresses > 0), keys)
         return list(found)
 
     backwards = rows[::-1]

@@ -12,7 +12,7 @@ import pytest
 
 from opencoder_jax.launch import cloud_tpu
 from opencoder_jax.launch.cloud_tpu import Slice
-from opencoder_jax.launch.command import main
+from opencoder_jax.launch.launch import main
 from opencoder_jax.recipe import TryAgain, UserError
 
 # A cloud in a directory: what a slice's state is comes from a list, and a host is a home directory whose scripts run.
