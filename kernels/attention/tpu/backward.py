@@ -84,6 +84,20 @@ def _kernel(*refs: Any, blocks: BackwardBlocks) -> None:
             ref[0] = (total[:, all_mine] * scale).astype(ref.dtype)
 
 
+def vmem_bytes(sizes: BackwardBlocks, size: int, item: int, length: int, buffers: int = 1, summed: int = 0) -> int:
+    """What a program holds in VMEM, the compiler's temporaries apart.
+
+    Args:
+        item: the size of a number of the operands.
+        length: queries of a row.
+        buffers: of what belongs to queries.
+        summed: keys whose gradients are held; 0 are those of a block.
+    """
+    rows = length * (buffers * 2 * size * item + 4 * size + 2 * size * item + 8 * buffers * 4 * 8)
+    rows += (summed or sizes.keys) * 2 * size * 4
+    return rows + 8 * sizes.keys * size * item + 2 * sizes.keys * padded(size) * item
+
+
 def backward(
     blocks: TpuBlocks, interpret: bool, residuals: tuple[Array, ...], d_out: Array, delta: Array
 ) -> tuple[Array, Array, Array]:
@@ -91,13 +105,9 @@ def backward(
     q, k, v, bounds, log_sums = residuals
     batch, (kv_heads, group, size, _) = len(bounds), q.shape
     length, slots = q.shape[3] // batch, k.shape[2] // batch
-    sizes, width, item = blocks.backward, padded(size), q.dtype.itemsize
+    sizes = blocks.backward
     of_queries = [q, d_out, log_sums, delta[:, :, None]]
-
-    def bytes_needed(buffers: int, summed: int) -> int:
-        rows = length * (buffers * 2 * size * item + 4 * size + 2 * size * item + 8 * buffers * 4 * 8)
-        rows += summed * 2 * size * 4
-        return rows + 8 * sizes.keys * size * item + 2 * sizes.keys * width * item
+    bytes_needed = functools.partial(vmem_bytes, sizes, size, q.dtype.itemsize, length)
 
     # A group's sums of dk and dv stay in VMEM if it holds them; else each head writes its own, summed up afterwards.
     shared = bytes_needed(2, slots) <= blocks.vmem * MIB * 3 // 4

@@ -61,7 +61,8 @@ def blocks_for(chip: str, head_size: int, group: int) -> TpuBlocks:
 def fitted(blocks: TpuBlocks, group: int, length: int, slots: int) -> TpuBlocks:
     """Block sizes that divide one another, in whose multiples rows of `length` queries and `slots` keys grow little."""
     forward, backward, vmem = blocks
-    tokens = _fitted(max(LANES, forward.rows // group), length)
+    # A power of two of lanes, whatever the group: so many tokens divide a row that is a multiple of the larger blocks.
+    tokens = _fitted(LANES << max(0, (forward.rows // group // LANES).bit_length() - 1), length)
     keys = _fitted(forward.keys, slots)
     forward = forward._replace(
         rows=tokens * group,

@@ -98,6 +98,13 @@ def _kernel(*refs: Any, blocks: ForwardBlocks) -> None:
             sums_ref[0][0, head] = log_sums[:, head * tokens : (head + 1) * tokens]
 
 
+def vmem_bytes(sizes: ForwardBlocks, group: int, size: int, item: int, slots: int) -> int:
+    """What a program holds in VMEM, the compiler's temporaries apart. `item` is the size of a number."""
+    rows, width = sizes.rows, padded(size)
+    resident = 4 * slots * size * item + 4 * rows * size * item
+    return resident + rows * width * item + rows * 4 * (width + 4 * LANES) + sizes.chunk * sizes.keys * 8
+
+
 def forward(
     blocks: TpuBlocks, interpret: bool, q: Array, k: Array, v: Array, bounds: Array, *, with_sums: bool
 ) -> list[Array]:
@@ -105,9 +112,7 @@ def forward(
     batch, (kv_heads, group, size, _) = len(bounds), q.shape
     length, slots = q.shape[3] // batch, k.shape[2] // batch
     sizes, tokens = blocks.forward, blocks.forward.rows // group
-    rows, width = tokens * group, padded(size)
-    resident = 4 * slots * size * k.dtype.itemsize + 4 * rows * size * q.dtype.itemsize
-    resident += rows * width * q.dtype.itemsize + rows * 4 * (width + 4 * LANES) + sizes.chunk * sizes.keys * 8
+    rows, resident = tokens * group, vmem_bytes(sizes, group, size, k.dtype.itemsize, slots)
 
     steps = length // tokens
     per_block = pl.BlockSpec((1, group, size, tokens), lambda b, h, g, i, *_: (h, g, 0, b * steps + i))

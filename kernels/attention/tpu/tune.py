@@ -26,6 +26,7 @@ from opencoder_jax.kernels.attention.tpu.blocks import (
     ForwardBlocks,
     TpuBlocks,
     blocks_for,
+    fitted,
     kind_of,
 )
 
@@ -79,6 +80,7 @@ def by_schedule(chip: str, head_size: int, group: int) -> Measure:
     """Cycles summed over rows of DOCUMENTS."""
 
     def measure(forward: ForwardBlocks, backward: BackwardBlocks) -> cycles.Cycles:
+        forward, backward, _ = fitted(TpuBlocks(forward, backward, 0), group, LENGTH, LENGTH)
         both = cycles.compiled(chip, group, head_size, forward, backward)
         rows = [cycles.documents(LENGTH, count) for count in DOCUMENTS]
         costs = [cycles.estimate(both, group, forward, backward, row) for row in rows]
