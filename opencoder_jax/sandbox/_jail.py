@@ -6,7 +6,8 @@ refuse some (Ubuntu's AppArmor switch and Docker's default profile refuse user n
 the report says what is missing and why. Nothing is ever weakened silently.
 
 What a program still can do: read the interpreter's environment and /usr, burn its CPU seconds, fill its own working
-directory, start threads, and exploit the kernel.
+directory, start threads, and exploit the kernel. The working directory is a memory file system of limited size; where
+none can be mounted it cannot be written, so that no machine lets a program fill its disk.
 
 Cost per program: about 3 ms of processor time, most of it the mount and pid namespaces.
 """
@@ -14,8 +15,9 @@ Cost per program: about 3 ms of processor time, most of it the mount and pid nam
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from opencoder_jax.sandbox import _linux
 from opencoder_jax.sandbox.program import Limits
@@ -36,6 +38,16 @@ _READABLE = (
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 Layers = dict[str, str]  # layer -> "active", or "missing: why"
+
+# Without one of these something lies open that no other layer closes: the files of this user, sockets, memory.
+NECESSARY = ("no new privileges", "no capabilities", "landlock", "rlimits", "seccomp")
+
+
+class Rules(NamedTuple):
+    """Descriptors of Landlock's rules, made once for all programs: with and without a directory to write in."""
+
+    writing: int
+    reading: int
 
 
 @contextmanager
@@ -86,7 +98,20 @@ def enclose_zygote() -> tuple[Layers, Callable[[], None]]:
     return report, lambda: None
 
 
-def enclose_program(work: str, limits: Limits) -> Layers:
+def rules(base: str, hidden: Sequence[str]) -> Rules | None:
+    """The files of the interpreter without those in `hidden`; `base` holds the working directories.
+
+    None where the kernel has no Landlock.
+    """
+    readable = list(_beside(_readable(), {os.path.realpath(path) for path in hidden}))
+    with suppress(OSError):
+        return Rules(
+            _linux.landlock_rules(readable, [base], _DEVICES), _linux.landlock_rules([*readable, base], [], _DEVICES)
+        )
+    return None
+
+
+def enclose_program(work: str, limits: Limits, rules: Rules | None) -> Layers:
     """Locks this process, a fresh fork of the zygote, into the directory `work` for good."""
     report: Layers = {}
     with suppress(OSError):  # where it fails, the zygote still ends its programs itself, unless it is killed
@@ -103,19 +128,35 @@ def enclose_program(work: str, limits: Limits) -> Layers:
         _linux.no_new_privileges()
     with _layer(report, "no capabilities"):
         _linux.drop_capabilities()
+    mounted = report["read-only mounts"] == ACTIVE
     with _layer(report, "landlock"):
-        _linux.landlock(_readable(), [work], _DEVICES)
+        if rules is None:
+            raise OSError("the kernel has no Landlock")
+        _linux.landlock(rules.writing if mounted else rules.reading)
+    _linux.not_traced()
     os.chdir(work)
     with _layer(report, "rlimits"):
         _set_limits(limits)
     with _layer(report, "seccomp"):
-        _linux.seccomp()
+        _linux.seccomp(metadata=mounted)
     return report
 
 
 def _readable() -> list[str]:
     environment = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sys.path)
     return [*_READABLE, *(path for path in environment if path not in ("", "/"))]
+
+
+def _beside(paths: Iterable[str], hidden: set[str]) -> Iterator[str]:
+    """The paths; of one that holds a hidden one, all that lies beside it."""
+    for path in dict.fromkeys(map(os.path.realpath, paths)):
+        if any(os.path.commonpath((path, place)) == place for place in hidden):
+            continue
+        if any(os.path.commonpath((path, place)) == path for place in hidden):
+            with suppress(OSError):
+                yield from _beside((entry.path for entry in os.scandir(path)), hidden)
+        else:
+            yield path
 
 
 def _set_limits(limits: Limits) -> None:

@@ -17,7 +17,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
 _CLONE_THREAD = 0x00010000
 # prctl.h
-_SET_PDEATHSIG, _SET_SECCOMP, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _SECCOMP_FILTER = 1, 22, 24, 38, 2
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_SECCOMP, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _SECCOMP_FILTER = 1, 4, 22, 24, 38, 2
 # mount.h
 _NOSUID, _NODEV, _RECURSIVE, _PRIVATE = 0x2, 0x4, 0x4000, 0x40000
 _AT_FDCWD, _AT_RECURSIVE, _ATTR_READ_ONLY, _ATTR_NOSUID = -100, 0x8000, 0x1, 0x2
@@ -77,6 +77,11 @@ def die_with_parent() -> None:
     _prctl("prctl(PR_SET_PDEATHSIG)", _SET_PDEATHSIG, 9)
 
 
+def not_traced() -> None:
+    """No other process of this user may look into this one's memory or descriptors, nor does a crash leave a core."""
+    _prctl("prctl(PR_SET_DUMPABLE)", _SET_DUMPABLE, 0)
+
+
 def no_new_privileges() -> None:
     """From here on no execve gives privileges (setuid programs, file capabilities)."""
     _prctl("prctl(PR_SET_NO_NEW_PRIVS)", _SET_NO_NEW_PRIVS, 1)
@@ -99,58 +104,78 @@ _READ = _READ_FILE | _READ_DIRECTORY
 _ALL_RIGHTS_OF_VERSION = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
 
 
-def landlock(read: Iterable[str], read_write: Iterable[str], read_write_files: Iterable[str]) -> None:
-    """Allows this process the files under these paths and no other; nothing may be executed. Missing paths are skipped.
+def landlock_rules(read: Iterable[str], read_write: Iterable[str], read_write_files: Iterable[str]) -> int:
+    """The descriptor of rules that allow the files under these paths and no other, and nothing to be executed.
 
-    What is open already stays usable. Needs `no_new_privileges` (or CAP_SYS_ADMIN).
+    Missing paths are skipped. A path stands for what is mounted below it, too.
     """
     version = _syscall("landlock", _LANDLOCK_CREATE, None, 0, 1)
     every = _ALL_RIGHTS_OF_VERSION[min(version, 5)]
     # Since version 6 a domain can also keep signals and abstract sockets inside.
     attributes = struct.pack("QQQ", every, 0, 3) if version >= 6 else struct.pack("Q", every)
     rules = _syscall("landlock", _LANDLOCK_CREATE, attributes, len(attributes), 0)
-    try:
-        allowed = dict.fromkeys(read, _READ)
-        allowed |= dict.fromkeys(read_write, every & ~_EXECUTE)
-        allowed |= dict.fromkeys(read_write_files, _READ_FILE | _WRITE_FILE)
-        for path, rights in allowed.items():
-            try:
-                beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            except OSError:
-                continue
-            if not os.path.isdir(path):
-                rights &= _READ_FILE | _WRITE_FILE
-            try:
-                _syscall("landlock", _LANDLOCK_ADD, rules, 1, struct.pack("=Qi", rights, beneath), 0)
-            finally:
-                os.close(beneath)
-        _syscall("landlock", _LANDLOCK_RESTRICT, rules, 0)
-    finally:
-        os.close(rules)
+    allowed = dict.fromkeys(read, _READ)
+    allowed |= dict.fromkeys(read_write, every & ~_EXECUTE)
+    allowed |= dict.fromkeys(read_write_files, _READ_FILE | _WRITE_FILE)
+    for path, rights in allowed.items():
+        try:
+            beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if not os.path.isdir(path):
+            rights &= _READ_FILE | _WRITE_FILE
+        try:
+            _syscall("landlock", _LANDLOCK_ADD, rules, 1, struct.pack("=Qi", rights, beneath), 0)
+        finally:
+            os.close(beneath)
+    return rules
 
 
-# seccomp. For each architecture: its audit number, clone, socketpair, and the calls that are refused, in this order:
-# fork, vfork (x86-64 only), execve, execveat; socket; ptrace, process_vm_readv, process_vm_writev, kcmp; mount,
-# umount2, pivot_root, chroot; unshare, setns; name_to_handle_at, open_by_handle_at; bpf, perf_event_open, userfaultfd;
-# add_key, request_key, keyctl; init_module, delete_module, finit_module, kexec_load, kexec_file_load, reboot.
+def landlock(rules: int) -> None:
+    """Binds this process to rules. What is open stays usable. Needs `no_new_privileges` (or CAP_SYS_ADMIN)."""
+    _syscall("landlock", _LANDLOCK_RESTRICT, rules, 0)
+
+
+# seccomp. For each architecture: its audit number, clone, socketpair, and three lists of calls.
+# REFUSED, in this order: fork, vfork (x86-64 only), execve, execveat; socket; ptrace, process_vm_readv,
+# process_vm_writev, kcmp; mount, umount2, pivot_root, chroot; unshare, setns; name_to_handle_at, open_by_handle_at;
+# bpf, perf_event_open, userfaultfd; add_key, request_key, keyctl; init_module, delete_module, finit_module, kexec_load,
+# kexec_file_load, reboot. What is shared by all programs of a machine, or lies outside the limit of memory: shmget,
+# shmat, shmctl, shmdt; semget, semop, semtimedop, semctl; msgget, msgsnd, msgrcv, msgctl; mq_open, mq_unlink;
+# memfd_create; setpriority, ioprio_set, sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr,
+# migrate_pages, move_pages; fanotify_init, inotify_init (x86-64 only), inotify_init1; tkill, rt_sigqueueinfo,
+# rt_tgsigqueueinfo.
+# OWN_ONLY: prlimit64, whose first argument must be 0 or the caller's process; kill and tgkill, where it must be the
+# process; fcntl and ioctl, whose second argument must not choose another process to be signalled.
+# METADATA, refused where mounts are not read-only, since Landlock does not guard them: chmod (x86-64 only), fchmod,
+# fchmodat; chown, lchown (x86-64 only), fchown, fchownat; utime, utimes, futimesat (x86-64 only), utimensat; setxattr,
+# lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr.
 _FILTERS = {
     "x86_64": (
         (0xC000003E, 56, 53),
-        "57 58 59 322 41 101 310 311 312 165 166 155 161 272 308 303 304 321 298 323 248 249 250 175 176 313 "
-        "246 320 169",
+        "57 58 59 322 41 101 310 311 312 165 166 155 161 272 308 303 304 321 298 323 248 249 250 175 176 313 246 320 "
+        "169 29 30 31 67 64 65 220 66 68 69 70 71 240 241 319 141 251 142 144 203 314 256 279 300 253 294 200 129 297",
+        "302 62 234 72 16",
+        "90 91 268 92 94 93 260 132 235 261 280 188 189 190 197 198 199",
     ),
     "aarch64": (
         (0xC00000B7, 220, 199),
-        "221 281 198 117 270 271 272 40 39 41 51 97 268 264 265 280 241 282 217 218 219 105 106 273 104 294 142",
+        "221 281 198 117 270 271 272 40 39 41 51 97 268 264 265 280 241 282 217 218 219 105 106 273 104 294 142 "
+        "194 196 195 197 190 193 192 191 186 189 188 187 180 181 279 140 30 118 119 122 274 238 239 262 26 130 138 240",
+        "261 129 131 25 29",
+        "52 53 55 54 88 5 6 7 14 15 16",
     ),
 }
 # Young calls, the same number everywhere: pidfd_send_signal; io_uring (3); the mount interface from open_tree to
-# fspick (6); pidfd_open, pidfd_getfd, mount_setattr.
-_YOUNG = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 438, 442)
+# fspick (6); pidfd_open, pidfd_getfd, process_madvise, mount_setattr, memfd_secret, process_mrelease.
+_YOUNG = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 438, 440, 442, 447, 448)
+_YOUNG_METADATA = (452, 463, 466)  # fchmodat2, setxattrat, removexattrat
 _CLONE3 = 435
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
+_CHOOSE_SIGNALLED_OF_FCNTL = (8, 15)  # F_SETOWN, F_SETOWN_EX
+_CHOOSE_SIGNALLED_OF_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in struct seccomp_data
 
 
@@ -158,18 +183,24 @@ class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def seccomp() -> None:
+def seccomp(*, metadata: bool) -> None:
     """Refuses (EPERM) to start processes and programs, to open sockets, and kernel interfaces that no program needs.
 
     Threads may be started, and socketpairs of streams made (asyncio needs one). Refusing `socket` also closes the
     sockets that lie in the file system, which no network namespace hides and Landlock does not guard.
+
+    Args:
+        metadata: whether the modes, owners, times and attributes of files may be changed.
 
     Raises:
         OSError: the kernel has no seccomp, or the machine is neither x86-64 nor 64-bit ARM.
     """
     if platform.machine() not in _FILTERS:
         raise OSError(_ENOSYS, f"no filter for {platform.machine()}")
-    (architecture, clone, socketpair), refused = _FILTERS[platform.machine()]
+    (architecture, clone, socketpair), refused, own_only, of_files = _FILTERS[platform.machine()]
+    numbers = [*map(int, refused.split()), *_YOUNG]
+    if not metadata:
+        numbers += [*map(int, of_files.split()), *_YOUNG_METADATA]
     instructions: list[tuple[int, int, int, int]] = [  # code, jump if true, jump if false, constant
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_JUMP_EQUAL, 1, 0, architecture),
@@ -180,8 +211,28 @@ def seccomp() -> None:
         # glibc goes back to clone, whose flags a filter can see.
         *_return_if_equal(_CLONE3, _ERRNO | _ENOSYS),
     ]
-    for number in (*map(int, refused.split()), *_YOUNG):
+    for number in numbers:
         instructions += _return_if_equal(number, _ERRNO | _EPERM)
+    limits, kill, thread_kill, fcntl, ioctl = map(int, own_only.split())
+    process = os.getpid()
+    for number, other in (limits, 0), (kill, process), (thread_kill, process):
+        instructions += [
+            (_JUMP_EQUAL, 0, 5, number),
+            (_LOAD, 0, 0, _FIRST_ARGUMENT),
+            (_JUMP_EQUAL, 1, 0, process),
+            (_JUMP_EQUAL, 0, 1, other),
+            (_RETURN, 0, 0, _ALLOW),
+            (_RETURN, 0, 0, _ERRNO | _EPERM),
+        ]
+    for number, commands in (fcntl, _CHOOSE_SIGNALLED_OF_FCNTL), (ioctl, _CHOOSE_SIGNALLED_OF_IOCTL):
+        instructions += [
+            (_JUMP_EQUAL, 0, 5, number),
+            (_LOAD, 0, 0, _SECOND_ARGUMENT),
+            (_JUMP_EQUAL, 1, 0, commands[0]),
+            (_JUMP_EQUAL, 0, 1, commands[1]),
+            (_RETURN, 0, 0, _ERRNO | _EPERM),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
     instructions += [
         (_JUMP_EQUAL, 0, 4, clone),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),

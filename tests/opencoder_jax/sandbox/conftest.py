@@ -10,7 +10,7 @@ from opencoder_jax.sandbox.program import Limits
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    limits = Limits(cpu_seconds=1, wall_seconds=3, memory_bytes=512 << 20, file_bytes=1 << 20, output_bytes=100_000)
+    limits = Limits(cpu_seconds=1, idle_seconds=3, memory_bytes=512 << 20, file_bytes=1 << 20, output_bytes=100_000)
     with Sandbox(limits, workers=2) as sandbox:
         yield sandbox
 

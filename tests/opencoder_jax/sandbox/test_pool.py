@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,7 +150,7 @@ def test_map_gives_every_program_its_outcome(sandbox: Sandbox) -> None:
 def test_map_reads_only_a_little_ahead(sandbox: Sandbox) -> None:
     taken = []
 
-    def programs():
+    def programs() -> Iterator[str]:
         for number in range(1000):
             taken.append(number)
             yield ""
@@ -225,9 +226,9 @@ def test_layers_name_every_wall(sandbox: Sandbox) -> None:
         ("cpu_seconds", 0, "cpu_seconds=0: must be positive"),
         ("cpu_seconds", 0.5, "whole seconds"),
         ("memory_bytes", 1 << 20, "64 MiB"),
-        ("wall_seconds", -1.0, "must be positive"),
+        ("idle_seconds", -1.0, "must be positive"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(field: str, value: float, message: str) -> None:
+def test_limits_that_make_no_sense_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Limits(**{field: value})
