@@ -60,17 +60,17 @@ def _layer(report: Layers, name: str) -> Iterator[None]:
         report[name] = ACTIVE
 
 
-def enclose_zygote() -> tuple[Layers, Callable[[], None]]:
-    """Moves the calling process, which will fork the programs, into a user, an empty network and a pid namespace.
+def enclose_zygote() -> tuple[Layers, Callable[[bool], None]]:
+    """Moves the calling process, which will fork the programs, into namespaces: user, empty network, ipc, pid.
 
     They stay as long as the zygote lives; no process of one program is left there for the next to find. To enter its
     pid namespace the zygote forks: the caller goes on as the namespace's first process, whose end is the end of all
     the others; the original process only waits for it.
 
     Returns:
-        The report, and the function to call before every fork so that the child is the first process of a pid
-        namespace of its own: SIGKILL for the child then ends every process that the program started, and no other is
-        in its reach.
+        The report, and the function to call before every fork, with whether the program is trusted. One that isn't
+        becomes the first process of a pid namespace of its own: SIGKILL for it then ends every process that it
+        started, and no other is in its reach. A trusted one is spared what that costs.
     """
     report: Layers = {}
     user, group = os.getuid(), os.getgid()
@@ -81,6 +81,9 @@ def enclose_zygote() -> tuple[Layers, Callable[[], None]]:
                 stream.write(text)
     with _layer(report, "network namespace"):
         _linux.unshare(_linux.NEW_NET)
+    with _layer(report, "ipc namespace"):
+        _linux.unshare(_linux.NEW_IPC)
+    _linux.bound_capabilities()
     with _layer(report, "pid namespace"):
         _linux.unshare(_linux.NEW_PID)
         if first := os.fork():
@@ -89,13 +92,17 @@ def enclose_zygote() -> tuple[Layers, Callable[[], None]]:
         _linux.die_with_parent()
         home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
-        def before_fork() -> None:
+        def before_fork(trusted: bool) -> None:
             _linux.set_namespace(home, _linux.NEW_PID)
-            _linux.unshare(_linux.NEW_PID)
+            if not trusted:
+                _linux.unshare(_linux.NEW_PID)
 
-        before_fork()
+        before_fork(False)
+        with suppress(OSError):  # a machine without seccomp is told of as programs report their walls
+            for process in 0, 1:  # built here once: for judges, and for the first process of each namespace
+                _linux.seccomp_filter(process, metadata=True)
         return report | {"pid namespace": ACTIVE}, before_fork
-    return report, lambda: None
+    return report, lambda trusted: None
 
 
 def rules(base: str, hidden: Sequence[str]) -> Rules | None:
@@ -111,14 +118,15 @@ def rules(base: str, hidden: Sequence[str]) -> Rules | None:
     return None
 
 
-def enclose_program(work: str, limits: Limits, rules: Rules | None) -> Layers:
-    """Locks this process, a fresh fork of the zygote, into the directory `work` for good."""
+def enclose_program(work: str, limits: Limits, rules: Rules | None, trusted: bool) -> Layers:
+    """Locks this process, a fresh fork of the zygote, into the directory `work` for good.
+
+    A trusted program may signal none, not even itself: so its filter needs not be built for its number.
+    """
     report: Layers = {}
     with suppress(OSError):  # where it fails, the zygote still ends its programs itself, unless it is killed
         _linux.die_with_parent()
     os.setsid()
-    with _layer(report, "ipc namespace"):
-        _linux.unshare(_linux.NEW_IPC)
     with _layer(report, "read-only mounts"):
         _linux.unshare(_linux.NEW_MOUNTS)
         _linux.private_mounts()
@@ -138,7 +146,7 @@ def enclose_program(work: str, limits: Limits, rules: Rules | None) -> Layers:
     with _layer(report, "rlimits"):
         _set_limits(limits)
     with _layer(report, "seccomp"):
-        _linux.seccomp(metadata=mounted)
+        _linux.seccomp(_linux.seccomp_filter(0 if trusted else os.getpid(), metadata=mounted))
     return report
 
 

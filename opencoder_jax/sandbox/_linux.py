@@ -10,6 +10,7 @@ import os
 import platform
 import struct
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,13 +88,17 @@ def no_new_privileges() -> None:
     _prctl("prctl(PR_SET_NO_NEW_PRIVS)", _SET_NO_NEW_PRIVS, 1)
 
 
-def drop_capabilities() -> None:
-    """Gives up every capability for good: the bounding set as far as it is ours to drop, then all the others."""
+def bound_capabilities() -> None:
+    """No process that this one starts can gain a capability that it doesn't have: the bounding set is emptied."""
     for capability in range(64):
         try:
             _prctl("prctl(PR_CAPBSET_DROP)", _CAPBSET_DROP, capability)
         except OSError:
             break  # EINVAL: past the last one; EPERM: an ordinary user without a namespace has none to drop
+
+
+def drop_capabilities() -> None:
+    """Gives up every capability."""
     _checked(_libc.capset(struct.pack("II", 0x20080522, 0), bytes(24)), "capset")
 
 
@@ -183,9 +188,11 @@ class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def seccomp(*, metadata: bool) -> None:
-    """Refuses (EPERM) to start processes and programs, to open sockets, and kernel interfaces that no program needs.
+@cache
+def seccomp_filter(process: int, *, metadata: bool) -> bytes:
+    """The instructions of a filter for the process of that number.
 
+    It refuses (EPERM) to start processes and programs, to open sockets, and kernel interfaces that no program needs.
     Threads may be started, and socketpairs of streams made (asyncio needs one). Refusing `socket` also closes the
     sockets that lie in the file system, which no network namespace hides and Landlock does not guard.
 
@@ -214,7 +221,6 @@ def seccomp(*, metadata: bool) -> None:
     for number in numbers:
         instructions += _return_if_equal(number, _ERRNO | _EPERM)
     limits, kill, thread_kill, fcntl, ioctl = map(int, own_only.split())
-    process = os.getpid()
     for number, other in (limits, 0), (kill, process), (thread_kill, process):
         instructions += [
             (_JUMP_EQUAL, 0, 5, number),
@@ -246,8 +252,12 @@ def seccomp(*, metadata: bool) -> None:
         (_RETURN, 0, 0, _ERRNO | _EPERM),
         (_RETURN, 0, 0, _ALLOW),
     ]
-    code = b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
-    program = _FilterProgram(len(instructions), code)
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
+
+
+def seccomp(code: bytes) -> None:
+    """Puts this process behind a filter for good."""
+    program = _FilterProgram(len(code) // 8, code)
     _prctl("seccomp", _SET_SECCOMP, _SECCOMP_FILTER, ctypes.addressof(program))
 
 

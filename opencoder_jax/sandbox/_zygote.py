@@ -48,6 +48,7 @@ def main(root: str, options: str, control: str) -> None:
         control: the number of the socket's descriptor.
     """
     sys.path.remove(root)
+    _open_streams()
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -65,6 +66,23 @@ def main(root: str, options: str, control: str) -> None:
         return  # the parent is gone
     finally:
         shutil.rmtree(base, ignore_errors=True)
+
+
+def _open_streams() -> None:
+    """The standard streams of all programs: what lies behind their numbers changes with each fork."""
+    read, write = os.pipe()
+    own = os.dup(2)
+    for number, descriptor in (0, read), (1, write), (2, write):  # a stream remembers that it is no file to seek in
+        os.dup2(descriptor, number)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    for stream in "stdin", "stdout", "stderr":
+        setattr(sys, f"__{stream}__", getattr(sys, stream))
+    os.dup2(own, 2)
+    for descriptor in read, write, own:
+        os.close(descriptor)
+    sys.argv = [_runner.FILE]
 
 
 class _Process:
@@ -155,11 +173,12 @@ class Zygote:
         self._count += 1
         work = os.path.join(self._base, str(self._count))
         os.mkdir(work, 0o700)
-        self._before_fork()
+        trusted = role == "judge"
+        self._before_fork(trusted)
         pid = os.fork()
         if pid == 0:
             try:
-                self._become(descriptors, work)
+                self._become(descriptors, work, trusted)
                 _runner.run(role)
             except BaseException as error:
                 with suppress(OSError):
@@ -168,7 +187,7 @@ class Zygote:
                 os._exit(0)
         return _Process(pid, work)
 
-    def _become(self, descriptors: Sequence[int], work: str) -> None:
+    def _become(self, descriptors: Sequence[int], work: str, trusted: bool) -> None:
         """Turns this fork into a jailed process with `descriptors` as 0, 1, 2, … and no others."""
         high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 32) for descriptor in descriptors]  # out of the way of dup2
         for number, descriptor in enumerate(high):
@@ -183,13 +202,7 @@ class Zygote:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(HOME=work, TMPDIR=work)
         tempfile.tempdir = None
-        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-        sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
-        for stream in "stdin", "stdout", "stderr":
-            setattr(sys, f"__{stream}__", getattr(sys, stream))
-        sys.argv = [_runner.FILE]
-        report = _jail.enclose_program(work, self._limits, self._rules)
+        report = _jail.enclose_program(work, self._limits, self._rules, trusted)
         for descriptor in kept:
             os.close(descriptor)
         os.write(_runner.STATUS, json.dumps(report).encode() + b"\n")
