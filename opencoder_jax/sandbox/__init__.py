@@ -1,4 +1,6 @@
-"""How untrusted programs run. Standard library only, Linux only, no privileges; imports nothing else of the project.
+"""How untrusted programs run. Linux only, no privileges; imports nothing else of the project.
+
+Standard library only; numpy is imported in the jail of a judge whose answer returns an array.
 
 Public:
 
