@@ -30,7 +30,7 @@ from opencoder_jax.kernels.attention.gpu.hopper import attention as hopper
 from opencoder_jax.kernels.attention.gpu.triton import attention as triton
 from opencoder_jax.kernels.attention.tpu import attention as tpu
 from opencoder_jax.kernels.attention.tpu import blocks as tpu_blocks
-from opencoder_jax.kernels.attention.tpu import decode
+from opencoder_jax.kernels.attention.tpu import decode, segments
 
 # The platform of each implementation; the reference runs on all of them.
 IMPLEMENTATIONS = {"reference": None, "tpu": "tpu", "gpu": "gpu", "hopper": "gpu"}
@@ -108,6 +108,10 @@ def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
         return f"its head sizes are multiples of {multiple} up to 256, not {q.shape[3]}"
     if name != "tpu" and q.shape[1] == 1:
         return "it takes blocks of 16 queries or more, which one new token would leave empty"
+    if name == "tpu" and q.shape[1] > 1:
+        group, size = q.shape[2] // k.shape[2], q.shape[3]
+        blocks = tpu_blocks.fitted(tpu_blocks.blocks_for(chip, size, group), group, q.shape[1], k.shape[1])
+        return segments.why_not(blocks, group, size, q.dtype.itemsize)
     if name == "hopper" and gpu_blocks.family_of(chip) != "Hopper":
         return f"its kernels are for Hopper, not {chip}"
     return None

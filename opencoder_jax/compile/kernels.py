@@ -14,7 +14,9 @@ from opencoder_jax.compile.chips import Topology
 from opencoder_jax.compile.hlo import CompiledProgram, Instruction
 from opencoder_jax.kernels.attention.tpu import cycles
 from opencoder_jax.kernels.attention.tpu.blocks import blocks_for, fitted
+from opencoder_jax.kernels.attention.tpu.segments import segments_of
 
+ITEM = 2  # bytes of a number: what cycles.py compiles is bfloat16
 LIBRARIES = {"cudnn": "cuDNN", "cublas": "cuBLAS"}
 
 
@@ -129,6 +131,7 @@ def _attention(topology: Topology, rows: int, q: tuple[int, ...], k: tuple[int, 
     except RuntimeError:
         return {}
     of_head = cycles.estimate(compiled, group, blocks.forward, blocks.backward, cycles.documents(length, 1))
-    # The grid's rows and heads are shared out among the cores of a chip.
+    # The grid's rows and heads are shared out among the cores of a chip. A long row's gradients come in several runs.
     heads = rows * kv_heads * group / topology.chip.cores
-    return {"attention_forward": of_head.forward * heads, "attention_backward": of_head.backward * heads}
+    part = segments_of(blocks, group, size, ITEM, length, length).queries / length
+    return {"attention_forward": of_head.forward * heads, "attention_backward": of_head.backward * heads * part}

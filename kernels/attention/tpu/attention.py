@@ -7,9 +7,9 @@ of keys are one of three things, and each costs what it must:
     all visible    no mask: two matrix products forward and five backward, with exponentials between them
     at an edge     the same, masked: the diagonal, and where documents begin inside a block
 
-The keys and values of a row lie in VMEM whole, so a skipped block costs nothing, not even a step of the grid. Scores
-are base-2 logarithms: queries come scaled by log2(e) / sqrt(D). The running maximum and sum are float32, with copies
-along lanes, so that no step spreads a column.
+The keys and values of a row lie in VMEM whole, so a skipped block costs nothing, not even a step of the grid; a row
+too long for that is taken in segments (segments.py). Scores are base-2 logarithms: queries come scaled by
+log2(e) / sqrt(D). The running maximum and sum are float32, with copies along lanes, so that no step spreads a column.
 
 All operands and results lie with the tokens of all rows along lanes, [heads, D, B * S]. That is how XLA leaves the
 product with a weight if it's asked to, so nothing is copied on the way in or out, and a head size of 160 isn't padded
@@ -28,11 +28,10 @@ from jaxtyping import Array, Float, Int
 
 from opencoder_jax.kernels.attention.shared.bounds import LOG2_E, bounds_of
 from opencoder_jax.kernels.attention.shared.gradients import differentiable
-from opencoder_jax.kernels.attention.tpu.backward import backward
+from opencoder_jax.kernels.attention.tpu import segments
 from opencoder_jax.kernels.attention.tpu.blocks import TpuBlocks, fitted
-from opencoder_jax.kernels.attention.tpu.forward import forward
 
-_attention = differentiable(forward, backward, head_axis=2)
+_attention = differentiable(segments.forward, segments.backward, head_axis=2)
 
 
 def attention(
@@ -52,19 +51,22 @@ def attention(
         interpret: runs the kernels as plain XLA, on any platform, to test them.
 
     Raises:
-        ValueError: a row doesn't fit in the chip's VMEM.
+        ValueError: a block doesn't fit in the chip's VMEM, so many heads share a key head.
     """
     rows, length, heads, size = q.shape
     slots, kv_heads = k.shape[1:3]
     group = heads // kv_heads
     blocks = fitted(blocks, group, length, slots)
+    if why := segments.why_not(blocks, group, size, q.dtype.itemsize):
+        raise ValueError(f"attention: {why}")
+    at_once = segments.segments_of(blocks, group, size, q.dtype.itemsize, length, slots)
     bounds = bounds_of(positions, slot)
 
     # Added queries see what the last one sees and more, so they make no block an edge; the keys past the end are zero.
-    added = -length % max(blocks.forward.rows // group, blocks.backward.queries)
+    added = -length % at_once.queries
     bounds = jnp.concatenate((bounds, bounds[:, :, -1:] + jnp.array([[0], [1]]) * jnp.arange(1, added + 1)), axis=2)
     scaled = (q.astype(jnp.float32) * (LOG2_E / math.sqrt(size))).astype(q.dtype)
-    more = -slots % max(blocks.forward.keys, blocks.backward.keys)
+    more = -slots % at_once.keys
     q = _tokens_last(scaled, added).reshape(kv_heads, group, size, -1)
     out = _attention(blocks, interpret, q, _tokens_last(k, more), _tokens_last(v, more), bounds)
     return out.reshape(heads, size, -1).transpose(2, 0, 1).reshape(rows, -1, heads, size)[:, :length]

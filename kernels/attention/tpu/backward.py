@@ -95,7 +95,8 @@ def vmem_bytes(sizes: BackwardBlocks, size: int, item: int, length: int, buffers
     """
     rows = length * (buffers * 2 * size * item + 4 * size + 2 * size * item + 8 * buffers * 4 * 8)
     rows += (summed or sizes.keys) * 2 * size * 4
-    return rows + 8 * sizes.keys * size * item + 2 * sizes.keys * padded(size) * item
+    # Keys and values come in, their gradients go out (in float32, where heads of a group are summed up afterwards).
+    return rows + sizes.keys * (4 * size * (item + 4) + 2 * padded(size) * item)
 
 
 def backward(
@@ -145,7 +146,7 @@ def backward(
         ),
         out_shape=[jax.ShapeDtypeStruct(of_queries[0].shape, q.dtype), d_key, d_key],
         name="attention_backward",
-        compiler_params=compiler_params(bytes_needed(buffers, summed), blocks.vmem, "backward"),
+        compiler_params=compiler_params(bytes_needed(buffers, summed), blocks.vmem),
         cost_estimate=cost(of_queries[0], k, slots, products=5),
         interpret=interpret,
     )(query_ranges(bounds, sizes, slots), spans_of(bounds, sizes.edge_queries), *of_queries, bounds, k, v)

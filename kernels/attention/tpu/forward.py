@@ -139,7 +139,7 @@ def forward(
         ),
         out_shape=[shape for _, shape in outputs],
         name="attention_forward",
-        compiler_params=compiler_params(resident, blocks.vmem, "forward"),
+        compiler_params=compiler_params(resident, blocks.vmem),
         cost_estimate=cost(q, k, slots, products=2),
         interpret=interpret,
     )(key_ranges(bounds, tokens, sizes, slots), spans_of(bounds, sizes.edge_queries), q, k, v, bounds)

@@ -18,16 +18,17 @@ from opencoder_jax.kernels.attention.attention import HEADS, QUERIES, ROWS, atte
 from opencoder_jax.kernels.attention.tpu import attention as tpu
 from opencoder_jax.kernels.attention.tpu import cycles, decode
 from opencoder_jax.kernels.attention.tpu.blocks import BackwardBlocks, ForwardBlocks, TpuBlocks, blocks_for, fitted
+from opencoder_jax.kernels.attention.tpu.segments import segments_of
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.parallel.mesh import AXES, BATCH_AXES, WEIGHT_AXES
 from opencoder_jax.recipe import bind, build
 from tests.kernels.attention.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
 
 
-def small(transposed: bool, chunk: int = 128) -> TpuBlocks:
+def small(transposed: bool, chunk: int = 128, vmem: int = 128) -> TpuBlocks:
     """Blocks so small that short rows have blocks that are skipped, whole and at edges."""
     forward = ForwardBlocks(rows=256, keys=256, edge=128, edge_queries=128, chunk=chunk, transposed=transposed)
-    return TpuBlocks(forward, BackwardBlocks(256, 256, 128, 128), vmem=128)
+    return TpuBlocks(forward, BackwardBlocks(256, 256, 128, 128), vmem)
 
 
 # Heads, key heads, head size, dtype, queries, slots, the first query's slot, blocks.
@@ -37,8 +38,10 @@ CASES = {
     "one key head, 128, bfloat16": (4, 1, 128, jnp.bfloat16, 512, 512, 0, small(transposed=False, chunk=256)),
     "three to a key head, 64": (3, 1, 64, jnp.float32, 300, 300, 0, small(transposed=False)),
     "seven to a key head, 160": (7, 1, 160, jnp.float32, 130, 130, 0, small(transposed=True, chunk=256)),
+    "in segments": (2, 1, 128, jnp.float32, 740, 740, 0, small(transposed=False, vmem=3)),
+    "in segments, on a cache": (1, 1, 128, jnp.float32, 740, 1100, 330, small(transposed=True, vmem=3)),
     "256, on a cache": (1, 1, 256, jnp.float32, 200, 600, 280, small(transposed=True, chunk=256)),
-    "sums of each head alone": (2, 1, 128, jnp.float32, 384, 384, 0, small(transposed=False)._replace(vmem=4)),
+    "sums of each head alone": (2, 1, 128, jnp.float32, 384, 384, 0, small(transposed=False, vmem=4)),
 }
 
 
@@ -166,6 +169,21 @@ def test_any_group_of_query_heads_is_traced(chip: str) -> None:
 
 
 @pytest.mark.parametrize("chip", cycles.TOPOLOGIES)
+def test_rows_of_any_length_are_traced(chip: str) -> None:
+    for length in (8192, 32_768, 65_536, 131_072):
+        for heads, kv_heads, size in ((8, 1, 128), (1, 1, 160), (2, 1, 256)):
+            assert kernels_in(traced(chip, heads, kv_heads, size, length)) == KERNELS, (length, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [8192, 16_384, 32_768, 65_536, 131_072])
+@pytest.mark.parametrize("shape", [(1, 1, 160), (4, 1, 128), (8, 1, 256)])
+@pytest.mark.parametrize("chip", cycles.TOPOLOGIES)
+def test_long_rows_compile(chip: str, shape: tuple[int, int, int], length: int) -> None:
+    assert "attention_backward" in (traced(chip, *shape, length).lower().compile().as_text() or "")
+
+
+@pytest.mark.parametrize("chip", cycles.TOPOLOGIES)
 def test_every_shipped_model_is_lowered(chip: str) -> None:
     """Its own heads, at 4096 tokens; Mosaic's compiler takes it from here (the test below)."""
     models = sorted(MODELS.glob("*.gin"))
@@ -246,10 +264,30 @@ def test_a_reference_in_a_kernels_place_is_said_once(capfd: pytest.CaptureFixtur
     assert capfd.readouterr().err.count("the reference runs on TPU v5 lite") == 1
 
 
-def test_rows_too_long_for_the_memory_are_refused() -> None:
-    blocks = blocks_for("TPU v4", 128, 1)
-    k = jax.ShapeDtypeStruct((1, 2**17, 1, 128), jnp.bfloat16)
+def test_a_long_row_is_taken_in_as_few_segments_as_memory_takes() -> None:
+    for case in ("in segments", "in segments, on a cache"):
+        heads, kv_heads, size, dtype, length, slots, _, blocks = CASES[case]
+        group = heads // kv_heads
+        queries, keys = segments_of(fitted(blocks, group, length, slots), group, size, 4, length, slots)
+        assert queries < length
+        assert keys < slots
+    for chip in cycles.KINDS.values():
+        for length in (1000, 4096, 65_536, 100_000, 131_072):
+            blocks = fitted(blocks_for(chip, 128, 4), 4, length, length)
+            for segment in segments_of(blocks, 4, 128, 2, length, length):
+                parts = -(-length // segment)
+                assert segment * parts < length * 9 / 8 + 1024
+                assert length > 4096 or parts == 1
+
+
+def test_heads_too_many_for_the_memory_get_the_reference_and_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    q, k = ((1, 2048, heads, 256) for heads in (128, 1))
+    assert kernels_in(traced("v4", 128, 1, 256, 2048)) == set()
+    assert "128 query heads of 256 to a key head needs" in capfd.readouterr().err
+    structs = [jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in (q, k, k)]
     with pytest.raises(ValueError, match="MiB of VMEM"):
         jax.eval_shape(
-            functools.partial(tpu.attention, blocks=blocks), k, k, k, jax.ShapeDtypeStruct((1, 2**17), jnp.int32)
+            functools.partial(tpu.attention, blocks=blocks_for("TPU v4", 256, 128)),
+            *structs,
+            jax.ShapeDtypeStruct((1, 2048), jnp.int32),
         )
