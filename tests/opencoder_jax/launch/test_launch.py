@@ -230,20 +230,3 @@ def test_a_state_is_read_through_what_gcloud_says_around_it() -> None:
 @pytest.mark.parametrize("accelerator", ["v4-8", "v5litepod-16", "v5p-128", "v6e-256", "tpu7x-16"])
 def test_each_generation_has_its_image(accelerator: str) -> None:
     assert any(word.startswith("--runtime-version=") for word in Slice("n", "z", accelerator).create())
-
-
-def test_the_slurm_script_requeues_what_was_stopped_from_outside(tmp_path: Path) -> None:
-    script = Path(__file__).resolve().parents[3] / "opencoder_jax" / "launch" / "slurm.sh"
-    subprocess.run(["bash", "-n", script], check=True)
-    for name, text in (("srun", 'echo "$@" >>ran; exit "$CODE"'), ("scontrol", 'echo "$@" >>requeued')):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    for code, requeued in ((0, False), (2, False), (75, True), (137, True)):
-        environment = os.environ | {"PATH": path, "CODE": str(code), "SLURM_SUBMIT_DIR": str(tmp_path)}
-        environment |= {"SLURM_JOB_ID": "41", "SLURM_GPUS_ON_NODE": "4"}
-        done = subprocess.run(["bash", script, "train", "--data=d"], env=environment, capture_output=True, check=False)
-        assert done.returncode == code
-        assert (tmp_path / "requeued").exists() == requeued
-        (tmp_path / "requeued").unlink(missing_ok=True)
-    assert "-m opencoder_jax train --data=d --hosts=auto" in (tmp_path / "ran").read_text()
