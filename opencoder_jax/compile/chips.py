@@ -87,20 +87,6 @@ class Topology:
         """Which dimensions are closed to a ring."""
         return tuple(size % self.chip.ring == 0 for size in self.bounds)
 
-    def bandwidth(self, positions: Sequence[tuple[int, ...]]) -> float:
-        """Bytes a second that flow into the worst placed of some chips when all of them exchange data.
-
-        Args:
-            positions: of each chip: slice, then coordinates.
-        """
-        if len({position[0] for position in positions}) > 1:
-            return self.chip.network
-        links = 0
-        for axis, (size, ring) in enumerate(zip(self.bounds, self.rings, strict=True), 1):
-            extent = len({position[axis] for position in positions})
-            links += 0 if extent == 1 else 2 if ring and extent == size > 2 else 1
-        return max(links, 1) * self.chip.link
-
 
 @dataclass(frozen=True)
 class Gpu:

@@ -7,8 +7,8 @@ was started early runs beside all that; what the program then waits for is the p
 body is played once and counts as often as it runs.
 
 An estimate, not a measurement: contention for the memory, the kernels' waiting for their operands, the start of each
-operation and the host are not in it. Links carry what they were measured to carry at best, and a SparseCore that
-carries out a collective is taken to keep up with them.
+operation and the host are not in it. Links carry what they were measured to carry at best, shared by all groups of a
+collective (links.py). What part of that a SparseCore keeps up with is the caller's to say.
 """
 
 import re
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from opencoder_jax.compile.chips import Topology
 from opencoder_jax.compile.collectives import async_fusion, collective_in, kind_of, received, ticket_of
 from opencoder_jax.compile.hlo import COLLECTIVES, CompiledProgram, Computation, Instruction
+from opencoder_jax.compile.links import permute_seconds, rate
 
 # The parts of a step: name scopes of the model and the step (decoder.py, loss.py, step.py), in the order of the table.
 PARTS = ("input", "attention", "ffn", "head and loss", "optimizer", "other", "copies", "collectives")
@@ -59,15 +60,20 @@ def part_of(source: str) -> str:
 
 
 def estimate(
-    program: CompiledProgram, topology: Topology, positions: Sequence[tuple[int, ...]], kernels: Mapping[str, float]
+    program: CompiledProgram,
+    topology: Topology,
+    positions: Sequence[tuple[int, ...]],
+    kernels: Mapping[str, float],
+    sparse_cores: float = 1.0,
 ) -> Estimate:
     """Plays a program that was compiled for `topology`.
 
     Args:
         positions: of each of the program's devices: slice, then coordinates.
         kernels: cycles of one run of each Pallas kernel, by its name in the program (without its number).
+        sparse_cores: of the links' rate, the share that a SparseCore keeps up with.
     """
-    player = _Player(program, topology, positions, kernels)
+    player = _Player(program, topology, positions, kernels, sparse_cores)
     player.play(program.entry, 1)
     return player.result
 
@@ -79,8 +85,11 @@ class _Player:
         topology: Topology,
         positions: Sequence[tuple[int, ...]],
         kernels: Mapping[str, float],
+        sparse_cores: float,
     ):
         self.program, self.topology, self.positions, self.kernels = program, topology, positions, kernels
+        self.sparse_cores = sparse_cores
+        self.rates: dict[tuple[tuple[int, ...], ...], float] = {}
         self.result = Estimate()
         self.now = 0.0
         self.free: dict[str, float] = defaultdict(float)  # when each link and the copy engine will be idle
@@ -166,6 +175,8 @@ class _Player:
         # Permutes of opposite directions use the two directions of a link.
         engine = str(collective.groups[:1]) if kind == "collective-permute" else "links"
         taken, seconds = self._transfer(kind, collective)
+        if 'async_execution_thread="sparsecore"' in instruction.text:
+            seconds /= self.sparse_cores
         traffic = self.result.traffic[kind]
         traffic.count += runs
         traffic.bytes += taken * runs
@@ -192,14 +203,17 @@ class _Player:
 
     def _transfer(self, kind: str, collective: Instruction) -> tuple[float, float]:
         """The bytes that a chip takes in, and the seconds that the links need for them."""
-        group = collective.groups[0] if collective.groups else tuple(range(len(self.positions)))
-        taken = received(kind, collective, len(group))
+        groups = collective.groups or (tuple(range(len(self.positions))),)
+        taken = received(kind, collective, len(groups[0]))
         if kind == "collective-permute":
-            over_network = any(self.positions[a][0] != self.positions[b][0] for a, b in collective.groups)
-            return taken, taken / (self.topology.chip.network if over_network else self.topology.chip.link)
-        rate = self.topology.bandwidth([self.positions[device] for device in group])
+            pairs = [(self.positions[a], self.positions[b]) for a, b in groups]
+            return taken, permute_seconds(self.topology, pairs, taken)
+        if groups not in self.rates:
+            placed = [[self.positions[device] for device in group] for group in groups]
+            self.rates[groups] = rate(self.topology, placed)
+        seconds = taken / self.rates[groups]
         if kind.endswith("all-to-all"):
             # Each chip's own array crosses a quarter of the longest ring on average.
-            longest = max(len(set(axis)) for axis in zip(*(self.positions[device] for device in group), strict=True))
-            return taken, taken * max(1.0, longest / 4) / rate
-        return taken, taken / rate
+            places = zip(*(self.positions[device] for device in groups[0]), strict=True)
+            seconds *= max(1.0, max(len(set(axis)) for axis in places) / 4)
+        return taken, seconds

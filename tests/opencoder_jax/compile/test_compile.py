@@ -176,16 +176,6 @@ def test_elements_of_tuples_are_read_as_newer_compilers_print_them() -> None:
     assert new == old
 
 
-def test_links_of_a_group() -> None:
-    ring, line = Topology.parse("v5p:4x4x4"), Topology.parse("v5e:4x4")
-    axis, plane = [(0, x, 0, 0) for x in range(4)], [(0, x, y, 0) for x in range(4) for y in range(4)]
-    assert ring.bandwidth(axis) == 2 * 9e10
-    assert ring.bandwidth(plane) == 4 * 9e10
-    assert ring.bandwidth(axis[:2]) == 9e10
-    assert line.bandwidth([(0, x, 0) for x in range(4)]) == 4.5e10
-    assert Topology.parse("2*v5e:4x4").bandwidth([(0, 0, 0), (1, 0, 0)]) == CHIPS["v5e"].network
-
-
 @pytest.mark.parametrize("text", ["h100", "h100:0", "h100:12", "h100:8x8", "v5e:8"])
 def test_clusters_of_gpus_that_are_none(text: str) -> None:
     with pytest.raises(UserError, match=r"--topology=.*: write"):
