@@ -7,14 +7,16 @@ by this, every `--help` lists the fields that the command reads, and docs/refere
 
 import ast
 import inspect
+import math
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+T = TypeVar("T")
 PACKAGE = Path(__file__).parent
 
 
@@ -53,31 +55,69 @@ def of_class(cls: type) -> Configurable:
     """The entry of a class: the catalog's, or for a class outside of the project what Python knows of it."""
     if cls.__name__ in catalog() or not is_dataclass(cls):
         return catalog()[cls.__name__]
-    entries = {}
-    for field in fields(cls):
-        kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", "")
-        if not isinstance(field.type, (str, type)) or "[" in str(field.type):
-            kind = str(field.type)
-        entries[field.name] = Field(field.name, kind, "" if field.default is MISSING else repr(field.default))
+    entries = {
+        field.name: Field(field.name, _words(field.type), "" if field.default is MISSING else repr(field.default))
+        for field in fields(cls)
+    }
     return Configurable(cls.__name__, cls.__module__, (cls.__doc__ or "").split("\n\n")[0], entries)
 
 
+def _words(kind: Any) -> str:
+    """An annotation as its source has it, without the names of modules."""
+    text = kind.__name__ if type(kind) is type else str(kind)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
+
+
+def checks_types(cls: type[T]) -> type[T]:
+    """Lets a dataclass refuse, by a ValueError that names the field, what its annotations don't take."""
+    make: Any = cls.__init__
+    signature = inspect.signature(make)
+
+    @wraps(make)
+    def checked(self: T, *args: Any, **values: Any) -> None:
+        kinds = {field.name: _words(field.type) for field in fields(cls)}  # type: ignore[arg-type]
+        for name, value in signature.bind(self, *args, **values).arguments.items():
+            if name in kinds and not accepts(kinds[name], value):
+                raise ValueError(f"{name}={value!r}: must be {kinds[name]}")
+        make(self, *args, **values)
+
+    checked.__signature__ = signature  # type: ignore[attr-defined]  # gin looks there for the fields
+    cls.__init__ = checked  # type: ignore[method-assign, assignment]
+    return cls
+
+
 def accepts(kind: str, value: Any) -> bool:
-    """Whether a value has the type that a field's annotation names; a type that isn't known here takes anything."""
+    """Whether a value has the type that a field's annotation names; a type that isn't known here takes anything.
+
+    A number is finite, and an integer fits in 64 bits.
+    """
     return _accepts(ast.parse(kind, mode="eval").body, value)
 
 
-_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "str": (str,), "bytes": (bytes,)}
+_PLAIN: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "bytes": (bytes,),
+}
+
+
+_MOST = 2**63
 
 
 def _accepts(kind: ast.expr, value: Any) -> bool:
     match kind:
         case ast.Constant(value=None):
             return value is None
-        case ast.Name(id="bool"):
-            return isinstance(value, bool)
         case ast.Name(id=name) if name in _PLAIN:
-            return isinstance(value, _PLAIN[name]) and not isinstance(value, bool)
+            if not isinstance(value, _PLAIN[name]) or isinstance(value, bool) != (name == "bool"):
+                return False
+            return (
+                math.isfinite(value)
+                if isinstance(value, float)
+                else not isinstance(value, int) or -_MOST <= value < _MOST
+            )
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _accepts(left, value) or _accepts(right, value)
         case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[item, ast.Constant(value=end)])) if (
@@ -91,7 +131,10 @@ def _accepts(kind: ast.expr, value: Any) -> bool:
             return isinstance(value, dict) and all(_accepts(key, k) and _accepts(item, v) for k, v in value.items())
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
             choices = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            return any(isinstance(choice, ast.Constant) and choice.value == value for choice in choices)
+            return any(
+                isinstance(choice, ast.Constant) and type(choice.value) is type(value) and choice.value == value
+                for choice in choices
+            )
     return True
 
 

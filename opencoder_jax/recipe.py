@@ -11,29 +11,28 @@ import argparse
 import ast
 import difflib
 import io
+import operator
 import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import gin
 from gin import config_parser
 
-from opencoder_jax.configurables import Configurable, accepts, catalog, of_class
+from opencoder_jax.configurables import Configurable, accepts, catalog, checks_types, of_class
 
 T = TypeVar("T")
 
 PACKAGE = Path(__file__).parent  # holds gin_configs
 ROOT = PACKAGE.resolve().parent  # of the checkout, where this is one
-gin.add_config_file_search_path(str(PACKAGE))
-# Gin's second reader takes a file for the data of an installed package, and breaks on folders without an __init__.py.
-del gin.config._FILE_READERS[1:]
 
 
 class UserError(Exception):
@@ -51,43 +50,43 @@ TRY_AGAIN = 75
 
 
 def configurable(cls: type[T]) -> type[T]:
-    """Lets gin bind the fields of a dataclass by its class name.
+    """Lets gin bind the fields of a dataclass by its class name; a value of another type than a field's is refused.
 
     `python -m package.module` runs a second copy of the module under the name `__main__`; that copy stays unregistered,
     or the name would be ambiguous.
     """
-    return cls if cls.__module__ == "__main__" else gin.configurable(cls)
+    checked = checks_types(cls)
+    return checked if cls.__module__ == "__main__" else gin.configurable(checked)
 
 
 def bind(gin_files: Sequence[str] = (), bindings: Sequence[str] = ()) -> None:
     """Replaces all bindings in force by those of `gin_files`, in order, then of `bindings` ("Name.field=value").
 
-    A gin file, and an `include` in one, is looked up from the working directory and from the package.
+    A gin file is looked up from the working directory and from the package, an `include` also beside its file.
 
     Raises:
         UserError: a file is missing, or a name or value is wrong; the message says which, and the nearest right name.
     """
-    quoted = [_quoted(binding) for binding in bindings]
-    check_bindings(gin_files, quoted)
+    bound = check_bindings(gin_files, [_quoted(binding) for binding in bindings])
     gin.clear_config(clear_constants=True)
-    try:
-        gin.parse_config_files_and_bindings(
-            list(gin_files),
-            quoted,
-            skip_unknown=list(catalog()),
-            finalize_config=False,  # a module that is imported later may still register its own
-        )
-    except Exception as error:  # gin raises ValueError, TypeError, SyntaxError, NameError and OSError for a bad recipe
-        raise UserError(f"recipe: {' '.join(str(error).split())}") from None
+    for (name, field), value in bound.items():
+        with suppress(ValueError):  # its module isn't loaded: this process has no use for it
+            gin.bind_parameter(f"{name}.{field}", value)
 
 
-def check_bindings(gin_files: Sequence[str], bindings: Sequence[str]) -> None:
+def check_bindings(gin_files: Sequence[str], bindings: Sequence[str]) -> dict[tuple[str, str], Any]:
     """Checks every binding of a recipe against the names and types of the fields, without importing what has them.
+
+    Returns:
+        The values by (name, field); the last binding of a field wins.
 
     Raises:
         UserError: naming the file and line, or the flag, and the nearest right name.
     """
-    for statement in _statements(gin_files, bindings):
+    statements = list(_statements(gin_files, bindings))
+    macros = {statement.selector: statement.value for statement in statements if not statement.arg_name}
+    bound: dict[tuple[str, str], Any] = {}
+    for statement in filter(operator.attrgetter("arg_name"), statements):
         place = f"{_file_of(statement)}{statement.selector}.{statement.arg_name}"
         if (known := _known(statement.selector)) is None:
             near = difflib.get_close_matches(statement.selector, catalog(), 1, 0.6)
@@ -97,9 +96,15 @@ def check_bindings(gin_files: Sequence[str], bindings: Sequence[str]) -> None:
             near = difflib.get_close_matches(statement.arg_name, known.fields, 1)
             advice = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known.fields)}."
             raise UserError(f"recipe: {place}: {known.name} has no field {statement.arg_name}. {advice}")
-        if not _holds_reference(statement.value) and not accepts(field.type, statement.value):
+        try:
+            value = _resolved(statement.value, macros)
+        except ValueError as error:
+            raise UserError(f"recipe: {place}: {error}") from None
+        if not accepts(field.type, value):
             example = f", such as {field.default}" if field.default not in ("", "None") else ""
-            raise UserError(f"recipe: {place}={statement.value!r}: must be {field.type}{example}")
+            raise UserError(f"recipe: {place}={value!r}: must be {field.type}{example}")
+        bound[known.name, field.name] = value
+    return bound
 
 
 def _known(name: str) -> Configurable | None:
@@ -112,37 +117,83 @@ def _known(name: str) -> Configurable | None:
         return None
 
 
-class _Reference(config_parser.ParserDelegate):
-    """Stands for what a recipe names by `@` or `%`: its value isn't known here."""
+class _Name(NamedTuple):
+    """What a recipe names: a macro, or with its `@` a reference."""
+
+    name: str
+
+
+class _Delegate(config_parser.ParserDelegate):
+    """What gin's parser makes of names; a recipe holds values and no objects."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
-        return self
+        return _Name(f"@{scoped_configurable_name}")
 
     def macro(self, macro_name: str) -> Any:
-        return self
+        return _Name(macro_name)
 
 
-def _holds_reference(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_holds_reference, value.values()))
-    return isinstance(value, _Reference) or (isinstance(value, (list, tuple)) and any(map(_holds_reference, value)))
+def _resolved(value: Any, macros: Mapping[str, Any]) -> Any:
+    """A value with its macros replaced by what they stand for. Raises ValueError for one that isn't bound."""
+    match value:
+        case _Name(name):
+            if name.startswith("@"):
+                raise ValueError(f"{name}: a field takes a value, no reference")
+            if name not in macros:
+                raise ValueError(f"%{name} isn't bound; write {name} = VALUE in the recipe")
+            try:
+                return _resolved(macros[name], macros)
+            except RecursionError:
+                raise ValueError(f"%{name} stands for itself") from None
+        case dict():
+            return {_resolved(key, macros): _resolved(item, macros) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(_resolved(item, macros) for item in value)
+    return value
 
 
 def _statements(gin_files: Sequence[str], bindings: Sequence[str]) -> Iterator[config_parser.BindingStatement]:
-    """The bindings of fields in a recipe, includes in their places. Raises UserError for what is no gin."""
-    for number, source in enumerate([*gin_files, *bindings]):
-        try:
-            is_file = number < len(gin_files)
-            with find_gin(source).open(encoding="utf-8") if is_file else io.StringIO(source) as text:
-                for statement in config_parser.ConfigParser(text, _Reference()):
-                    if isinstance(statement, config_parser.IncludeStatement):
-                        yield from _statements([statement.filename], ())
-                    elif isinstance(statement, config_parser.BindingStatement) and statement.arg_name:
-                        yield statement
-        except (SyntaxError, ValueError, TokenError) as error:
-            message = error.msg if isinstance(error, SyntaxError) else str(error)
-            line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-            raise UserError(f"recipe: {source}{line}: {' '.join(str(message).split())}") from None
+    """The bindings of a recipe, includes in their places. Raises UserError for what is no gin, or more than values."""
+    for file in gin_files:
+        yield from _of_file(find_gin(file))
+    for binding in bindings:
+        yield from _parsed(binding, binding, ())
+
+
+def _of_file(path: Path, within: tuple[Path, ...] = ()) -> Iterator[config_parser.BindingStatement]:
+    if path in within:
+        raise UserError(f"recipe: {path} includes itself; take that include out")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise UserError(f"recipe: {path}: {error}") from None
+    yield from _parsed(str(path), text, (*within, path))
+
+
+def _parsed(source: str, text: str, within: tuple[Path, ...]) -> Iterator[config_parser.BindingStatement]:
+    """The bindings of a text; `within` are the files that it stands in, the innermost last."""
+    try:
+        named = io.StringIO(text)
+        named.name = source if within else None  # gin tells places by it
+        for statement in config_parser.ConfigParser(named, _Delegate()):
+            place = f"line {statement.location.line_num}: " if within else ""
+            if isinstance(statement, config_parser.IncludeStatement):
+                yield from _of_file(find_gin(statement.filename, within[-1].parent if within else None), within)
+            elif isinstance(statement, config_parser.ImportStatement):
+                raise ValueError(f"{place}import {statement.module}: a recipe imports nothing; take the line out")
+            elif statement.scope:
+                scope = statement.scope
+                raise ValueError(f"{place}{scope}/{statement.selector}: a recipe has no scopes; take {scope}/ away")
+            elif isinstance(statement, config_parser.BindingStatement):
+                yield statement
+    except (SyntaxError, ValueError, TokenError, RecursionError, MemoryError) as error:
+        message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        if "malformed node" in message:
+            message = (
+                f"{message.partition('token ')[2] or message} is no value; write a number, True, False, None or 'text'"
+            )
+        raise UserError(f"recipe: {source}{line}: {message}") from None
 
 
 def _file_of(statement: config_parser.BindingStatement) -> str:
@@ -150,21 +201,21 @@ def _file_of(statement: config_parser.BindingStatement) -> str:
     return f"{place.filename}, line {place.line_num}: " if place.filename else ""
 
 
-def find_gin(file: str) -> Path:
-    """A gin file by its path from the working directory or from the package. Raises UserError."""
-    for place in (Path(file), PACKAGE / file):
+def find_gin(file: str, beside: Path | None = None) -> Path:
+    """A gin file by its path from the working directory, the package, or the folder `beside`. Raises UserError."""
+    for place in (Path(file), PACKAGE / file, *([beside / file] if beside else [])):
         if place.is_file():
             return place
     raise UserError(f"gin file {file}: no such file")
 
 
-def gin_text(file: str) -> str:
+def gin_text(file: str, beside: Path | None = None) -> str:
     """A gin file with its includes in their places, without comments: two recipes that read the same are the same."""
-    lines = []
-    for line in find_gin(file).read_text(encoding="utf-8").splitlines():
+    lines, path = [], find_gin(file, beside)
+    for line in path.read_text(encoding="utf-8").splitlines():
         include = re.fullmatch(r"include\s+['\"](.+)['\"]", line.strip())
         if include:
-            lines.append(gin_text(include.group(1)))
+            lines.append(gin_text(include.group(1), path.parent))
         elif line.strip() and not line.lstrip().startswith("#"):
             lines.append(line)
     return "\n".join(lines)
@@ -290,12 +341,23 @@ def run_command(main: Callable[[list[str]], None]) -> NoReturn:
     sys.exit(0)
 
 
+_WORDS = {"true": True, "false": False, "none": None}  # as other tools spell them
+
+
 def _quoted(binding: str) -> str:
-    """Shells strip quotes: a value that is no Python literal, reference or macro is taken as a string."""
+    """Shells strip quotes: a value that is no Python literal or macro is taken as a string.
+
+    `true`, `false` and `none` are what they say where the field takes that.
+    """
     name, value = binding.split("=", 1)
     try:
         ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        word = value.strip().lower()
+        owner, _, field = name.strip().rpartition(".")
+        known = _known(owner) if word in _WORDS else None
+        if known and field in known.fields and accepts(known.fields[field].type, _WORDS[word]):
+            return f"{name}={_WORDS[word]}"
         if not value.strip().startswith(("@", "%")):
             return f"{name}={value!r}"
     return binding

@@ -1,31 +1,101 @@
 """The catalogue of configurations is read from the sources, and says what Python says once they are imported."""
 
 import ast
+import builtins
+import collections.abc
 import importlib
+import math
 import subprocess
 import sys
+import types
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opencoder_jax.configurables import accepts, catalog, meanings
-from opencoder_jax.recipe import ROOT
+from opencoder_jax.recipe import ROOT, UserError, check_recipe
 
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 KINDS = {
-    "int": st.integers(),
-    "float": st.floats(allow_nan=False) | st.integers(),
+    "int": INTEGERS,
+    "float": FLOATS | INTEGERS,
     "str": st.text(),
     "bool": st.booleans(),
-    "int | None": st.none() | st.integers(),
-    "tuple[int, ...]": st.lists(st.integers()).map(tuple),
-    "tuple[str, int]": st.tuples(st.text(), st.integers()),
-    "tuple[tuple[int, int], ...]": st.lists(st.tuples(st.integers(), st.integers())).map(tuple),
-    "dict[str, float]": st.dictionaries(st.text(), st.floats(allow_nan=False)),
+    "int | None": st.none() | INTEGERS,
+    "tuple[int, ...]": st.lists(INTEGERS).map(tuple),
+    "tuple[str, int]": st.tuples(st.text(), INTEGERS),
+    "tuple[tuple[int, int], ...]": st.lists(st.tuples(INTEGERS, INTEGERS)).map(tuple),
+    "dict[str, float]": st.dictionaries(st.text(), FLOATS),
     "Literal['a', 'b']": st.sampled_from("ab"),
 }
+# Values by their type, the wrong ones for a field of another.
+PLAIN: dict[Any, st.SearchStrategy[Any]] = {
+    int: INTEGERS,
+    float: FLOATS,
+    str: st.text(st.characters(codec="utf-8")),
+    bool: st.booleans(),
+    types.NoneType: st.none(),
+}
+FALSE_NUMBERS = {int: st.sampled_from([2**63, -(2**63) - 1]), float: st.sampled_from([math.inf, -math.inf, math.nan])}
+
+
+def right(kind: Any) -> st.SearchStrategy[Any]:
+    """Values that an annotation means."""
+    match get_origin(kind), get_args(kind):
+        case (types.UnionType, kinds):
+            return st.one_of(*map(right, kinds))
+        case (builtins.tuple, (item, end)) if end is Ellipsis:
+            return st.lists(right(item), max_size=2).map(tuple)
+        case (builtins.tuple, kinds):
+            return st.tuples(*map(right, kinds))
+        case (builtins.dict | collections.abc.Mapping, (key, item)):
+            return st.dictionaries(right(key), right(item), max_size=2)
+    return PLAIN[kind]
+
+
+def wrong(kind: Any) -> st.SearchStrategy[Any]:
+    """Values that it doesn't mean: of another type, or with one such part."""
+    match get_origin(kind), get_args(kind):
+        case (types.UnionType, (some, types.NoneType)):
+            return wrong(some).filter(lambda value: value is not None)
+        case (builtins.tuple, (item, end)) if end is Ellipsis:
+            parts = st.tuples(wrong(item)) | st.tuples(right(item), wrong(item))
+            return st.one_of(*PLAIN.values(), parts, st.lists(right(item)))
+        case (builtins.tuple, kinds):
+            mixed = [
+                st.tuples(*(wrong(other) if at == number else right(other) for at, other in enumerate(kinds)))
+                for number in range(len(kinds))
+            ]
+            return st.one_of(*PLAIN.values(), st.tuples(*map(right, kinds[1:])), *mixed)
+        case (builtins.dict | collections.abc.Mapping, (key, item)):
+            names = wrong(key).filter(lambda value: not isinstance(value, list | dict))
+            held = st.dictionaries(right(key), wrong(item), min_size=1, max_size=1)
+            return st.one_of(*PLAIN.values(), held, names.flatmap(lambda name: right(item).map(lambda it: {name: it})))
+    taken = (int, float) if kind is float else (kind,)
+    others = [values for other, values in PLAIN.items() if other not in taken]
+    return st.one_of(*others, st.lists(right(kind), max_size=1).map(tuple), FALSE_NUMBERS.get(kind, st.nothing()))
+
+
+@pytest.mark.parametrize("name", catalog())
+@settings(max_examples=15)
+@given(data=st.data())
+def test_every_field_refuses_values_of_other_types_by_its_name(name: str, data: st.DataObject) -> None:
+    cls = getattr(importlib.import_module(catalog()[name].module), name)
+    for field, kind in get_type_hints(cls).items():
+        value = data.draw(wrong(kind), label=field)
+        with pytest.raises(ValueError, match=rf"^{field}=.*: must be "):
+            cls(**{field: value})
+        with pytest.raises(UserError, match=rf"^recipe: {name}\.{field}=(?s:.*): must be [^\n]*$"):
+            check_recipe([f"--gin.{name}.{field}={literal(value)}"])
+
+
+def literal(value: Any) -> str:
+    """As it stands in a recipe, where 1e999 is infinite."""
+    return repr(value).replace("inf", "1e999")
 
 
 @pytest.mark.parametrize("name", catalog())

@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencoder_jax.recipe import UserError, bind, build, configurable, operative, parse_flags, refuse_unknown
+from opencoder_jax.recipe import (
+    UserError,
+    bind,
+    build,
+    check_bindings,
+    configurable,
+    gin_text,
+    operative,
+    parse_flags,
+    refuse_unknown,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
 
 
 @configurable
@@ -20,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class OvenConfig:
     heat: float = 200.0
     bread: str = "rye"
+    fan: bool = False
+    rack: int | None = 1
     phases: tuple[tuple[int, int], ...] = ((0, 20),)
 
     def __post_init__(self) -> None:
@@ -42,7 +55,7 @@ def refused(*bindings: str) -> str:
 
 def test_a_file_binds_some_fields_and_leaves_the_others(tmp_path: Path) -> None:
     bind([write(tmp_path / "oven.gin", "OvenConfig.heat = 180.0", "OvenConfig.phases = ((0, 5), (5, 30))")])
-    assert build(OvenConfig) == OvenConfig(180.0, "rye", ((0, 5), (5, 30)))
+    assert build(OvenConfig) == OvenConfig(180.0, phases=((0, 5), (5, 30)))
 
 
 def test_binding_again_forgets_what_was_bound() -> None:
@@ -56,9 +69,9 @@ def test_a_flag_wins_over_the_last_file_and_that_over_the_first_and_its_include(
     first = write(tmp_path / "first.gin", f"include '{base}'", "OvenConfig.heat = 2.0", "OvenConfig.bread = 'b'")
     second = write(tmp_path / "second.gin", "OvenConfig.heat = 3.0")
     bind([first, second])
-    assert build(OvenConfig) == OvenConfig(3.0, "b", ())
+    assert build(OvenConfig) == OvenConfig(3.0, "b", phases=())
     bind([first, second], ["OvenConfig.heat=4.0"])
-    assert build(OvenConfig) == OvenConfig(4.0, "b", ())
+    assert build(OvenConfig) == OvenConfig(4.0, "b", phases=())
 
 
 def test_a_caller_wins_over_every_recipe() -> None:
@@ -95,7 +108,7 @@ def test_a_misspelt_name_is_told_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "advice"), [("heet", "Did you mean heat?"), ("colour", "It has heat, bread, phases.")]
+    ("field", "advice"), [("heet", "Did you mean heat?"), ("colour", "It has heat, bread, fan, rack, phases.")]
 )
 def test_a_misspelt_field_is_told_with_the_nearest_or_all(field: str, advice: str) -> None:
     message = refused(f"OvenConfig.{field}=10")
@@ -133,7 +146,7 @@ def test_a_value_that_the_configuration_refuses_is_told_in_its_words() -> None:
         OvenConfig,
         heat=st.floats(max_value=300, allow_nan=False, allow_infinity=False),
         bread=st.text(st.characters(codec="utf-8")),
-        phases=st.lists(st.tuples(st.integers(), st.integers()), max_size=3).map(tuple),
+        phases=st.lists(st.tuples(INTEGERS, INTEGERS), max_size=3).map(tuple),
     )
 )
 def test_the_operative_text_of_a_configuration_builds_it_again(
@@ -189,6 +202,51 @@ def test_a_type_that_a_field_does_not_take_is_told_with_the_file(tmp_path: Path)
 def test_a_macro_may_stand_for_any_value(tmp_path: Path) -> None:
     bind([write(tmp_path / "macro.gin", "HEAT = 150.0", "OvenConfig.heat = %HEAT")])
     assert build(OvenConfig).heat == 150.0
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("hot/OvenConfig.heat = 1.0", "hot/OvenConfig: a recipe has no scopes; take hot/ away"),
+        ("hot/OvenConfig:\n  heat = 1.0", "hot/OvenConfig: a recipe has no scopes; take hot/ away"),
+        ("import os", "import os: a recipe imports nothing; take the line out"),
+        ("from os import path", "import os.path: a recipe imports nothing; take the line out"),
+        ("OvenConfig.heat = @OvenConfig()", "@OvenConfig: a field takes a value, no reference"),
+        ("OvenConfig.heat = %HEAT", "%HEAT isn't bound; write HEAT = VALUE in the recipe"),
+        ("HEAT = %HEAT\nOvenConfig.heat = %HEAT", "%HEAT stands for itself"),
+        ("HEAT = 'a'\nOvenConfig.heat = %HEAT", "OvenConfig.heat='a': must be float"),
+        ("OvenConfig.heat = true", "'true' is no value; write a number, True, False, None or 'text'"),
+    ],
+)
+def test_what_a_recipe_does_not_take_is_told_with_the_line(tmp_path: Path, statement: str, told: str) -> None:
+    with pytest.raises(UserError, match=r"^recipe: [^\n]*bad\.gin[,:] line \d[^\n]*$") as caught:
+        bind([write(tmp_path / "bad.gin", statement)])
+    assert told in str(caught.value)
+    assert str(caught.value).count("bad.gin") == 1
+
+
+def test_true_false_and_none_are_taken_where_the_field_means_them() -> None:
+    assert check_bindings((), []) == {}
+    bind((), ["OvenConfig.fan=true", "OvenConfig.rack=none", "OvenConfig.bread=none"])
+    assert build(OvenConfig) == OvenConfig(fan=True, rack=None, bread="none")
+    bind((), ["OvenConfig.fan=false"])
+    assert build(OvenConfig).fan is False
+    for word in ("no", "yes", "off", "0", "none", "'true'"):
+        assert refused(f"OvenConfig.fan={word}").endswith("must be bool, such as False")
+
+
+def test_an_include_is_also_looked_up_beside_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    write(folder / "inner.gin", "OvenConfig.heat = 5.0")
+    write(folder / "middle.gin", "include 'inner.gin'")
+    outer = write(tmp_path / "outer.gin", "include 'recipes/middle.gin'")
+    bind([outer])
+    assert build(OvenConfig).heat == 5.0
+    assert gin_text(outer) == "OvenConfig.heat = 5.0"
+    write(folder / "inner.gin", "include 'middle.gin'")
+    with pytest.raises(UserError, match=r"includes itself"):
+        bind([outer])
 
 
 def test_an_override_of_what_a_command_does_not_read_is_refused() -> None:
