@@ -60,6 +60,13 @@ class Directory:
         found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
+    def tree(self) -> list[str]:
+        """The paths of the files in it and in its folders, sorted; hidden ones, as of caches, are left out."""
+        system, root = self._place()
+        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=True))
+        files = (info.path.removeprefix(root).lstrip("/") for info in found if info.type == fs.FileType.File)
+        return sorted(path for path in files if not any(part.startswith(".") for part in path.split("/")))
+
     def read(self, name: str) -> pa.NativeFile:
         """Opens a file for reading; raises FileNotFoundError."""
         system, path = self._place(name)

@@ -1,16 +1,19 @@
-"""Collects conversations for instruction tuning from Parquet and JSON-lines files.
+"""Collects conversations for instruction tuning from Parquet and JSON files.
 
     python -m beam_pipelines conversations --conversations=opc-sft-stage1 --output=runs/conversations
 
-.parquet, .jsonl and .json are read, the last two also with .gz or .zst. Presets (`PRESETS`) know OpenCoder's releases
-(opc-sft-stage1 with its three subsets and opc-sft-stage2 with its four: columns instruction and output), Alpaca's,
-ShareGPT's and lists of messages; every column can be named by itself.
+.parquet, .jsonl and .json (a row a line, or one array of rows) are read, the last two also with .gz or .zst, from a
+folder and its folders. Presets (`PRESETS`) know OpenCoder's releases (opc-sft-stage1 with its three subsets and
+opc-sft-stage2 with its four: columns instruction and output), Alpaca's, ShareGPT's and lists of messages; every column
+can be named by itself.
 
 A conversation becomes a document of kind "chat", whose text is a JSON list of messages (opencoder_jax/data/chat.py): so
 it goes through decontamination and into token records like any other. Its language is that of the first fenced block
-that names one. Empty lines around what is said go, since an answer can't begin with one. Rows that are no conversation
-are counted drops: broken_json, no_messages, no_text, not_utf8, unknown_role, misplaced_system, empty_turn,
-begins_with_answer, no_answer. How long is too long, only tokens say: see TokenRecordsConfig.chat_tokens.
+that names one. Empty lines around what is said go, since an answer can't begin with one; a system message may be empty,
+and isn't the default one then. An answer of weight 0 (or false) is read, and not trained on. Rows that are no
+conversation are counted drops: broken_json, no_messages, no_text, not_utf8, unknown_role, misplaced_system, empty_turn,
+odd_weight, begins_with_answer, no_answer (or none of a weight). How long is too long, only tokens say: see
+TokenRecordsConfig.chat_tokens.
 """
 
 import json
@@ -26,6 +29,7 @@ from opencoder_jax.beam_pipelines.sources.builder import Row, document, is_unico
 from opencoder_jax.beam_pipelines.sources.inputs import TABLES, Unit, list_units, rows_of
 from opencoder_jax.beam_pipelines.sources.units import collect_units
 from opencoder_jax.checks import check, one_of
+from opencoder_jax.data import chat
 from opencoder_jax.data.chat import Message
 from opencoder_jax.recipe import configurable
 
@@ -33,19 +37,20 @@ SPEED = 40.0  # megabytes a second on one core
 
 # The columns of published data sets: a list of messages, or a question and its answer.
 PRESETS: dict[str, dict[str, str]] = {
-    "opencoder": {"question": "instruction", "answer": "output"},
+    "opencoder": {"question": "instruction", "material": "input", "answer": "output"},  # its releases have no input
     "alpaca": {"question": "instruction", "material": "input", "answer": "output"},
     "sharegpt": {"messages": "conversations", "system": "system"},
     "messages": {"messages": "messages", "system": "system"},
 }
 
-# What data sets call the speakers, and where a message has its speaker and its words.
+# What data sets call the speakers, and where a message has its speaker, its words, and whether they are trained on.
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
 }
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value", "text")
+_WEIGHT_KEYS = ("weight", "loss", "train", "training")
 
 _FENCE = re.compile(r"^```[ \t]*([\w+#.-]+)", re.MULTILINE)
 _EMPTY_LINES_BEFORE = re.compile(r"\A\s*[\r\n]")  # to the last of them
@@ -103,16 +108,16 @@ def conversation(row: Mapping[str, Any]) -> list[Message]:
     system = row.get("system")
     if isinstance(system, str) and system.strip() and found[0]["role"] != "system":
         found.insert(0, {"role": "system", "content": system})
-    messages = [Message(role=turn["role"], content=_tidy(turn["content"])) for turn in found]
+    messages: list[Message] = [{**turn, "content": _tidy(turn["content"])} for turn in found]
     for number, turn in enumerate(messages):
-        if not turn["content"]:
+        if not turn["content"] and turn["role"] != "system":
             raise NotAConversation("empty_turn", f"message {number}, of the {turn['role']}")
         if not is_unicode(turn["content"]):
             raise NotAConversation("not_utf8", f"message {number} holds a lone surrogate")
         if turn["role"] == "system" and number > 0:
             raise NotAConversation("misplaced_system", f"message {number}")
     roles = [turn["role"] for turn in messages if turn["role"] != "system"]
-    if "assistant" not in roles:
+    if not any(map(chat.is_trained, messages)):
         raise NotAConversation("no_answer")
     if roles[0] == "assistant":
         raise NotAConversation("begins_with_answer")
@@ -143,8 +148,18 @@ def _listed(messages: Any) -> list[Message]:
         role = next((message[key] for key in _ROLE_KEYS if message.get(key) is not None), None)
         if not isinstance(role, str) or role.lower() not in ROLES:
             raise NotAConversation("unknown_role", f"message {number} is by {role!r:.80}")
-        found.append(Message(role=ROLES[role.lower()], content=_text(message, number)))
+        trained = _is_weighted(message, number) or ROLES[role.lower()] != "assistant"
+        found.append(chat.turn(ROLES[role.lower()], _text(message, number), trained))
     return found
+
+
+def _is_weighted(message: Mapping[str, Any], number: int) -> bool:
+    """Whether a message doesn't say that it isn't to be trained on."""
+    weights = [message.get(key) for key in _WEIGHT_KEYS]
+    for key, weight in zip(_WEIGHT_KEYS, weights, strict=True):
+        if weight not in (None, 0, 1):
+            raise NotAConversation("odd_weight", f"message {number} has the {key} {weight!r:.80}, not 0 or 1")
+    return 0 not in weights
 
 
 def _text(message: Mapping[str, Any], number: int) -> str:
@@ -165,7 +180,7 @@ def _tidy(content: str) -> str:
 def read_conversations(file: Unit, config: ConversationsConfig) -> Iterator[Row]:
     """The rows of a file as documents and drops."""
     source = config.source or config.preset
-    for number, row in rows_of(file, config.columns(), config.required()):
+    for number, row in rows_of(file, config.columns(), config.required(), _advice):
         text, name, reason, detail = "", "Markdown", "", ""
         try:
             if isinstance(row, str):
@@ -187,6 +202,14 @@ def read_conversations(file: Unit, config: ConversationsConfig) -> Iterator[Row]
         )
 
 
+def _advice(names: Sequence[str]) -> str:
+    for preset in PRESETS:
+        config = ConversationsConfig(preset)
+        if {config.columns()[name] for name in config.required()} <= set(names):
+            return f"they are those of --gin.ConversationsConfig.preset={preset}"
+    return "name the columns: --gin.ConversationsConfig.messages=…, or .question=… and .answer=…"
+
+
 def _language(messages: Sequence[Message]) -> str:
     for turn in messages:
         for name in _FENCE.findall(turn["content"]):
@@ -200,7 +223,7 @@ def run(conversations: Sequence[str], output: str, config: ConversationsConfig, 
     """Collects conversations.
 
     Args:
-        conversations: a Parquet or JSON-lines file, or a folder of them
+        conversations: a Parquet or JSON file, or a folder of them
 
     Raises:
         UserError: an input is missing, holds no table, is damaged or lacks the columns.

@@ -1,26 +1,36 @@
-"""What sources read: the files of their inputs, and the rows of Parquet and JSON-lines files.
+"""What sources read: the files of their inputs, and the rows of Parquet and JSON files.
 
-.parquet, .jsonl and .json are read, the last two also with .gz or .zst, and side tables as .csv too. Rows come by names
-of our own for their columns; a dot in a column's name leads into a nested one. No table but a .csv is held in memory.
+.parquet, .jsonl and .json are read, the last two also with .gz or .zst, and side tables as .csv too. JSON is a row a
+line, or one array of rows. Rows come by names of our own for their columns; a dot in a column's name leads into a
+nested one. No table but a .csv is held in memory.
 """
 
+import codecs
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import UserError
 
 TABLES = (".parquet", *(kind + packed for kind in (".jsonl", ".json") for packed in ("", ".gz", ".zst")))
 _PACKED = {"gz": "gzip", "zst": "zstd"}
 _ROWS = 2_000  # of a table at a time, where they are small
+_BLOCK = 1 << 20  # bytes of JSON read at once
+_BETWEEN = re.compile(r"\s*,?\s*")  # elements of an array
+
+# What lies beside tables and is none: Hugging Face's descriptions of a data set, and a stage's of itself.
+_DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", MANIFEST, PLAN)
 
 Rows = Iterator[tuple[int, dict[str, Any] | str]]
+_Require = Callable[[Sequence[str]], None]  # says what is wrong with the names of columns
 
 
 class Unit(NamedTuple):
@@ -28,7 +38,7 @@ class Unit(NamedTuple):
 
     Attributes:
         directory: that holds it.
-        name: in that directory.
+        name: in that directory, or in a folder of it, with forward slashes.
         size: in bytes.
         state: what else tells whether it changed: a commit, a time.
     """
@@ -48,6 +58,8 @@ def split_path(path: str) -> tuple[str, str]:
 def list_units(inputs: Sequence[str], endings: tuple[str, ...]) -> list[Unit]:
     """The files of all inputs, folders or files, whose names have one of some endings; by their names.
 
+    Folders are read with all that lies in their folders, as data sets are published, but for what stages wrote there.
+
     Raises:
         UserError: an input is missing or holds no such file, or two files have one name.
     """
@@ -58,7 +70,7 @@ def list_units(inputs: Sequence[str], endings: tuple[str, ...]) -> list[Unit]:
         folder, name = split_path(given)
         names = [name]
         if not (name.endswith(endings) and Directory(folder).exists(name)):
-            folder, names = given, [name for name in Directory(given).names() if name.endswith(endings)]
+            folder, names = given, _published(Directory(given).tree(), endings)
         if not names:
             known = Directory(given).exists()
             wrong = f"no file ends in {', '.join(endings)}" if known else "no such file or folder"
@@ -67,84 +79,137 @@ def list_units(inputs: Sequence[str], endings: tuple[str, ...]) -> list[Unit]:
     units.sort(key=lambda unit: (unit.name, unit.directory))
     for unit, other in pairwise(units):
         if unit.name == other.name:
-            raise UserError(f"{unit.directory} and {other.directory} both hold {unit.name}; collect them in two runs")
+            both = f"{unit.directory} and {other.directory} both hold {unit.name}"
+            raise UserError(f"{both}; give a folder that holds them both")
     return units
 
 
-def rows_of(file: Unit, columns: Mapping[str, str], required: Sequence[str]) -> Rows:
+def _published(paths: Sequence[str], endings: tuple[str, ...]) -> list[str]:
+    """Those of some endings, without descriptions and without what lies in a stage's directory below the top."""
+    folders = {path: split_path(path) for path in paths}
+    stages = {folder for folder, name in folders.values() if name in (MANIFEST, PLAN) and folder != "."}
+    return [
+        path
+        for path, (folder, name) in folders.items()
+        if name.endswith(endings)
+        and name not in _DESCRIPTIONS
+        and not any(f"{folder}/".startswith(f"{stage}/") for stage in stages)
+    ]
+
+
+def rows_of(
+    file: Unit,
+    columns: Mapping[str, str],
+    required: Sequence[str],
+    advice: Callable[[Sequence[str]], str] = lambda names: "name the columns that hold them by --gin.…",
+) -> Rows:
     """The rows of a file: (its number there, its fields by our names, or why it has none).
 
     Args:
         columns: our name -> the column's.
         required: those of our names whose columns must be there; another that is missing is None in every row.
+        advice: what to do where one isn't, for the columns that are.
 
     Raises:
-        UserError: the file is damaged, one JSON array, or lacks a required column.
+        UserError: the file is damaged, or lacks a required column.
     """
     read = _table_rows if file.name.endswith((".parquet", ".csv")) else _json_rows
+
+    def require(names: Sequence[str]) -> None:
+        for missing in (columns[name] for name in required if columns[name].split(".")[0] not in names):
+            which = f"no column {missing!r} in {', '.join(names)}"
+            raise UserError(f"{file.directory}/{file.name}: {which}; {advice(names)}")
+
     try:
         with Directory(file.directory).read(file.name) as stream:
-            yield from read(stream, file, columns, required)
+            yield from read(stream, file, columns, require)
     except (pa.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file.directory}/{file.name}: damaged or cut short ({reason}); fetch it again") from None
 
 
-def _table_rows(stream: pa.NativeFile, file: Unit, columns: Mapping[str, str], required: Sequence[str]) -> Rows:
+def _table_rows(stream: pa.NativeFile, file: Unit, columns: Mapping[str, str], require: _Require) -> Rows:
     if file.name.endswith(".csv"):
         table = pyarrow.csv.read_csv(stream)
-        _require(file, columns, required, table.column_names)
+        require(table.column_names)
         batches = table.to_batches()
     else:
         parquet = pq.ParquetFile(stream)
         names = parquet.schema_arrow.names
-        _require(file, columns, required, names)
+        require(names)
         wanted = sorted({column.split(".")[0] for column in columns.values()} & set(names))
         batches = parquet.iter_batches(batch_size=_ROWS, columns=wanted)
     for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
         yield number, {name: _field(row, column) for name, column in columns.items()}
 
 
-def _json_rows(stream: pa.NativeFile, file: Unit, columns: Mapping[str, str], required: Sequence[str]) -> Rows:
+def _json_rows(stream: pa.NativeFile, file: Unit, columns: Mapping[str, str], require: _Require) -> Rows:
     packed = _PACKED.get(file.name.rpartition(".")[2])
-    for number, line in enumerate(_lines(pa.CompressedInputStream(stream, packed) if packed else stream), 1):
-        if not line.strip():
-            continue
-        if number == 1 and line.lstrip()[:1] == b"[":
-            advice = f"make lines of it: jq -c '.[]' {file.name}"
-            raise UserError(f"{file.directory}/{file.name}: one JSON array, not a line a row; {advice}")
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            yield number, f"line {number}: {error}"
-            continue
-        if not isinstance(row, dict):
-            yield number, f"line {number}: no JSON object"
-            continue
-        if number == 1:
-            _require(file, columns, required, list(row))
-        yield number, {name: _field(row, column) for name, column in columns.items()}
+    unpacked = pa.CompressedInputStream(stream, packed) if packed else stream
+    blocks: Iterable[bytes] = iter(lambda: unpacked.read(_BLOCK), b"")
+    head = next(iter(blocks), b"").removeprefix(codecs.BOM_UTF8)
+    blocks = chain([head], blocks)
+    kind, values = ("element", _elements(blocks)) if head.lstrip()[:1] == b"[" else ("line", _lines(blocks))
+    first = True
+    for number, row in values:
+        if isinstance(row, ValueError):
+            yield number, f"{kind} {number}: {row}"
+        elif not isinstance(row, dict):
+            yield number, f"{kind} {number}: no JSON object"
+        else:
+            if first:
+                require(list(row))
+            first = False
+            yield number, {name: _field(row, column) for name, column in columns.items()}
 
 
-def _lines(stream: pa.NativeFile) -> Iterator[bytes]:
-    rest = b""
-    while block := stream.read(1 << 20):
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    if rest:
+def _lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    """The value of each line that isn't empty, or the ValueError, with the line's number."""
+
+    def lines() -> Iterator[bytes]:
+        rest = b""
+        for block in blocks:
+            *whole, rest = (rest + block).split(b"\n")
+            yield from whole
         yield rest
 
+    for number, line in enumerate(lines(), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except ValueError as error:
+            yield number, error
+        except RecursionError:
+            yield number, ValueError("too deeply nested")
 
-def _require(file: Unit, columns: Mapping[str, str], required: Sequence[str], names: Sequence[str]) -> None:
-    for missing in (columns[name] for name in required if columns[name].split(".")[0] not in names):
-        advice = "name the columns that hold them by --gin.…"
-        if "text" in required:
-            advice = "name the column of the text: --gin.TablesConfig.text=…"
-            if {"repo_name", "sub_path"} <= set(names):
-                advice = "it's RefineCode's metadata, without any text: see python -m beam_pipelines join_metadata"
-            if "blob_id" in names:
-                advice = "it has only the blobs' ids; fetch their contents into such a column first"
-        raise UserError(f"{file.directory}/{file.name}: no column {missing!r} in {', '.join(names)}; {advice}")
+
+def _elements(blocks: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    """The elements of one array, with their numbers from 1; only the one that is parsed is held in memory."""
+    texts = codecs.iterdecode(blocks, "utf-8", "surrogateescape")
+    parse = json.JSONDecoder().raw_decode
+    text = next(texts)
+    at, number = text.index("[") + 1, 0
+    while True:
+        found = _BETWEEN.match(text, at)
+        at = found.end() if found else at
+        if text[at : at + 1] == "]":
+            if text[at + 1 :].strip() or any(more.strip() for more in texts):
+                raise OSError(f"something stands behind the array of {number} elements")
+            return
+        try:
+            value, at = parse(text, at)
+        except RecursionError:
+            raise OSError(f"element {number + 1} is too deeply nested") from None
+        except ValueError as error:
+            # Broken, or not all of it is here: twice as much is read, so that the work stays in proportion.
+            more = "".join(islice(texts, 1 + (len(text) - at) // _BLOCK))
+            if not more:
+                raise OSError(f"element {number + 1}: {error}") from None
+            text, at = text[at:] + more, 0
+            continue
+        number += 1
+        yield number, value
 
 
 def _field(row: Mapping[str, Any], column: str) -> Any:

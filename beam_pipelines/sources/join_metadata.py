@@ -254,7 +254,7 @@ def run(
     """Writes the documents that the metadata names.
 
     Args:
-        metadata: tables of repositories and paths, such as RefineCode's: a Parquet or JSON-lines file, or a folder
+        metadata: tables of repositories and paths, such as RefineCode's: a Parquet or JSON file, or a folder
         corpus: documents with text, of any source
 
     Raises:

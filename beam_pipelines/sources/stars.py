@@ -1,7 +1,7 @@
 """Stars of repositories from a side table, for the sources that don't know them.
 
 Of copies, the one with the most stars is kept, so stars matter; but neither folders nor archives nor git have them.
-The table is a Parquet, JSON-lines or CSV file of the columns repository and stars; a repository is named as the source
+The table is a Parquet, JSON or CSV file of the columns repository and stars; a repository is named as the source
 names it.
 """
 

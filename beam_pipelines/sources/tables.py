@@ -1,10 +1,10 @@
-"""Collects documents from Parquet and JSON-lines files: The Stack, OpenCoder's releases, or any table with a text.
+"""Collects documents from Parquet and JSON files: The Stack, OpenCoder's releases, or any table with a text.
 
     python -m beam_pipelines tables --tables=data/python --output=runs/stack --gin.TablesConfig.preset=the_stack_v1
 
-.parquet, .jsonl and .json are read, the last two also with .gz or .zst. A preset says which columns hold what
-(`PRESETS`); every column can be named by itself, a dot leads into a nested one. Where no path is given, the file's name
-and the row's number are its path.
+.parquet, .jsonl and .json (a row a line, or one array of rows) are read, the last two also with .gz or .zst, from a
+folder and its folders. A preset says which columns hold what (`PRESETS`); every column can be named by itself, a dot
+leads into a nested one. Where no path is given, the file's name and the row's number are its path.
 
 An output shard holds one input file, in its order. Rows without a document are counted drops: broken_json, no_text,
 not_utf8, empty, too_large, unknown_language, excluded_language.
@@ -62,7 +62,8 @@ class TablesConfig:
     Attributes:
         preset: of PRESETS; "text" is a column `text` alone.
         text, path, repository, stars, commit_time, language, license, url: a column each, instead of the preset's.
-        kind: of all documents, as "web" or "synthetic"; by default what linguist says of their language.
+        kind: of all documents, as "web" or "synthetic"; by default what linguist says of their language, "web" for the
+            preset opencoder_web, and "text" where no column tells a language or a path.
         source: what documents call this table; the preset by default.
         stars_table: see stars.py; it takes precedence over a column of stars.
         max_file_bytes: longer texts are dropped; OpenCoder's 8 MB.
@@ -89,12 +90,19 @@ class TablesConfig:
         """The column of each field that has one."""
         return PRESETS[self.preset] | {name: column for name in _COLUMNS if (column := getattr(self, name))}
 
+    def one_kind(self) -> str:
+        """The kind of all documents; "" where each has its own."""
+        if self.kind or self.preset == "opencoder_web":
+            return self.kind or "web"
+        return "" if {"language", "path"} & self.columns().keys() else "text"
+
 
 def read_table(file: Unit, config: TablesConfig) -> Iterator[Row]:
     """The rows of a file as documents and drops."""
     stars = read_stars(config.stars_table)
     source = config.source or config.preset
-    for number, row in rows_of(file, config.columns(), ("text",)):
+    kind = config.one_kind()
+    for number, row in rows_of(file, config.columns(), ("text",), _advice):
         given: dict[str, Any] = row if isinstance(row, dict) else {}
         repository = str(given.get("repository") or source)
         path = str(given.get("path") or f"{file.name}/{number}").lstrip("/")
@@ -104,7 +112,7 @@ def read_table(file: Unit, config: TablesConfig) -> Iterator[Row]:
             path,
             text if isinstance(text, str) else "",
             source=source,
-            language=_language(given, path, config.kind),
+            language=_language(given, path, kind),
             max_bytes=config.max_file_bytes,
             reason="broken_json" if isinstance(row, str) else "" if isinstance(text, str) else "no_text",
             detail=row if isinstance(row, str) else f"{file.name}, row {number}",
@@ -113,6 +121,18 @@ def read_table(file: Unit, config: TablesConfig) -> Iterator[Row]:
             license=", ".join(map(str, licenses)) if isinstance(licenses, list) else str(licenses or ""),
             url=str(given.get("url") or ""),
         )
+
+
+def _advice(names: Sequence[str]) -> str:
+    if {"repo_name", "sub_path"} <= set(names):
+        return "it's RefineCode's metadata, without any text: see python -m beam_pipelines join_metadata"
+    if fitting := [preset for preset, columns in PRESETS.items() if set(columns.values()) <= set(names)]:
+        return f"they are those of --gin.TablesConfig.preset={fitting[0]}"
+    if fitting := [preset for preset, columns in PRESETS.items() if columns["text"] in names]:
+        return f"--gin.TablesConfig.preset={' or '.join(fitting)} would find a text in it"
+    if "blob_id" in names:
+        return "it has only the blobs' ids; fetch their contents into such a column first"
+    return "name the column of the text: --gin.TablesConfig.text=…"
 
 
 def _language(given: Mapping[str, Any], path: str, kind: str) -> Language:
@@ -142,7 +162,7 @@ def run(tables: Sequence[str], output: str, config: TablesConfig, options: BeamO
     """Collects tables.
 
     Args:
-        tables: a Parquet or JSON-lines file, or a folder of them
+        tables: a Parquet or JSON file, or a folder of them
 
     Raises:
         UserError: an input is missing, holds no table, is damaged or lacks the column of the text.

@@ -8,14 +8,15 @@ nobody can close a turn or open another's from within one. Everything between tw
 text, role and content together, as any tokenizer does with the rendered conversation. (Hugging Face's, given the
 rendered string, also takes for control tokens what a message only spells: give it ids where messages aren't trusted.)
 
-The loss is on the assistant's content and on the `<|im_end|>` behind it, by where each token lies in the text. The
+The loss is on the assistant's content and on the `<|im_end|>` behind it, by where each token lies in the text, but for
+answers of weight 0. The
 released tuning script differs in one place: its targets have a newline before `<|im_end|>`, which no history in the
 template's format has. We train on what the template will show; `newline_before_end` is for those who want the script's.
 """
 
 import json
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -31,6 +32,20 @@ class Message(TypedDict):
 
     role: str  # system | user | assistant
     content: str
+    weight: NotRequired[int]  # 0 of an answer that is read and not trained on
+
+
+def turn(role: str, content: str, trained: bool = True) -> Message:
+    """A message; `trained`: that an answer isn't of weight 0."""
+    message = Message(role=role, content=content)
+    if not trained:
+        message["weight"] = 0
+    return message
+
+
+def is_trained(message: Message) -> bool:
+    """Whether the loss is on what it says."""
+    return message["role"] == "assistant" and message.get("weight") != 0
 
 
 def parse(text: str) -> list[Message]:
@@ -41,7 +56,7 @@ def parse(text: str) -> list[Message]:
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
             raise ValueError(f"message {number} must have the strings role and content; got {message!r:.80}")
-    return [Message(role=message["role"], content=message["content"]) for message in messages]
+    return [turn(each["role"], each["content"], each.get("weight") != 0) for each in messages]
 
 
 def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
@@ -91,10 +106,11 @@ def _encode_turn(tokenizer: Tokenizer, turn: Message, ending: str) -> tuple[np.n
     said = tokenizer.encode_array(f"{head}{turn['content']}{ending if spoken else ''}")
     lengths = tokenizer.byte_lengths[said]
     starts = np.cumsum(lengths) - lengths
-    counts = spoken & (starts >= len(head))  # roles are ASCII
+    trained = is_trained(turn)
+    counts = trained & (starts >= len(head))  # roles are ASCII
     after = tokenizer.encode_array("\n")
     tokens = np.concatenate([[tokenizer.im_start], said, [tokenizer.im_end], after]).astype(np.int32)
-    mask = np.concatenate([[False], counts, [spoken], np.zeros(len(after), bool)]).astype(np.uint8)
+    mask = np.concatenate([[False], counts, [trained], np.zeros(len(after), bool)]).astype(np.uint8)
     begins = not spoken or len(head) in starts or int(lengths.sum()) == len(head)
     return tokens, mask, begins
 

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, SCHEMA
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.sources import inputs
 from opencoder_jax.beam_pipelines.sources.conversations import ConversationsConfig, NotAConversation, conversation, run
+from opencoder_jax.beam_pipelines.sources.inputs import Unit
 from opencoder_jax.data import chat
 from opencoder_jax.recipe import UserError
 
@@ -45,6 +47,8 @@ def write(file: Path, rows: list[dict[str, Any]]) -> None:
     elif file.suffix == ".zst":
         with pa.CompressedOutputStream(str(file), "zstd") as stream:
             stream.write(lines)
+    elif file.suffix == ".json":
+        file.write_text(json.dumps(rows, indent=1), "utf-8")
     else:
         file.write_bytes(lines)
 
@@ -68,10 +72,11 @@ AS_JSON = {"messages": json.dumps(PAIR)}
         ("alpaca", {"instruction": QUESTION, "input": "", "output": ANSWER}),
     ],
 )
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.parquet"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.json", "a.parquet", "sub/set/a.jsonl"])
 def test_published_schemas(preset: str, row: dict[str, Any], name: str, tmp_path: Path) -> None:
-    write(tmp_path / name, [row, row])
-    manifest, documents, drops = collect(tmp_path, tmp_path / "out", preset=preset)
+    (tmp_path / "in" / name).parent.mkdir(parents=True)
+    write(tmp_path / "in" / name, [row, row])
+    manifest, documents, drops = collect(tmp_path / "in", tmp_path / "out", preset=preset)
     assert [chat.parse(document["text"]) for document in documents] == [PAIR, PAIR]
     first = 0 if name.endswith("parquet") else 1
     assert documents[1] == documents[1] | {
@@ -139,6 +144,66 @@ def test_rows_that_are_no_conversation(row: dict[str, Any], reason: str) -> None
     assert error.value.reason == reason
 
 
+def test_an_empty_system_message_stays_empty() -> None:
+    """It isn't the default one: who wrote it wants none."""
+    silent: dict[str, Any] = {"role": "system", "content": " "}
+    assert conversation({"messages": [silent, *PAIR]}) == [{"role": "system", "content": ""}, *PAIR]
+    assert conversation({"messages": PAIR, "system": " "}) == PAIR  # the column of a table has no null
+
+
+@pytest.mark.parametrize("key", ["weight", "loss", "train"])
+def test_answers_of_no_weight_are_not_trained_on(key: str) -> None:
+    turns: list[dict[str, Any]] = [*PAIR, *PAIR]
+    turns = [turn | {key: weight} for turn, weight in zip(turns, (0, False, None, 1.0), strict=True)]
+    messages = conversation({"messages": turns})
+    assert [turn.get("weight") for turn in messages] == [None, 0, None, None]
+    assert chat.parse(json.dumps(messages)) == messages
+    with pytest.raises(NotAConversation, match="no_answer"):
+        conversation({"messages": [PAIR[0], PAIR[1] | {key: 0}]})
+    with pytest.raises(NotAConversation, match=rf"odd_weight.*{key} 0\.5, not 0 or 1"):
+        conversation({"messages": [PAIR[0], PAIR[1] | {key: 0.5}]})
+
+
+def test_a_release_as_it_is_published(tmp_path: Path) -> None:
+    """Folders of subsets with files of one name, descriptions, a cache, and the stage's own output among them."""
+    for name in ("one", "two", ".cache"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train-00000-of-00001.parquet", [STAGE_1 | {"instruction": name}])
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    for _ in range(2):  # the second finds the output of the first
+        _, documents, _ = collect(tmp_path, tmp_path / "out")
+        assert [(row["path"], chat.parse(row["text"])[0]["content"]) for row in documents] == [
+            ("one/train-00000-of-00001.parquet/0", "one"),
+            ("two/train-00000-of-00001.parquet/0", "two"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"instruction": "x", "output": "y"}, {"instr', "element 2: .*fetch it again"),
+        ('[{"instruction": "x", "output": "y"}', "element 2: "),
+        ('[{"instruction": "x", "output": "y"}]\n[', "something stands behind the array of 1 elements"),
+        ("[" * 10_000, "element 1 is too deeply nested"),
+    ],
+)
+def test_a_damaged_array_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=rf"a\.json: damaged or cut short \(.*{message}"):
+        collect(tmp_path / "a.json", tmp_path / "out")
+
+
+def test_an_array_is_read_whatever_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[Any] = [{"instruction": f"“{number}”" * number, "output": "[{]}"} for number in range(1, 60)]
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf \n" + json.dumps([*rows, 7], ensure_ascii=False).encode())
+    unit = Unit(str(tmp_path), "a.json", 0)
+    for size in (7, 64, 1 << 20):
+        monkeypatch.setattr(inputs, "_BLOCK", size)
+        *found, (number, broken) = inputs.rows_of(unit, {"question": "instruction"}, ("question",))
+        assert found == [(place, {"question": row["instruction"]}) for place, row in enumerate(rows, 1)]
+        assert (number, broken) == (60, "element 60: no JSON object")
+
+
 def test_drops_are_counted_with_their_reasons(tmp_path: Path) -> None:
     lines = [json.dumps(STAGE_1), "{", '{"instruction": "x"}', '{"instruction": "\\ud800", "output": "y"}', "", "[1]"]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
@@ -175,7 +240,8 @@ def test_any_row_is_a_conversation_that_can_be_trained_on_or_a_drop(row: dict[st
     assert chat.parse(json.dumps(messages)) == messages
     assert messages[0]["role"] in ("system", "user")
     for turn in messages:
-        assert turn["content"] == turn["content"].rstrip() != ""
+        assert turn["content"] == turn["content"].rstrip()
+        assert turn["content"] or turn["role"] == "system"
         assert re.match(r"\s*[\r\n]", turn["content"]) is None
 
 
@@ -185,11 +251,12 @@ def test_what_the_user_can_get_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no input is given"):
         run(conversations=[], output=str(tmp_path / "out"), config=ConversationsConfig(), options=BeamOptions())
     write(tmp_path / "a.jsonl", [SHAREGPT])
-    with pytest.raises(UserError, match=r"a\.jsonl: no column 'instruction' in id, conversations"):
+    right = r"they are those of --gin\.ConversationsConfig\.preset=sharegpt"
+    with pytest.raises(UserError, match=rf"a\.jsonl: no column 'instruction' in id, conversations; {right}"):
         collect(tmp_path / "a.jsonl", tmp_path / "out")
-    (tmp_path / "b.json").write_text(json.dumps([SHAREGPT], indent=1))
-    with pytest.raises(UserError, match=r"b\.json: one JSON array, not a line a row; make lines of it: jq -c '\.\[\]'"):
-        collect(tmp_path / "b.json", tmp_path / "out2", preset="sharegpt")
+    write(tmp_path / "b.json", [{"prompt": "x"}])
+    with pytest.raises(UserError, match=r"b\.json: no column 'messages' in prompt; name the columns"):
+        collect(tmp_path / "b.json", tmp_path / "out2", preset="messages")
     write(tmp_path / "c.jsonl", [{"instruction": "x", "output": ""}])
     with pytest.raises(UserError, match=r"conversations: no document in c\.jsonl; dropped as empty_turn 1"):
         collect(tmp_path / "c.jsonl", tmp_path / "out3")

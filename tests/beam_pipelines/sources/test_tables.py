@@ -118,6 +118,23 @@ def test_a_table_of_one_kind_needs_no_language(tmp_path: Path) -> None:
     assert [(row["kind"], row["url"], row["language"]) for row in documents] == [("web", "https://example.com", "Text")]
 
 
+def test_a_text_alone_is_text(tmp_path: Path) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/deep/w.json").write_text(json.dumps([{"text": "a page"}, {"text": "another"}]))
+    _, documents, drops = collect(tmp_path / "in", tmp_path / "out")
+    assert [(row["path"], row["kind"], row["language"]) for row in documents] == [
+        ("deep/w.json/1", "text", "Text"),
+        ("deep/w.json/2", "text", "Text"),
+    ]
+    assert not drops
+
+
+def test_the_right_preset_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(STACK), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"no column 'text' in .*preset=the_stack_v1"):
+        collect(tmp_path, tmp_path / "out")
+
+
 def test_the_order_of_inputs_changes_no_byte(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -177,7 +194,7 @@ def test_a_missing_input_a_missing_side_table_and_two_files_of_one_name(tmp_path
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "t.jsonl").write_text('{"text": "x"}')
-    with pytest.raises(UserError, match=r"both hold t\.jsonl"):
+    with pytest.raises(UserError, match=r"both hold t\.jsonl; give a folder that holds them both"):
         list_units([str(tmp_path / "one"), str(tmp_path / "two")], TABLES)
     with pytest.raises(UserError, match=r"stars_table .*nowhere\.csv: no such file"):
         collect(tmp_path / "one", tmp_path / "out", stars_table=str(tmp_path / "nowhere.csv"))

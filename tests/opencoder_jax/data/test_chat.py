@@ -66,7 +66,7 @@ def test_tokens_are_those_of_the_whole_text(tokenizer: Tokenizer, messages: list
     assume(answered(messages) or not newline)
     tokens, mask = chat.encode(tokenizer, messages, newline)
     assert (tokens.dtype.name, mask.dtype.name, tokens.shape) == ("int32", "uint8", mask.shape)
-    said = [
+    said: list[Message] = [
         {"role": message["role"], "content": message["content"] + "\n" * (newline and message["role"] == "assistant")}
         for message in messages
     ]
@@ -168,3 +168,14 @@ def test_parse_refuses_what_is_no_conversation(text: str, message: str) -> None:
 def test_encode_refuses_wrong_turns(tokenizer: Tokenizer, messages: list[Message], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         chat.encode(tokenizer, messages)
+
+
+def test_an_answer_of_weight_0_is_read_and_not_trained_on(tokenizer: Tokenizer) -> None:
+    unweighted: list[chat.Message] = [*ADD, *ADD]
+    weighted: list[chat.Message] = [ADD[0], {**ADD[1], "weight": 0}, *ADD]
+    tokens, mask = chat.encode(tokenizer, weighted)
+    said, spoken = chat.encode(tokenizer, unweighted)
+    first = len(chat.encode(tokenizer, ADD)[0])
+    assert tokens.tolist() == said.tolist()
+    assert not mask[:first].any()
+    assert mask[first:].tolist() == spoken[first:].tolist()
