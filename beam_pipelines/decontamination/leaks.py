@@ -1,16 +1,18 @@
 """What a document gives away: the kernel of decontamination, and what it counts as a leak."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows
+from opencoder_jax.beam_pipelines.decontamination.plain import origins, plain
 from opencoder_jax.beam_pipelines.decontamination.solutions import SolutionIndex
-from opencoder_jax.beam_pipelines.decontamination.words import Leak, NameIndex, WordIndex
-from opencoder_jax.beam_pipelines.deduplication.minhash import grams
+from opencoder_jax.beam_pipelines.decontamination.words import WORD, Leak, NameIndex, WordIndex, cut
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, Fields, Problem, known_fields
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data import chat
@@ -104,20 +106,21 @@ class Decontaminate:
 
     def leaks(self, texts: Sequence[str]) -> Iterator[tuple[int, list[Leak]]]:
         """What each text that leaks anything gives away, in the order of texts; starts and stops count characters."""
-        raw = [text.encode() for text in texts]
-        words, offsets = grams([text.lower().encode() for text in texts], 1)
-        read = self.words.suspects(words, offsets)
-        named = self.names.suspects(words, offsets)
-        solved: dict[int, list[Leak]] = {}
-        for row, leak in self.solutions.leaks(raw):
-            start, stop = (len(raw[row][:offset].decode()) for offset in (leak.start, leak.stop))
-            solved.setdefault(row, []).append(leak._replace(start=start, stop=stop))
-        for row in sorted(read | named | solved.keys()):
-            found = list(self.words.leaks(texts[row])) if row in read else []
-            found += solved.get(row, [])
-            found += self.names.leaks(texts[row]) if row in named else []
-            if found:
-                yield row, found
+        read = [plain(text) for text in texts]
+        words, offsets = cut(read)
+        coded = [text.encode() for text in read]
+        found: dict[int, list[Leak]] = defaultdict(list)
+        for row, leak in self.words.leaks(words, offsets):
+            found[row].append(_in_characters(read[row], leak))
+        for row, leak in self.solutions.leaks(coded):
+            start, stop = (len(coded[row][:offset].decode()) for offset in (leak.start, leak.stop))
+            found[row].append(leak._replace(start=start, stop=stop))
+        for row, leak in self.names.leaks(words, offsets):
+            found[row].append(_in_characters(read[row], leak))
+        for row, leaks in sorted(found.items()):
+            places = origins(texts[row], *(place for leak in leaks for place in leak[2:]))
+            pairs = zip(leaks, places[::2], places[1::2], strict=True)
+            yield row, [leak._replace(start=start, stop=stop) for leak, start, stop in pairs]
 
     def _drop(self, row: int, text: str, leaks: Sequence[Leak]) -> Drop:
         first = leaks[0]
@@ -131,6 +134,12 @@ class Decontaminate:
             "others": list(others)[:_OTHERS],
         }
         return Drop(row, f"benchmark_{first.rule}", json.dumps(evidence, ensure_ascii=False))
+
+
+def _in_characters(text: str, leak: Leak) -> Leak:
+    """Where the words of a leak lie in a plain text."""
+    spans = [match.span() for match in islice(WORD.finditer(text), leak.start, leak.stop)]
+    return leak._replace(start=spans[0][0], stop=spans[-1][1])
 
 
 def _spoken(kind: str, text: str) -> str:

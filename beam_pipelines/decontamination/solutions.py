@@ -1,9 +1,10 @@
 """Problems by their solutions, however variables, arguments and functions are called.
 
-A program is its tokens without comments, docstrings, line breaks, parentheses and commas, so that no formatter and no
-indentation matters. A token is what it says, but a name of the program's own is only how far back it stood last
-(Baker's parameterised matching, 1993): `for x in xs` and `for item in data` are the same, `for x in x` is not. Names
-behind a dot, keywords and built-in functions keep what they say.
+A program is its tokens without comments, docstrings, line breaks, parentheses, commas and quotes, so that no formatter
+and no indentation matters, and neither does it whether a plain text (plain.py) holds the program itself or the string
+that holds it. A token is what it says, but a name of the program's own is only how far back it stood last (Baker's
+parameterised matching, 1993): `for x in xs` and `for item in data` are the same, `for x in x` is not. Names behind a
+dot, keywords, built-in functions where they're called, and words in quotes of their own keep what they say.
 
 Grams of tokens hash so, with names that count only within the gram. A document holds a solution if it has all its grams
 in a row, or, one edit for so many tokens forgiven, nearly all of them near one another. To search, each solution of e
@@ -20,20 +21,35 @@ import numpy as np
 import xxhash
 
 from opencoder_jax.beam_pipelines.decontamination.lookup import Lookup
+from opencoder_jax.beam_pipelines.decontamination.plain import plain
 from opencoder_jax.beam_pipelines.decontamination.programs import bound_names, programs
 from opencoder_jax.beam_pipelines.decontamination.words import COMMON, Leak
 from opencoder_jax.benchmarks.problems import Problem
 
 GRAM = 10  # tokens
 
-_STRING = rb'(?:[^"\\\n]++|\\.)*+"?+'
-_LONG = rb'(?:[^"\\]++|\\.|"(?!""))*+(?:""")?+'
-_QUOTED = rb'[bfruBFRU]{0,2}+"(?:""' + _LONG + rb"|" + _STRING + rb")"
-_DOCSTRING = rb'\n[ \t]*+[bfruBFRU]{0,2}+"""' + _LONG
-# Names and symbols first: they are most tokens. A name before a quote is a string's prefix.
+_NAMED = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*+"
+_DOCSTRING = rb'[bfruBFRU]{0,2}+"""(?:[^"\\]++|\\.|"(?!""))*+"""'
 LEXER = re.compile(
-    rb"\.?[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*+(?![\"'])|[^\s(),;\"'#A-Za-z_0-9\x80-\xff]|[0-9][0-9A-Za-z_.]*+|"
-    + b"|".join([_DOCSTRING, _DOCSTRING.replace(b'"', b"'"), _QUOTED, _QUOTED.replace(b'"', b"'"), rb"\#[^\n]*+"]),
+    b"|".join(
+        [
+            # Names and symbols first: they are most tokens. Each begins with what it can't do without, to fail fast.
+            _NAMED + rb"(?![\"'])\(?+",
+            rb"\." + _NAMED + rb"\(?+",
+            rb"[{};,][ \t]*+//[^\n]*+",  # a comment, since no division begins so
+            rb"[^\s(),;\"'`\\/#A-Za-z_0-9\x80-\xff]",
+            rb"[0-9][0-9A-Za-z_.]*+",
+            rb"\n[ \t]*+(?:" + _DOCSTRING + rb"|" + _DOCSTRING.replace(b'"', b"'") + rb"|//[^\n]*+)",
+            rb"[\"'][A-Za-z0-9_\x80-\xff]++[\"']",
+            rb"[bfruBFRU][bfruBFRU]?+[\"']",  # what a string begins with
+            _NAMED,
+            rb"\#[^\n]*+",
+            # Several words behind Python's division, or C's comment.
+            rb"//[ \t]*+[A-Za-z]++,?[ \t]++(?!(?:if|for|and|or|else|in|is|not)\b)[A-Za-z][^\n]*+",
+            rb"/\*(?:[^*]++|\*(?!/)){0,500}+\*/",
+            rb"/",
+        ]
+    ),
     re.DOTALL,
 )
 
@@ -43,6 +59,11 @@ _NAME = -(1 << 63)
 _SKIP, _BORDER = 0, 2
 _GOES_ON = frozenset(b"+-*/%&|^<>=!.?")
 _KEPT_TOKENS, _LONGEST_KEPT = 1_000_000, 64
+# Functions that Python has built in are names elsewhere: only what is called is one. These aren't anywhere.
+_KEYWORDS = COMMON - frozenset(
+    b"abs all any bytes chr dict enumerate filter format input isinstance iter len list map max min next object open "
+    b"ord pow print range repr reversed round set sorted str sum tuple type zip".split()
+)
 
 _BASE = np.uint64(0xC2B2AE3D27D4EB4F)
 # What stands for a name: how many tokens ago it stood last, 0 if not within the gram.
@@ -63,12 +84,18 @@ class _Values(dict[bytes, int]):
 
 def _value(token: bytes) -> int:
     first, last = token[:1], token[-1:]
-    if first in (b"#", b"\n"):
+    if first in (b"\n", b"#", b";", b",") or (first == b"/" and len(token) > 1):
         return _SKIP
-    if last in (b'"', b"'"):  # r"\w" is "\\w"
-        return _hash(b'"' + token.lstrip(b"bfruBFRU").strip(b"\"'").replace(b"\\", b""))
+    if first in (b"{", b"}"):
+        return _hash(first)
+    if last in (b'"', b"'"):
+        return _hash(b'"' + token[1:-1]) if first in (b'"', b"'") else _SKIP
     if first.isalpha() or first == b"_" or first >= b"\x80":
-        return _hash(token) if token in COMMON or token in (b"True", b"False", b"None") else _hash(token) | _NAME
+        name = token.removesuffix(b"(")
+        literal = name in (_KEYWORDS if name == token else COMMON) or name in (b"True", b"False", b"None")
+        return _hash(name) if literal else _hash(name) | _NAME
+    if first == b".":
+        return _hash(token.removesuffix(b"("))
     if first.isdigit() and b"." in token:  # 1. and 1.0, 2.50 and 2.5
         token = token.rstrip(b"0")
     return _hash(token.removesuffix(b".") if first.isdigit() else token)
@@ -85,11 +112,13 @@ def lex(text: bytes, bound: frozenset[bytes] = frozenset()) -> np.ndarray:
     """int64, the values of a program's tokens. `bound` are names although they are keywords or built-in functions."""
     tokens = LEXER.findall(text)
     if bound:
-        found = [_hash(token) | _NAME if token in bound else _VALUES[token] for token in tokens]
-        values = np.array(found, np.int64)
+        names = {token: token.removesuffix(b"(") for token in set(tokens)}
+        values = {token: _hash(name) | _NAME if name in bound else _VALUES[token] for token, name in names.items()}
+        found = [values[token] for token in tokens]
+        said = np.array(found, np.int64)
     else:
-        values = np.fromiter(map(_VALUES.__getitem__, tokens), np.int64, len(tokens))
-    return values[values != _SKIP]
+        said = np.fromiter(map(_VALUES.__getitem__, tokens), np.int64, len(tokens))
+    return said[said != _SKIP]
 
 
 def spans(text: bytes) -> list[tuple[int, int]]:
@@ -137,7 +166,7 @@ class SolutionIndex:
         seen = set()
         for number, problem in enumerate(problems):
             for program in programs(problem):
-                code = program.encode()
+                code = plain(program).encode()
                 bound = frozenset(name.encode() for name in bound_names(program))
                 # Both with built-in names that it takes for its own (`sum = 0`) and as anyone would read them.
                 for values in (lex(code), lex(code, bound)):
@@ -158,7 +187,7 @@ class SolutionIndex:
         self._lookup = Lookup(keys)
 
     def leaks(self, texts: Sequence[bytes]) -> Iterator[tuple[int, Leak]]:
-        """(document, leak) of every solution that a document holds; its start and stop count bytes."""
+        """(document, leak) of every solution that a plain text holds; its start and stop count bytes."""
         tokens = [lex(text) for text in texts]
         border = np.array([_BORDER], np.int64)
         offsets = np.cumsum([0, *(len(values) + 1 for values in tokens)])
