@@ -5,7 +5,10 @@ Use it in a `with` statement, `with Progress("train", 18_350_080, "tokens") as p
 """
 
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -88,3 +91,24 @@ class Progress:
 def _short(number: float) -> str:
     """A number in three digits: 999, 0.25, 65.5k, 18.4M."""
     return str(int(number)) if number == int(number) < 1000 else tqdm.format_sizeof(number)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """While something runs that can't say how far it is: how long so far, on a terminal or as a line a minute."""
+    terminal, began, ended = sys.stderr.isatty(), time.monotonic(), threading.Event()
+
+    def say() -> None:
+        while not ended.wait(1 if terminal else SECONDS):
+            line = f"{what}: {time.monotonic() - began:.0f} s"
+            print(f"\r{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        if terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

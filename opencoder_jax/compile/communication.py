@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from opencoder_jax.compile.collectives import Collective
+from opencoder_jax.compile.estimate import part_of
 from opencoder_jax.parallel.mesh import AXES
 from opencoder_jax.training.run import Recipe
 
@@ -132,4 +133,7 @@ def _gib(size: float) -> str:
 
 
 def _origin(one: Collective) -> str:
-    return "/".join(one.source.split("/")[-3:]) or "an operation without a name"
+    if not one.source:
+        return "an operation without a name"
+    pass_ = "gradients" if "transpose(" in one.source else "forward"
+    return f"{part_of(one.source)}, {pass_}: " + "/".join(one.source.split("/")[-3:])

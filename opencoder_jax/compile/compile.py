@@ -26,7 +26,9 @@ def main(argv: list[str]) -> None:
         prog="python -m opencoder_jax compile",
         description="Compiles a recipe's training step for TPUs or GPUs that needn't be there: its memory, collectives"
         " and kernels; for TPUs also where the time of a step would go, estimated from the compiler's own figures, for"
-        " GPUs the least that it can take. Takes a minute or a few.",
+        " GPUs the least that it can take. A miniature takes seconds, a shipped recipe 1 to 9 minutes of two processor"
+        " cores, as many again for each other value of MeshConfig.replica that is tried where a step moves what its"
+        " recipe doesn't ask for.",
         epilog=(
             "example, OpenCoder-8B on 64 chips of TPU v5p, then on two slices of 16 chips of v5e:\n"
             "  python -m opencoder_jax compile --gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4\n"
@@ -42,8 +44,18 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--step", type=int, metavar="N", help="compiles the rows of this step (default: the last's)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="writes the figures as JSON, too")
+    parser.add_argument("--program", type=Path, metavar="FILE", help="keeps the compiled program's text")
+    parser.add_argument(
+        "--sparse_cores",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the links' rate, the least that a TPU's SparseCores are taken to keep up with: the slow end of the"
+        " estimate; the fast end is 1 (default: 0.5, a guess)",
+    )
     os.environ.update(ENVIRONMENT)
     # JAX is imported here, after its environment.
+    from opencoder_jax.compile.advice import try_neighbours
     from opencoder_jax.compile.chips import parse_chips
     from opencoder_jax.compile.lower import lower_for
     from opencoder_jax.compile.step_report import report_on
@@ -58,7 +70,14 @@ def main(argv: list[str]) -> None:
     recipe = Recipe.from_gin()
     if (named := flags.topology or recipe.mesh.topology) is None:
         raise UserError("the recipe names no chips (MeshConfig.topology): give --topology, such as v5p:4x4x4")
-    report = report_on(lower_for(recipe, parse_chips(named), flags.step).compile())
-    print(report.table())
+    if not 0 < flags.sparse_cores <= 1:
+        raise UserError(f"--sparse_cores={flags.sparse_cores:g}: give a share above 0, up to 1")
+    compiled = lower_for(recipe, parse_chips(named), flags.step).compile(flags.program)
+    report = report_on(compiled, flags.sparse_cores)
+    print(report.table(), flush=True)
     if flags.output:
         write_whole(flags.output, json.dumps(report.figures(), indent=2) + "\n")
+    if compiled.unexplained:
+        print("\nwith other numbers of copies:", flush=True)
+        for line in try_neighbours(compiled, flags.sparse_cores):
+            print(line, flush=True)

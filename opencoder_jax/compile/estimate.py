@@ -47,6 +47,7 @@ class Estimate:
     traffic: dict[str, Traffic] = field(default_factory=lambda: defaultdict(Traffic))
     kernels: dict[str, tuple[int, float]] = field(default_factory=dict)  # runs, and seconds of one
     unknown: set[str] = field(default_factory=set)  # loops and kernels without an estimate
+    sparse: bool = False  # whether SparseCores carry out collectives
 
     @property
     def seconds(self) -> float:
@@ -176,6 +177,7 @@ class _Player:
         engine = str(collective.groups[:1]) if kind == "collective-permute" else "links"
         taken, seconds = self._transfer(kind, collective)
         if 'async_execution_thread="sparsecore"' in instruction.text:
+            self.result.sparse = True
             seconds /= self.sparse_cores
         traffic = self.result.traffic[kind]
         traffic.count += runs

@@ -24,8 +24,10 @@ from opencoder_jax.compile.communication import due, unexplained
 from opencoder_jax.compile.hlo import CompiledProgram
 from opencoder_jax.compile.kernels import executed_flops, kernel_calls, kernels_of
 from opencoder_jax.data.batches import Batch
+from opencoder_jax.files import write_whole
 from opencoder_jax.model.flops import attention_flops_per_token, flops_per_token
 from opencoder_jax.parallel import mesh as meshes
+from opencoder_jax.progress import waiting
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import TrainState, abstract_state, compiled_train_step
@@ -43,6 +45,7 @@ class Lowered:
     state: TrainState  # abstract
     traced: jax.stages.Traced
     lowered: jax.stages.Lowered
+    first_step: int | None = None  # that it was asked for
 
     @property
     def text(self) -> str:
@@ -52,10 +55,15 @@ class Lowered:
     def microbatches(self) -> int:
         return self.recipe.train.microbatches(self.rows, meshes.data_parallel(self.mesh))
 
-    def compile(self) -> "Compiled":
-        """Raises UserError when it doesn't fit the chips' memory; the message says by how much and what to change."""
+    def compile(self, keep: Path | None = None) -> "Compiled":
+        """Compiles it, and writes the program's text to the file `keep`.
+
+        Raises:
+            UserError: it doesn't fit the chips' memory; the message says by how much and what to change.
+        """
         began = time.perf_counter()
-        with jax.set_mesh(self.mesh), tempfile.TemporaryDirectory() as folder:
+        words = f"XLA compiles for {self.chips}, {_axes(self.mesh)}"
+        with jax.set_mesh(self.mesh), tempfile.TemporaryDirectory() as folder, waiting(words):
             # A TPU's program is printed by libtpu itself: jaxlib can't print all that is in one for v6e.
             for_tpu = isinstance(self.chips, Topology)
             options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if for_tpu else {}
@@ -64,7 +72,10 @@ class Lowered:
             except jax.errors.JaxRuntimeError as error:
                 raise self._refused(str(error)) from None
             dumped = Path(folder).glob("*train_step*.after_codegen.txt")
-            program = CompiledProgram(next(dumped).read_text() if for_tpu else compiled.as_text() or "")
+            text = next(dumped).read_text() if for_tpu else compiled.as_text() or ""
+            if keep:
+                write_whole(keep, text)
+            program = CompiledProgram(text)
         seconds = time.perf_counter() - began
         memory = self._memory(compiled.memory_analysis())
         if (used := sum(memory.values())) > self.chips.chip.memory:  # a GPU's compiler doesn't refuse
@@ -164,7 +175,7 @@ def lower_for(recipe: Recipe, chips: Topology | Cluster, step: int | None = None
     rate = jax.ShapeDtypeStruct((), np.float32, sharding=meshes.replicated(mesh))
     with jax.set_mesh(mesh):
         traced = update.trace(state, _batch(rows, length, mesh), rate)  # type: ignore[attr-defined]
-        return Lowered(recipe, chips, mesh, rows, length, state, traced, traced.lower())
+        return Lowered(recipe, chips, mesh, rows, length, state, traced, traced.lower(), step)
 
 
 def _mesh(recipe: Recipe, chips: Topology | Cluster) -> Mesh:
@@ -211,6 +222,10 @@ def _batch(rows: int, length: int, mesh: Mesh) -> Batch:
     ids = jax.ShapeDtypeStruct((rows, length), np.int32, sharding=sharding)
     mask = jax.ShapeDtypeStruct((rows, length), np.float32, sharding=sharding)
     return Batch(ids, ids, ids, mask)  # type: ignore[arg-type]
+
+
+def _axes(mesh: Mesh) -> str:
+    return " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1) or "one chip"
 
 
 def _share(tree: Any) -> float:

@@ -16,19 +16,26 @@ from opencoder_jax.compile.estimate import Estimate, Traffic, estimate
 from opencoder_jax.compile.kernels import kernel_cycles
 from opencoder_jax.compile.lower import Compiled
 from opencoder_jax.model.flops import FORMULA
+from opencoder_jax.progress import waiting
 
 # Of a GPU's memory; what JAX takes of it by default (XLA_PYTHON_CLIENT_MEM_FRACTION).
 JAX_TAKES = 0.75
 
 
-def report_on(compiled: Compiled) -> "TpuReport | GpuReport":
-    """The report of a step. For TPUs its kernels are compiled once more, alone, for their schedules."""
+def report_on(compiled: Compiled, sparse_cores: float = 0.5) -> "TpuReport | GpuReport":
+    """The report of a step. For TPUs its kernels are compiled once more, alone, for their schedules.
+
+    Args:
+        sparse_cores: of the links' rate, the least that a TPU's SparseCores are taken to keep up with.
+    """
     chips = compiled.step.chips
     if isinstance(chips, Cluster):
         return GpuReport(compiled, chips)
-    kernels = kernel_cycles(compiled.jaxpr, chips)
+    with waiting("the kernels are compiled once more, for their schedules"):
+        kernels = kernel_cycles(compiled.jaxpr, chips)
     positions = [(getattr(device, "slice_index", 0), *device.coords) for device in compiled.step.mesh.devices.flat]
-    return TpuReport(compiled, chips, estimate(compiled.program, chips, positions, kernels.cycles), kernels.least)
+    best, worst = (estimate(compiled.program, chips, positions, kernels.cycles, share) for share in (1.0, sparse_cores))
+    return TpuReport(compiled, chips, best, worst.seconds, sparse_cores, kernels.least)
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,18 @@ class TpuReport:
 
     compiled: Compiled
     chips: Topology
-    estimate: Estimate
+    estimate: Estimate  # with SparseCores that keep up with the links
+    slowest: float  # seconds, if they keep up with `sparse_cores` of the links' rate
+    sparse_cores: float
     least: frozenset[str]  # kernels whose time is a lower bound
 
     @property
     def mfu(self) -> float:
         """Estimated, by the formula of flops.py."""
-        return self.compiled.model_flops / self.estimate.seconds / self.chips.chip.peak
+        return self._mfu_of(self.estimate.seconds)
+
+    def _mfu_of(self, seconds: float) -> float:
+        return self.compiled.model_flops / seconds / self.chips.chip.peak
 
     def figures(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -56,12 +68,20 @@ class TpuReport:
             },
             "not_estimated": sorted(self.estimate.unknown),
             "estimated_mfu": self.mfu,
+            "band": {
+                "sparse_cores": [self.sparse_cores, 1.0],
+                "seconds": [self.estimate.seconds, self.slowest],
+                "mfu": [self._mfu_of(self.slowest), self.mfu],
+            },
         }
 
     def table(self) -> str:
         """For people."""
         found, total, step = self.estimate, self.estimate.seconds, self.compiled.step
         at_most = "at most " if found.unknown or self.least else ""
+        share = f"SparseCores keep up with {self.sparse_cores:g} of the links' rate"
+        band = f"to {self.slowest:.3f}, if {share}" if found.sparse else "no SparseCore takes part"
+        to = f" to {self._mfu_of(self.slowest):.3f}" if found.sparse else ""
         by = "by its schedule, compiled alone"
         kernels = [
             f"  {name[:30]:30}{n:9,}{1e3 * s:9.3f}  {'at least: FLOPs at peak' if name in self.least else by}"
@@ -73,7 +93,7 @@ class TpuReport:
             [
                 f"{'time of a step, estimated':32}{'s':>9}{'share':>8}",
                 *(f"  {part:30}{s:9.3f}{s / total:8.1%}" for part, s in found.parts.items()),
-                f"  {'in all':30}{total:9.3f}",
+                f"  {'in all':30}{total:9.3f}  {band}",
                 "  copies and collectives: only what the chip waits for",
                 "",
                 f"{'collectives of a step':32}{'count':>9}{'GiB':>9}{'s':>9}{'waited':>9}",
@@ -89,7 +109,7 @@ class TpuReport:
             ],
             [
                 f"tokens/s of a chip: {step.rows * step.length / step.chips.size / total:,.0f}",
-                f"MFU, estimated: {at_most}{self.mfu:.3f} ({_peak(self.compiled)})",
+                f"MFU, estimated: {at_most}{self.mfu:.3f}{to} ({_peak(self.compiled)})",
             ],
         )
 

@@ -2,12 +2,13 @@
 
 import io
 import sys
+import time
 from typing import Any
 
 import pytest
 
 from opencoder_jax import progress
-from opencoder_jax.progress import Progress
+from opencoder_jax.progress import Progress, waiting
 
 
 @pytest.fixture
@@ -79,3 +80,17 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\r" in terminal.getvalue()
     assert "20.0k/20.0k" in terminal.getvalue()
     assert "loss=0.5" in terminal.getvalue()
+
+
+def test_what_cannot_say_how_far_it_is_says_how_long_it_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with waiting("short"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "SECONDS", 0.01)
+    with waiting("long"):
+        time.sleep(0.2)
+    said = capsys.readouterr().err.splitlines()
+    assert said
+    assert set(said) == {"long: 0 s"}

@@ -75,7 +75,7 @@ def test_what_is_not_due_is_named_with_its_size_and_origin() -> None:
     )
     (other,) = unexplained([*fine, moved("all-gather", {"fsdp", "replica"}, 2.0**28)], dues, 128)
     assert other.startswith("all-gather along fsdp and replica: 0.25 GiB, where none is due")
-    assert "body/attention/dot_general" in other
+    assert "from attention, forward: body/attention/dot_general" in other
 
 
 def compiled(topology: str, changes: list[str], **mesh: int) -> tuple[Compiled, list[Due]]:
@@ -113,6 +113,7 @@ def test_gradients_that_are_summed_up_whole_are_named() -> None:
     step, _ = compiled("v5e:2x2", ["ModelConfig.head_size=32"], fsdp=2, tensor=2)
     (what,) = step.unexplained
     assert what.startswith("all-reduce along fsdp: 0.00 GiB, where none is due")
+    assert "from attention, gradients: " in what
     assert what.endswith("attention/dot_general")
 
 

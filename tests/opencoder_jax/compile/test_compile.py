@@ -6,11 +6,14 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from opencoder_jax.compile import advice
 from opencoder_jax.compile.chips import CHIPS, GPUS, Cluster, Topology
 from opencoder_jax.compile.collectives import collectives_of
 from opencoder_jax.compile.estimate import estimate, part_of
@@ -19,7 +22,8 @@ from opencoder_jax.compile.kernels import executed_flops, kernel_cycles
 from opencoder_jax.kernels.attention.tpu import attention as tpu
 from opencoder_jax.kernels.attention.tpu import cycles
 from opencoder_jax.kernels.attention.tpu.blocks import blocks_for
-from opencoder_jax.recipe import UserError
+from opencoder_jax.recipe import UserError, bind
+from opencoder_jax.training.run import Recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -141,6 +145,11 @@ def test_what_a_sparse_core_gathers_begins_with_its_operand_and_runs_beside_work
     gathered = result.traffic["all-gather"]
     assert (gathered.count, gathered.bytes) == (12, 12 * 2**23 * 15 / 16)
     assert gathered.waited == pytest.approx(gathered.seconds - 12e-5)  # 10 us of work after the update
+    assert result.sparse
+    slow = estimate(CompiledProgram(text), Topology.parse("v5e:4x4"), POSITIONS, {"kernel": 3e6}, sparse_cores=0.25)
+    assert slow.traffic["all-gather"].seconds == pytest.approx(4 * gathered.seconds)
+    assert slow.traffic["all-gather"].waited == pytest.approx(4 * gathered.seconds - 12e-5)
+    assert slow.traffic["all-reduce"] == result.traffic["all-reduce"]  # no SparseCore's
     [found] = [one for one in collectives_of(CompiledProgram(text), {"fsdp": 16}) if one.kind == "all-gather"]
     assert (found.runs, found.bytes) == (12, gathered.bytes)
 
@@ -247,8 +256,11 @@ libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
 @libtpu
 def test_a_small_recipe_is_compiled_for_a_tpu(tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
-    done = compile_command("--gin_file=gin_configs/pretrain/cookbook.gin", "--topology=v5e:2x2", f"--output={output}")
-    assert (done.returncode, done.stderr) == (0, "")
+    program = tmp_path / "program.txt"
+    flags = ("--topology=v5e:2x2", f"--output={output}", f"--program={program}")
+    done = compile_command("--gin_file=gin_configs/pretrain/cookbook.gin", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "attention_forward" in program.read_text()
     for words in ("memory of a chip", "all-gather", "head and loss", "MFU, estimated"):
         assert words in done.stdout
     figures = json.loads(output.read_text())
@@ -261,6 +273,7 @@ def test_a_small_recipe_is_compiled_for_a_tpu(tmp_path: Path) -> None:
     assert {name for name, of in figures["kernels"].items() if of["by_schedule"]} == set(figures["kernels"])
     assert figures["estimated_seconds"]["attention"] > 0
     assert figures["estimated_seconds"]["ffn"] > 0
+    assert figures["band"]["seconds"][0] == pytest.approx(figures["band"]["seconds"][1])  # no SparseCore on a v5e
 
 
 @libtpu
@@ -283,9 +296,31 @@ def test_a_recipe_that_does_not_fit_says_by_how_much_and_what_to_do() -> None:
     arguments = ["--gin_file=gin_configs/pretrain/opencoder_8b.gin", "--gin.MeshConfig.replica=1"]
     done = compile_command(*arguments, "--topology=v5e:2x2")
     assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert "doesn't fit v5e:2x2: a chip has 15.75 GiB and would need" in done.stderr
-    assert "take more chips" in done.stderr
+    said = done.stderr.splitlines()[-1]  # what took more than a minute said so before
+    assert "doesn't fit v5e:2x2: a chip has 15.75 GiB and would need" in said
+    assert "take more chips" in said
+
+
+def test_other_numbers_of_copies_are_tried_for_what_is_not_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    bind(["gin_configs/pretrain/cookbook.gin"], ["MeshConfig.replica=2"])
+    recipe, chips = Recipe.from_gin(), Topology.parse("v5e:4x4")
+    assert [(of.mesh.replica, of.mesh.fsdp) for of in advice.neighbours(recipe, chips)] == [(4, 4), (8, 2), (1, 16)]
+
+    def lower(recipe: Recipe, chips: Topology, step: int | None) -> SimpleNamespace:
+        if recipe.mesh.replica == 8:
+            raise UserError("doesn't fit")
+        undue = [] if recipe.mesh.replica == 4 else ["all-reduce along fsdp: 6.25 GiB, where none is due: 2 x f32[9]"]
+        compiled = SimpleNamespace(unexplained=undue, memory={"program": 2.0**30})
+        return SimpleNamespace(compile=lambda: compiled)
+
+    monkeypatch.setattr(advice, "lower_for", lower)
+    monkeypatch.setattr(advice, "report_on", lambda *_: SimpleNamespace(estimate=SimpleNamespace(seconds=2.0)))
+    step: Any = SimpleNamespace(step=SimpleNamespace(recipe=recipe, chips=chips, first_step=None))
+    assert list(advice.try_neighbours(step, 0.5)) == [
+        "  MeshConfig.replica=4 (fsdp 4): 2.000 s a step, 1.00 GiB; nothing is moved that isn't asked for",
+        "  MeshConfig.replica=8 (fsdp 2): doesn't fit",
+        "  MeshConfig.replica=1 (fsdp 16): 2.000 s a step, 1.00 GiB; not asked for: all-reduce along fsdp",
+    ]
 
 
 @libtpu
