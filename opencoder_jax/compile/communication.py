@@ -11,8 +11,9 @@ Each once a microbatch. Scalars and norms cross wherever they like. So a compile
 gradients up whole, moves activations where weights were meant, or gathers once a chunk, is found out and named.
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -97,10 +98,13 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
     return [Due(one.kind, one.axes, one.bytes * count, one.what) for one in moved if one.bytes]
 
 
-def unexplained(collectives: Sequence[Collective], dues: Sequence[Due], width: int) -> list[str]:
+def unexplained(
+    collectives: Sequence[Collective], dues: Sequence[Due], width: int, parameters: Any = None
+) -> list[str]:
     """What a program moves that isn't due, or more of it than is due: a line each, with its size and its origin.
 
     Args:
+        parameters: as in `due`; they tell whose an array is that the compiler made, by its shape.
         width: of the model: what is no larger than a layer's norms and their gradients, in float32, is not asked about.
     """
     norms = 2 * 2 * 4 * width * 2
@@ -118,7 +122,10 @@ def unexplained(collectives: Sequence[Collective], dues: Sequence[Due], width: i
         largest = sorted(several, key=lambda one: -one.bytes)[: 6 if asked else 3]
         lines.append(
             f"{kind} along {' and '.join(sorted(axes)) or 'nothing'}: {_gib(moved)}, where {why}: "
-            + "; ".join(f"{one.runs:,} x {one.shape[:80]} ({_gib(one.bytes)}) from {_origin(one)}" for one in largest)
+            + "; ".join(
+                f"{one.runs:,} x {one.shape[:80]} ({_gib(one.bytes)}) from {_origin(one, parameters)}"
+                for one in largest
+            )
             + ("; …" if len(several) > len(largest) else "")
         )
     return lines
@@ -132,8 +139,18 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def _origin(one: Collective) -> str:
+def _origin(one: Collective, parameters: Any) -> str:
     if not one.source:
-        return "an operation without a name"
+        owners = [name for name, shape in _matrices(parameters) if re.search(rf"\[(1,)?{shape}\]", one.shape)]
+        return f"an operation without a name, of the shape of {' or '.join(owners) or 'no weight'}"
     pass_ = "gradients" if "transpose(" in one.source else "forward"
     return f"{part_of(one.source)}, {pass_}: " + "/".join(one.source.split("/")[-3:])
+
+
+def _matrices(parameters: Any) -> Iterator[tuple[str, str]]:
+    """Each matrix of a model by name, and its shapes as a program prints them: of a layer, whole or a chip's part."""
+    for path, weight in jax.tree_util.tree_leaves_with_path(parameters):
+        layers = int("layers" in str(path[0]))
+        for shape in {weight.shape[layers:], weight.sharding.shard_shape(weight.shape)[layers:]}:
+            if len(shape) > 1:
+                yield jax.tree_util.keystr(path, simple=True, separator="."), ",".join(map(str, shape))

@@ -133,7 +133,7 @@ class Compiled:
         """Of the collectives, what the recipe doesn't ask for (communication.py)."""
         step = self.step
         asked = due(step.recipe, step.mesh.shape, step.state.parameters, step.rows, step.length)
-        return unexplained(self.collectives, asked, step.recipe.model.width)
+        return unexplained(self.collectives, asked, step.recipe.model.width, step.state.parameters)
 
     @property
     def kernels(self) -> dict[str, int]:

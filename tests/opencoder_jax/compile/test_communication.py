@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+import jax
 import pytest
 
 from opencoder_jax.compile.chips import Cluster, Topology
@@ -9,8 +10,10 @@ from opencoder_jax.compile.collectives import Collective, collectives_of
 from opencoder_jax.compile.communication import Due, due, unexplained
 from opencoder_jax.compile.hlo import CompiledProgram
 from opencoder_jax.compile.lower import Compiled, lower_for
+from opencoder_jax.parallel.mesh import make_mesh
 from opencoder_jax.recipe import bind
 from opencoder_jax.training.run import Recipe
+from opencoder_jax.training.step import abstract_state
 
 MESH = {"replica": 2, "fsdp": 4, "context": 1, "tensor": 2}
 GROUPS = "replica_groups={{0,2,4,6},{8,10,12,14},{1,3,5,7},{9,11,13,15}}"  # along fsdp
@@ -76,6 +79,21 @@ def test_what_is_not_due_is_named_with_its_size_and_origin() -> None:
     (other,) = unexplained([*fine, moved("all-gather", {"fsdp", "replica"}, 2.0**28)], dues, 128)
     assert other.startswith("all-gather along fsdp and replica: 0.25 GiB, where none is due")
     assert "from attention, forward: body/attention/dot_general" in other
+
+
+def test_what_the_compiler_made_is_known_by_its_shape() -> None:
+    bind(["gin_configs/pretrain/cookbook.gin"], [])
+    recipe = Recipe.from_gin()
+    mesh = make_mesh(recipe.mesh, jax.devices("cpu")[:1])
+    parameters = abstract_state(recipe, mesh).parameters
+    rows, columns = parameters["head"].shape
+
+    def whose(shape: str) -> str:
+        moved = Collective("all-reduce", frozenset({"fsdp"}), 8, 2.0**30, (0, 1), "", shape)
+        return unexplained([moved], [], 128, parameters)[0]
+
+    assert whose(f"bf16[{rows},{columns}]{{1,0}}").endswith("of the shape of head")
+    assert whose("bf16[7,9]{1,0}").endswith("of the shape of no weight")
 
 
 def compiled(topology: str, changes: list[str], **mesh: int) -> tuple[Compiled, list[Due]]:
