@@ -26,6 +26,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, 
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.tokens.texts import texts_of
 from opencoder_jax.checks import above, at_least, check
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
@@ -157,8 +158,8 @@ def _sample(sources: Sequence[str], share: dict[str, float]) -> Iterator[tuple[s
         for name in input_shards(source):
             for batch in read_shard(Directory(source), name):
                 found: dict[str, list[str]] = {}
-                columns = [batch.column(column).to_pylist() for column in ("id", "language", "text")]
-                for identifier, language, text in zip(*columns, strict=True):
+                columns = [batch.column(column).to_pylist() for column in ("id", "language")]
+                for identifier, language, text in zip(*columns, texts_of(batch), strict=True):
                     if int(identifier[-16:], 16) / 2**64 < share.get(language, 0):
                         found.setdefault(language, []).append(text)
                 yield from found.items()

@@ -40,6 +40,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, 
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.tokens.texts import texts_of
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.token_records import TOKENIZER
@@ -177,7 +178,7 @@ class CountShard(beam.DoFn):
         counts: Counter[str] = Counter()
         with directory.atomic(name) as stream, pq.ParquetWriter(stream, _GROUPED, compression="zstd") as file:
             for batch in read_shard(Directory(source), shard):
-                for text in batch.column("text").to_pylist():
+                for text in texts_of(batch):
                     counts.update(PRE_SPLIT.findall(text))
                 if len(counts) > _WORDS_IN_MEMORY:
                     self._write(counts, file)

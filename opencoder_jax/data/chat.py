@@ -59,6 +59,11 @@ def parse(text: str) -> list[Message]:
     return [turn(each["role"], each["content"], each.get("weight") != 0) for each in messages]
 
 
+def said(text: str) -> str:
+    """What a conversation's document says, without its roles and its JSON. Raises ValueError as `parse` does."""
+    return "\n".join(turn["content"] for turn in parse(text))
+
+
 def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
     """The conversation as people read it, with the control tokens spelt out; not for encoding.
 

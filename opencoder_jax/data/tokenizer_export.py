@@ -26,13 +26,18 @@ from opencoder_jax.data.pre_split import hugging_face_rule
 from opencoder_jax.data.tokenizer import END_OF_DOCUMENT, IM_END, IM_START, PAD, SPACE_SIGN, START, UNKNOWN, Tokenizer
 from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown
 
-# ChatML as chat.py has it.
+# ChatML as chat.py has it. What stands between `generation` and `endgeneration` is what is trained on, so
+# apply_chat_template(…, return_assistant_tokens_mask=True) of `transformers` is our loss mask.
 CHAT_TEMPLATE = (
     "{% if messages[0]['role'] != 'system' %}"
     "{{ '" + IM_START + "system\\n" + DEFAULT_SYSTEM + IM_END + "\\n' }}"
     "{% endif %}"
     "{% for message in messages %}"
-    "{{ '" + IM_START + "' + message['role'] + '\\n' + message['content'] + '" + IM_END + "\\n' }}"
+    "{{ '" + IM_START + "' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' and (message['weight'] is not defined or message['weight'] != 0) %}"
+    "{% generation %}{{ message['content'] + '" + IM_END + "' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '" + IM_END + "' }}{% endif %}"
+    "{{ '\\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '" + IM_START + "assistant\\n' }}{% endif %}"
 )

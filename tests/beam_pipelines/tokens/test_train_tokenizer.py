@@ -1,5 +1,6 @@
 """The same corpus gives the same tokenizer, bytes and all, however it lies; a corpus that's too small is an error."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sentencepiece import sentencepiece_model_pb2
@@ -15,6 +17,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.tokens import train_tokenizer
+from opencoder_jax.beam_pipelines.tokens.texts import texts_of
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, most_frequent, run, train, word_table
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
@@ -51,6 +54,12 @@ def test_words_are_counted_as_python_counts_them(trained: str) -> None:
         "words trained on": len(words(trained)),
         "least count of a word trained on": 2,
     }
+
+
+def test_of_a_conversation_what_is_said_is_read(batch: Callable[..., pa.RecordBatch]) -> None:
+    turns = [{"role": "user", "content": 'Say "漢\n".'}, {"role": "assistant", "content": "\tdone"}]
+    documents = batch("[]", {"text": json.dumps(turns), "kind": "chat"}, {"text": "{", "kind": "chat"})
+    assert texts_of(documents) == ["[]", 'Say "漢\n".\n\tdone', ""]
 
 
 def test_a_larger_corpus_has_more_groups_and_the_same_model(

@@ -1,6 +1,7 @@
 """Hugging Face's libraries give our ids, for every text; and a model whose ids no list of pairs can give is refused."""
 
 import json
+import re
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
@@ -120,9 +121,12 @@ def test_config_names_the_ends(tokenizer: Tokenizer) -> None:
 
 
 def test_chat_template_renders_what_chat_renders() -> None:
-    template = pytest.importorskip("jinja2").Template(CHAT_TEMPLATE)
+    marks = re.compile(r"{% (end)?generation %}")  # transformers' own, which it leaves out of the text
+    assert [mark[1] for mark in marks.finditer(CHAT_TEMPLATE)] == [None, "end"]
+    template = pytest.importorskip("jinja2").Template(marks.sub("", CHAT_TEMPLATE))
     turns: list[chat.Message] = [{"role": "user", "content": "a\n"}, {"role": "assistant", "content": "b"}]
-    for messages in (turns, [{"role": "system", "content": "s"}, *turns]):
+    system: chat.Message = {"role": "system", "content": "s"}
+    for messages in (turns, [system, *turns]):
         for prompt in (False, True):
             rendered = template.render(messages=messages, add_generation_prompt=prompt)
             assert rendered == chat.render(messages, add_generation_prompt=prompt)
@@ -146,6 +150,17 @@ def test_transformers_gives_our_ids(tokenizer: Tokenizer, tmp_path: Path) -> Non
     assert plain.apply_chat_template(turns, add_generation_prompt=True, return_dict=False) == chat.encode_prompt(
         tokenizer, turns
     )
+    asked: chat.Message = {"role": "user", "content": "Add 1, please:\n"}
+    said = ("2", "    return 1\n\n", "漢 é\r\n", "  \tx = '\n'", "")
+    answers: list[chat.Message] = [{"role": "assistant", "content": content} for content in said]
+    several = [turn for answer in answers for turn in (asked, answer)]
+    unweighted: chat.Message = {"role": "assistant", "content": "not this one", "weight": 0}
+    silent: chat.Message = {"role": "system", "content": ""}
+    for messages in (several, [silent, *several], [asked, unweighted, *several]):
+        theirs = plain.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        tokens, mask = chat.encode(tokenizer, messages)
+        assert theirs["input_ids"] == tokens.tolist()
+        assert theirs["assistant_masks"] == mask.tolist()
     assert plain.eos_token_id == tokenizer.im_end
     assert plain.pad_token_id == tokenizer.pad
 
