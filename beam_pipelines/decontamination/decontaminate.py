@@ -8,10 +8,12 @@ problem counts, what is asked, its solutions and its tests, and each alone.
     python -m beam_pipelines decontaminate --documents=DIR --output=DIR \\
         --gin.DecontaminateConfig.benchmarks="('HumanEval.jsonl.gz', 'mbpp.jsonl')"
 
-Beside the documents it writes what it removed, for review: `removed.jsonl`, a line a document with the problem and the
+It prints which fields of each file it read and which not, and how many problems lack a text, solutions or tests. Beside
+the documents it writes what it removed, for review: `removed.jsonl`, a line a document with the problem and the
 matching text, and `removed.html`.
 """
 
+import sys
 from dataclasses import asdict, dataclass
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
@@ -36,6 +38,8 @@ def run(documents: str, output: str, config: DecontaminateConfig, options: BeamO
         documents: what is cleaned.
     """
     benchmarks = config.read()
+    for benchmark in benchmarks:
+        print(f"decontaminate: {benchmark.told}", file=sys.stderr)
     rules = asdict(config) | config.fields()._asdict()
     del rules["benchmarks"]
     identity = Identity(tuple((benchmark.name, benchmark.sha256) for benchmark in benchmarks), rules)

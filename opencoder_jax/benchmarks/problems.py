@@ -37,16 +37,18 @@ FORMATS = {
     "HumanEval": Fields(("prompt",), ("canonical_solution",), ("test",)),
     "MultiPL-E": Fields(("prompt",), (), ("tests",)),
     "MBPP": Fields(("text",), ("code",), ("test_list", "challenge_test_list")),
+    "MBPP+": Fields(("prompt",), ("code",), ("test", "test_list", "assertion")),
     "KodCode": Fields(("question",), ("solution",), ("test_code",)),
     "Educational-Instruct": Fields(("instruction", "output"), ("code",), ("testcase",)),
     "CodeContests": Fields(("description",), ("solutions",)),
     "APPS": Fields(("question", "starter_code"), ("solutions",)),
     "BigCodeBench": Fields(("complete_prompt", "instruct_prompt"), ("canonical_solution",), ("test",)),
     "DS-1000": Fields(("prompt",), ("reference_code",)),
-    "others": Fields(("problem", "problem_statement")),
+    "LiveCodeBench": Fields(("question_content", "starter_code")),
+    "others": Fields(("problem", "problem_statement", "problem_description")),
 }
 
-_TASKS = ("task_id", "name", "problem_id", "id")  # MultiPL-E has a name instead of an id, APPS a number
+_TASKS = ("task_id", "name", "problem_id", "question_id", "id")  # MultiPL-E has a name instead of an id, APPS a number
 
 # What introduces a function's name in most languages; the last line of a prompt is where others begin theirs.
 DEFINED = re.compile(r"\b(?:def|function|func|fun|fn|sub|proc)\s+(\w+)")
@@ -84,11 +86,17 @@ class Problem:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The problems of a file; its SHA-256 tells it from others wherever it lies."""
+    """The problems of a file; its SHA-256 tells it from others wherever it lies.
+
+    Attributes:
+        read_fields, ignored_fields: those that any problem was read from, and the others.
+    """
 
     name: str
     sha256: str
     problems: tuple[Problem, ...]
+    read_fields: tuple[str, ...] = ()
+    ignored_fields: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, name: str, fields: Fields | None = None) -> "Benchmark":
@@ -105,7 +113,11 @@ class Benchmark:
         path = own if own.is_file() else Path(name)
         fields = fields or known_fields()
         problems = []
+        used: dict[str, bool] = {}
         for number, row in files.read_lines(path):
+            for key, value in row.items():
+                known = key in (*_TASKS, "entry_point") or (key == "level" and isinstance(value, int))
+                used[key] = used.get(key, False) or known or (key in chain(*fields) and bool(_strings(row, (key,))))
             problem = read_problem(path.name, number, row, fields)
             if not (problem.texts or problem.solutions or problem.tests):
                 raise UserError(
@@ -114,7 +126,19 @@ class Benchmark:
                     "decontamination alone name them: --gin.DecontaminateConfig.texts=(…), .solutions or .tests"
                 )
             problems.append(problem)
-        return cls(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), tuple(problems))
+        read, ignored = (tuple(key for key in used if used[key] is which) for which in (True, False))
+        return cls(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), tuple(problems), read, ignored)
+
+    @property
+    def told(self) -> str:
+        """What was read of it, in a line for people."""
+        kinds = ("texts", "solutions", "tests")
+        lacking = [(sum(not getattr(problem, kind) for problem in self.problems), kind) for kind in kinds]
+        return (
+            f"{self.name}: {len(self.problems):,} problems; read {', '.join(self.read_fields) or 'no field'}; ignored "
+            f"{', '.join(self.ignored_fields) or 'none'}; "
+            + (", ".join(f"{count:,} without {kind}" for count, kind in lacking if count) or "all with all parts")
+        )
 
 
 class FunctionProblem(NamedTuple):
@@ -186,6 +210,8 @@ def _strings(row: dict[str, Any], names: Sequence[str]) -> tuple[str, ...]:
         if isinstance(value, str) and value[:1] == "[":
             with suppress(ValueError):  # a program may begin with a bracket
                 value = json.loads(value)
+        if isinstance(value, dict):  # CodeContests has languages beside
+            value = value.get("solution")
         if isinstance(value, str):
             found.append(value)
         elif isinstance(value, list):

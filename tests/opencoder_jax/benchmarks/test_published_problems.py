@@ -102,3 +102,28 @@ def test_a_bad_benchmark_names_file_and_line(line: bytes, complaint: str, tmp_pa
 def test_a_missing_benchmark() -> None:
     with pytest.raises(UserError, match=r"nowhere\.jsonl: no such file"):
         Benchmark.read("nowhere.jsonl")
+
+
+def test_what_was_read_of_a_file_is_told(tmp_path: Path) -> None:
+    live = {
+        "question_id": "9001",
+        "question_content": "Find the fewest replacements.",
+        "starter_code": "class Solution:\n",
+        "public_test_cases": '[{"input": "1", "output": "2"}]',
+        "difficulty": "easy",
+    }
+    contests = {"name": "c", "description": "Print n.", "solutions": {"language": [3], "solution": ["print(input())"]}}
+    plus = {"task_id": "Mbpp/2", "prompt": "Write.", "code": "x = 1", "assertion": "assert x", "plus_input": [[1]]}
+    for rows, told in (
+        ([live], "1 problems; read question_id, question_content, starter_code; ignored public_test_cases, difficulty; "
+                 "1 without solutions, 1 without tests"),
+        ([contests], "1 problems; read name, description, solutions; ignored none; 1 without tests"),
+        ([plus, HUMANEVAL], "2 problems; read task_id, prompt, code, assertion, entry_point, canonical_solution, test; "
+                            "ignored plus_input; all with all parts"),
+    ):  # fmt: skip
+        (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        benchmark = Benchmark.read(str(tmp_path / "b.jsonl"))
+        assert benchmark.told == f"b.jsonl: {told}"
+    # What is known by its name and of another kind isn't read.
+    (tmp_path / "b.jsonl").write_text(json.dumps({**HUMANEVAL, "tests": [{"input": 1}]}))
+    assert Benchmark.read(str(tmp_path / "b.jsonl")).ignored_fields == ("tests",)
