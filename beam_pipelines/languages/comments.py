@@ -38,6 +38,28 @@ def line_markers(language: str) -> tuple[str, ...]:
     return tuple(marker.strip() for marker in families[languages[language]]["line"]) if language in languages else ()
 
 
+def closing_mark(comment: str, language: str) -> int:
+    """Where the mark that closes a block comment begins in it; its length where none does."""
+    families, languages = _syntax()
+    for start, stop in families[languages[language]]["block"] if language in languages else ():
+        if comment.startswith((start.strip(" "), start.strip())):
+            if stop[0] == "\n" and (place := comment.rfind(stop)) > 0:  # the rest of its line belongs to it
+                return place
+            if comment.endswith(stop) and len(comment) >= len(start) + len(stop):
+                return len(comment) - len(stop)
+    return len(comment)
+
+
+def code(text: str, language: str) -> str:
+    """What stands outside comments and docstrings, without blanks: two texts with the same run the same."""
+    pieces, last = [], 0
+    for start, stop, kind in scan(text, language):
+        if kind != "string":
+            pieces.append(text[last:start])
+            last = stop
+    return "".join("".join([*pieces, text[last:]]).split())
+
+
 def scan(text: str, language: str) -> Iterator[Lexeme]:
     """The comments and strings of a text in order; none where the language's syntax isn't known.
 

@@ -10,6 +10,7 @@ Cost: about 10 MB/s a core on Python source. Redacting twice changes nothing.
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import pyarrow as pa
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.languages.comments import line_markers, scan
+from opencoder_jax.beam_pipelines.languages.comments import Lexeme, closing_mark, code, line_markers, scan
 from opencoder_jax.beam_pipelines.redaction.personal import KINDS, find
 from opencoder_jax.checks import check, each, one_of
 from opencoder_jax.recipe import configurable
@@ -52,6 +53,7 @@ _PROLOGUE = re.compile(
     r"|#lang [^\n]*)?\s*",
     re.IGNORECASE,
 )
+_ROUNDS = 10  # of looking for notices in what is left
 _DOC_TAG = re.compile(
     r"[@\\](?:file|fileoverview|overview|param|see|since|author|returns?|brief|module|package|namespace|class|defgroup|ingroup|example|deprecated)\b"
 )
@@ -105,7 +107,9 @@ def redact(text: str, language: str, config: RedactConfig) -> tuple[str, list[st
     hits: list[str] = []
     if config.copyright:
         shorter = remove_notice(text, language)
-        if shorter != text:
+        if code(shorter, language) != code(text, language):
+            hits.append("nothing: code would have changed")
+        elif shorter != text:
             hits.append("copyright")
             text = shorter
     findings = [finding for finding in find(text, language) if finding.kind in config.kinds]
@@ -124,30 +128,39 @@ def remove_notice(text: str, language: str) -> str:
     else is said in it; a paragraph with documentation tags ends what goes. A docstring is a value of the program: it
     goes if it is nothing but a notice, and stays whole otherwise. Comments after the first line of code stay.
     """
-    while (shorter := _without_notices(text, language)) != text:
-        text = shorter  # comments that stood apart may now be one
-    return text
+    shorter = text
+    for _ in range(_ROUNDS):  # comments that stood apart may now be one
+        before, shorter = shorter, _without_notices(shorter, language)
+        if shorter == before:
+            break
+    return shorter
 
 
 def _without_notices(text: str, language: str) -> str:
     markers = line_markers(language)
-    for comment in reversed(list(_leading_comments(text, language))):
+    pieces, last = [], 0
+    for comment in _leading_comments(text, language):
         if not _NOTICE.search(text, comment.start, comment.stop) or _DIRECTIVE.match(text, comment.start):
             continue
-        start, stop = _notice(text, comment, markers)
-        if not _says(text[comment.start : start], markers) and not _says(text[stop : comment.stop], markers):
-            text = _cut(text, comment.start, comment.stop)
+        notices = list(_notices(text, comment, markers, language))
+        ends = [comment.start, *(end for notice in notices for end in notice), comment.stop]
+        if not any(_says(text[start:stop], markers) for start, stop in zip(ends[::2], ends[1::2], strict=True)):
+            cuts = [_lines(text, comment.start, comment.stop)]
         elif comment.kind == "lines":
-            text = _cut(text, start, stop)
-        elif comment.kind == "block" and start < stop:
-            text = _cut_inside(text, start, stop)
-    return text
+            cuts = [_lines(text, *notice) for notice in notices]
+        else:
+            cuts = [_inside(text, *notice) for notice in notices if comment.kind == "block"]
+        for start, stop, instead in cuts:
+            pieces += [text[last : max(start, last)], instead]
+            last = stop
+    return "".join([*pieces, text[last:]])
 
 
 class _Comment(NamedTuple):
     start: int
     stop: int
     kind: str  # "lines": line comments, one below the other | "block" | "docstring"
+    says: bool  # has a word
 
 
 def _leading_comments(text: str, language: str) -> Iterator[_Comment]:
@@ -161,22 +174,20 @@ def _leading_comments(text: str, language: str) -> Iterator[_Comment]:
             continue
         if span.kind == "string" or not _PROLOGUE.fullmatch(text, min(end, span.start), span.start):
             break
-        lines = span.kind == "comment" and text[span.start : span.stop].lstrip().startswith(markers or ("\n",))
+        comment = text[span.start : span.stop]
+        closed = "\n" in comment.strip() or closing_mark(comment, language) < len(
+            comment
+        )  # Lua's `--[[` begins as `--`
+        lines = span.kind == "comment" and not closed and comment.lstrip().startswith(markers or ("\n",))
         kind = "docstring" if span.kind == "docstring" else "lines" if lines else "block"
-        apart = text.count("\n", end, span.start) > 1
-        if block and block.kind == kind == "lines" and not apart and not _DIRECTIVE.match(text, span.start):
-            block = _Comment(block.start, span.stop, kind)
-        elif (
-            block
-            and block.kind == kind == "block"
-            and not apart
-            and not (_WORD.search(text, block.start, block.stop) and _WORD.search(text, span.start, span.stop))
-        ):
-            block = _Comment(block.start, span.stop, kind)  # a line of stars above or below belongs to its neighbour
+        says = _WORD.search(text, span.start, span.stop) is not None
+        apart = text.count("\n", end, span.start) > 1 or _DIRECTIVE.match(text, span.start)
+        if block and block.kind == kind and not apart and _belong(text, block, span, says):
+            block = _Comment(block.start, span.stop, kind, block.says or says)
         else:
             if block:
                 yield block
-            block = _Comment(span.start, span.stop, kind)
+            block = _Comment(span.start, span.stop, kind, says)
         if _DIRECTIVE.match(text, span.start):
             yield block
             block = None
@@ -185,6 +196,16 @@ def _leading_comments(text: str, language: str) -> Iterator[_Comment]:
         yield block
 
 
+def _belong(text: str, block: _Comment, span: Lexeme, says: bool) -> bool:
+    """Whether a comment goes on in the next one, which is of its kind."""
+    if block.kind == "lines":
+        # What documents the code isn't the notice's next line (Rust's `//!`).
+        return bool(_DOCUMENTS.match(text, block.start)) == bool(_DOCUMENTS.match(text, span.start))
+    # A line of stars above or below belongs to its neighbour.
+    return block.kind == "block" and not (block.says and says)
+
+
+_DOCUMENTS = re.compile(r"//[/!](?!/)")
 _WORD = re.compile(r"[^\W_]")
 
 
@@ -200,8 +221,8 @@ def _unmarked(line: str, markers: tuple[str, ...]) -> str:
     return line
 
 
-def _notice(text: str, comment: _Comment, markers: tuple[str, ...]) -> tuple[int, int]:
-    """The stretch of a comment from its first paragraph of notice to its last, without the comment's own marks."""
+def _notices(text: str, comment: _Comment, markers: tuple[str, ...], language: str) -> Iterator[tuple[int, int]]:
+    """The stretches of a comment from a first paragraph of notice to a last, without the comment's own marks."""
     paragraphs: list[tuple[int, int]] = []
     place, fresh = comment.start, True
     for line in text[comment.start : comment.stop].splitlines(keepends=True):
@@ -213,42 +234,62 @@ def _notice(text: str, comment: _Comment, markers: tuple[str, ...]) -> tuple[int
             paragraphs[-1] = (paragraphs[-1][0], place)
         fresh = blank
     tagged = [_DOC_TAG.search(text, *paragraph) is not None for paragraph in paragraphs]
-    notices = [
+    legal = [
         index for index, paragraph in enumerate(paragraphs) if _LEGAL.search(text, *paragraph) and not tagged[index]
     ]
-    if not notices:  # the notice runs across an empty line, or stands in documentation
-        return (comment.start, comment.start) if any(tagged) else (comment.start, comment.stop)
-    first, last = notices[0], notices[-1]
-    if first + 1 not in notices and "\n" not in text[slice(*paragraphs[first])].strip():
-        last = first  # a line by itself, such as an SPDX tag above a description; what follows has its own turn
-    if any(tagged[first:last]):
-        last = first + tagged[first:last].index(True) - 1
-    start = paragraphs[first][0] if first else comment.start
-    stop = paragraphs[last + 1][0] if last + 1 < len(paragraphs) else comment.stop
-    if comment.kind == "lines":
-        return start, stop
-    # The marks that open and close the comment stay with what is left of it.
+    if not legal and not any(tagged):  # the notice runs across an empty line
+        yield comment.start, comment.stop
+    for first, last in _runs(text, paragraphs, tagged, legal):
+        start = paragraphs[first][0] if first else comment.start
+        stop = paragraphs[last + 1][0] if last + 1 < len(paragraphs) else comment.stop
+        yield (start, stop) if comment.kind == "lines" else _between_marks(text, comment, start, stop, language)
+
+
+def _runs(
+    text: str, paragraphs: list[tuple[int, int]], tagged: list[bool], legal: list[int]
+) -> Iterator[tuple[int, int]]:
+    """The first and last paragraphs of what goes: with all between two of notice, unless documentation stands there."""
+    while legal:
+        first, last = legal[0], legal[0]
+        alone = "\n" not in text[slice(*paragraphs[first])].strip() and first + 1 not in legal[1:2]
+        if not alone:  # a line by itself, such as an SPDX tag above a description, goes by itself
+            end = next((index for index in range(first, legal[-1]) if tagged[index]), None)
+            last = legal[-1] if end is None else end - 1
+        yield first, last
+        legal = legal[bisect_right(legal, last) :] if last < legal[-1] else []
+
+
+def _between_marks(text: str, comment: _Comment, start: int, stop: int, language: str) -> tuple[int, int]:
+    """A stretch of a block comment without the marks that open and close it: they stay with what is left of it."""
     opening = re.match(r"\W{0,12}", text[comment.start : comment.stop])
     if start == comment.start and opening:
         start += len(opening[0].split("\n")[0].rstrip())
     if stop == comment.stop:
-        stop = max(start, text.rfind("\n", comment.start, comment.stop))
-        stop = stop if not _WORD.search(text, stop, comment.stop) else paragraphs[last][1]
-    return start, stop
+        line = text.rfind("\n", comment.start, comment.stop)
+        if line < start or _WORD.search(text, line, stop):
+            # The last comment of those that belong together is what its mark closes.
+            stop = comment.start + closing_mark(text[comment.start : stop], language)
+        else:
+            stop = line
+    return start, max(start, stop)
 
 
-def _cut_inside(text: str, start: int, stop: int) -> str:
-    """Takes lines out of the middle of a comment."""
+Cut = tuple[int, int, str]  # start, stop, what comes in its place
+
+
+def _inside(text: str, start: int, stop: int) -> Cut:
+    """Lines in the middle of a comment."""
     if text.endswith("\n", 0, start):
-        return text[:start] + (text[stop + 1 :] if text.startswith("\n", stop) else text[stop:])
-    return text[:start] + ("" if text.startswith(("\n", "\r"), stop) else "\n") + text[stop:]
+        return start, stop + 1 if text.startswith("\n", stop) else stop, ""
+    return start, stop, "" if text.startswith(("\n", "\r"), stop) else "\n"
 
 
-def _cut(text: str, start: int, stop: int) -> str:
-    """Takes out whole lines where possible, and the blank lines that followed."""
+def _lines(text: str, start: int, stop: int) -> Cut:
+    """Whole lines where possible, and the blank lines that followed."""
     line_start = text.rfind("\n", 0, start) + 1
-    before = text[:line_start] if not text[line_start:start].strip() else text[:start]
-    return before + text[stop:].lstrip("\r\n")
+    while text.startswith(("\r", "\n"), stop):
+        stop += 1
+    return start if text[line_start:start].strip() else line_start, stop, ""
 
 
 def run(documents: str, output: str, config: RedactConfig, options: BeamOptions) -> Manifest:

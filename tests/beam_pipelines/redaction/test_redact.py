@@ -1,5 +1,6 @@
 """Redaction on labelled cases of our own, of notices by language, and what must hold for any text."""
 
+import sys
 from collections import Counter
 
 import pyarrow as pa
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from redaction_cases import cases, scores, wrong_cases
 
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA
+from opencoder_jax.beam_pipelines.languages.comments import code
+from opencoder_jax.beam_pipelines.redaction import redact as redact_module
 from opencoder_jax.beam_pipelines.redaction.personal import find
 from opencoder_jax.beam_pipelines.redaction.redact import Redact, RedactConfig, redact, remove_notice
 
@@ -271,3 +274,68 @@ def test_the_kernel_keeps_schema_and_sizes_and_drops_what_was_only_a_notice() ->
     assert result.table.column("bytes").to_pylist() == [12, 6]
     assert [(drop.row, drop.reason) for drop in result.drops] == [(1, "only_copyright")]
     assert result.counts == {"redacted copyright": 2}
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "left"),
+    [
+        ("C", "/* Does a.\n\n   Copyright 2020 A. Licensed under the MIT License. */\nint x;\n", "int x;\n"),
+        ("CSS", "/* Does a.\n\n   Copyright 2020 A. All rights reserved. */\nb {}\n", "b {}\n"),
+        ("HTML", "<!-- Does a.\n\n   Copyright 2020 A. All rights reserved. -->\n<p>x</p>\n", "<p>x</p>\n"),
+        ("OCaml", "(* Does a.\n\n   Copyright 2020 A. All rights reserved. *)\nlet x = 1\n", "let x = 1\n"),
+        ("Lua", "--[[ Does a.\n\n   Copyright 2020 A. All rights reserved. ]]\nx = 1\n", "x = 1\n"),
+        ("Lua", "--[[ Copyright 2020 A. All rights reserved.\n\n   Does a. ]]\nx = 1\n", "x = 1\n"),
+        ("Pascal", "{ Does a.\n\n   Copyright 2020 A. All rights reserved. }\nbegin end.\n", "begin end.\n"),
+        ("Haskell", "{- Does a.\n\n   Copyright 2020 A. All rights reserved. -}\nx = 1\n", "x = 1\n"),
+        (
+            "Rust",
+            "// Copyright 2020 A. All rights reserved.\n//! Does a.\nfn main() {}\n",
+            "//! Does a.\nfn main() {}\n",
+        ),
+    ],
+)
+def test_the_marks_of_a_comment_and_the_code_behind_it_stay(language: str, text: str, left: str) -> None:
+    shorter = remove_notice(text, language)
+    assert shorter.endswith(left)
+    assert "Copyright" not in shorter
+    assert "Does a." in shorter
+    assert code(shorter, language) == code(text, language)
+
+
+def test_what_would_change_code_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "/* Copyright 2020 A. */\nint x;\n"
+    monkeypatch.setattr(redact_module, "remove_notice", lambda text, language: "/* int x;\n")
+    assert redact(text, "C", RedactConfig()) == (text, ["nothing: code would have changed"])
+
+
+@pytest.mark.parametrize(
+    ("piece", "language"),
+    [
+        ("copyright (c) 2020\n\n@file x\n\n", "C"),
+        ("copyright (c) 2020\n\nx\n\n", "C"),
+        ("*/\n/*", "C"),
+        ("*/ /* copyright 2020 */ /*", "C"),
+        ("\n// copyright 2020\n//! x\n", "Rust"),
+        ("copyright ", "C"),
+        ("\n\n# Copyright 2020", "Python"),
+    ],
+)
+def test_time_is_linear_in_one_comment(piece: str, language: str) -> None:
+    """Steps of Python's functions are counted, for a clock would depend on the machine."""
+
+    def steps(length: int) -> int:
+        count = 0
+
+        def trace(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        text = "/*" + piece * (length // len(piece)) + "*/"
+        sys.setprofile(trace)
+        try:
+            remove_notice(text, language)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert steps(80_000) < 5 * steps(20_000)
