@@ -18,6 +18,7 @@ VERBS = {
         "opencoder_jax.launch.launch",
         "--name=NAME --zone=ZONE --accelerator=v6e-256 run -- train --gin_file=… --data=DIR --output=DIR",
     ),
+    "verify": Verb("opencoder_jax.parallel.verify", "--checkpoint=runs/pretrain"),
     "compile": Verb(
         "opencoder_jax.compile.compile", "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4"
     ),

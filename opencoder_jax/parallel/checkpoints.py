@@ -2,16 +2,18 @@
 
     checkpoints/<step>/parameters   float32, nested as the decoder's attributes
     checkpoints/<step>/optimizer    of a training run: the moments, twice the size of the parameters
-    checkpoints/<step>/sums         one checksum an array, JSON
+    checkpoints/<step>/sums         one checksum an array, JSON; a digest of every file (seals.py)
 
 Orbax writes them: to a temporary name, renamed when complete, each host its own part, and readable on any other mesh.
 It checks its tables but not the weights themselves, so a checksum stands beside them: the sum, modulo 2**32, of an
-array's 32-bit words. Devices compute it in one pass, it doesn't depend on the mesh, and no flipped bit escapes it.
+array's 32-bit words. Devices compute it in one pass, it doesn't depend on the mesh, and no flipped bit escapes it, from
+the devices' memory on. `restore` is the one reader, for going on as for inference; `verify` asks the same of the files.
 """
 
 import logging
 import shutil
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, UInt32
 
 from opencoder_jax.parallel.hosts import all_agree, leads, wait_for_all
+from opencoder_jax.parallel.seals import broken, is_sealed, seal
 from opencoder_jax.recipe import TryAgain, UserError
 
 Items = Mapping[str, PyTree[Any]]  # "parameters" and "optimizer": trees of arrays, or of their abstract shapes
@@ -42,6 +45,7 @@ def restore(directory: Path, step: int, wanted: Items) -> dict[str, PyTree[Array
         UserError: the checkpoint is damaged, or its arrays have other shapes; the message names the first.
     """
     path = directory.absolute() / str(step)
+    _refuse_broken_seal(path)
     items = {name: ocp.args.StandardRestore(item) for name, item in wanted.items()}
     error: Exception | None = None
     try:
@@ -62,6 +66,27 @@ def restore(directory: Path, step: int, wanted: Items) -> dict[str, PyTree[Array
             raise UserError(f"checkpoint {path} is damaged (the checksum of {name} is wrong)")
     _compare(path, found, wanted)  # some releases of Orbax hand out whatever was saved
     return found
+
+
+def verify(directory: Path, step: int) -> None:
+    """Raises UserError unless a checkpoint is whole: as its seal says, or where it has none, as its checksums do."""
+    path = directory.absolute() / str(step)
+    _refuse_broken_seal(path)
+    if not is_sealed(path):
+        try:
+            with ocp.StandardCheckpointer() as reader:
+                items = [item.name for item in path.iterdir() if item.is_dir() and item.name != "sums"]
+                trees = {name: reader.metadata(path / name).item_metadata.tree for name in items}
+            wanted = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), trees)
+        except Exception as error:  # as in `restore`
+            raise UserError(f"checkpoint {path} is damaged ({_brief(error)})") from error
+        restore(directory, step, wanted)
+
+
+def _refuse_broken_seal(path: Path) -> None:
+    why = broken(path)
+    if not all_agree(not why):
+        raise UserError(f"checkpoint {path} is damaged ({why or 'another host says so'})")
 
 
 def _compare(path: Path, found: Items, wanted: Items) -> None:
@@ -127,6 +152,8 @@ class Checkpoints:
         self._log_level = _ORBAX_LOG.level
         _ORBAX_LOG.setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=names)
+        self._unsealed: int | None = None  # the checkpoint that was saved last, until it is whole
+        self._sealing: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -140,8 +167,41 @@ class Checkpoints:
             # A save that failed fails again here, while its first error is on its way to the user.
             if error is None or isinstance(error, TryAgain):
                 raise self._cannot_save(failure) from failure
+        else:
+            self._seal()
+            self._join()
         finally:
             _ORBAX_LOG.setLevel(self._log_level)
+
+    def restore_newest(self, wanted: Items) -> tuple[int, dict[str, PyTree[Array]]] | None:
+        """As the function of this name does; a step whose checkpoint was damaged can be saved again."""
+        found = restore_newest(self.directory, wanted)
+        self._manager.reload()
+        return found
+
+    def check(self) -> None:
+        """What the loop asks after each step: whether the save that goes on beside it has failed. Seals a whole one.
+
+        Raises:
+            UserError: it has.
+        """
+        try:
+            self._manager.check_for_errors()
+        except Exception as error:  # whatever the thread that writes has raised
+            raise self._cannot_save(error) from error
+        if self._unsealed is not None and not self._manager.is_saving_in_progress():
+            self._seal()
+
+    def _seal(self) -> None:
+        """Begins to seal the last checkpoint, which is whole now, beside the training."""
+        if self._unsealed is not None:
+            self._sealing = threading.Thread(target=seal, args=(self.directory / str(self._unsealed),))
+            self._sealing.start()
+            self._unsealed = None
+
+    def _join(self) -> None:
+        if self._sealing:
+            self._sealing.join()
 
     def save(self, step: int, items: Items) -> None:
         """Starts to save a checkpoint, and returns as soon as its numbers are copied.
@@ -153,8 +213,12 @@ class Checkpoints:
         args = ocp.args.Composite(**saves, sums=ocp.args.JsonSave(checksums(items)))
         try:
             self._manager.wait_until_finished()
+            self._seal()
+            self._join()  # before its checkpoint may be cleared away for this one
             self._check_space(sum(array.nbytes for array in jax.tree.leaves(dict(items))))
-            self._manager.save(step, args=args)
+            if not self._manager.save(step, args=args):
+                raise RuntimeError(f"step {step} is saved already")
+            self._unsealed = step
         except (OSError, ValueError, RuntimeError) as error:
             raise self._cannot_save(error) from error
 
@@ -168,11 +232,6 @@ class Checkpoints:
         steps = checkpoint_steps(self.directory)
         rest = f"the last complete checkpoint is step {steps[-1]}" if steps else "no checkpoint is left"
         return UserError(f"{self.directory}: a checkpoint can't be written ({_brief(error)}); {rest}")
-
-
-def _wordchecksums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
-    words = [jax.lax.bitcast_convert_type(array, jnp.uint32) for array in arrays]
-    return jnp.stack([jnp.sum(word, dtype=jnp.uint32) for word in words])
 
 
 def _word_sums(arrays: list[Array]) -> UInt32[Array, " arrays"]:

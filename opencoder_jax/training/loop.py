@@ -6,6 +6,7 @@ killed anywhere and started again, it ends with the same parameters, bit for bit
 same devices). Every host runs this same loop (hosts.py).
 """
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from opencoder_jax.data.fim import fim_tokens
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.files import need_directory
-from opencoder_jax.parallel.checkpoints import Checkpoints, checkpoint_steps, restore, restore_newest
+from opencoder_jax.parallel.checkpoints import Checkpoints, checkpoint_steps, restore, verify
 from opencoder_jax.parallel.hosts import Preemption, leads, leave, wait_for_all
 from opencoder_jax.parallel.mesh import data_parallel, make_mesh
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, choose_step
@@ -67,13 +68,13 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         runs.enter(output, description, recipe, tokenizer_model)
     wait_for_all("the run's directory is made")
 
-    if max(checkpoint_steps(output / CHECKPOINTS), default=-1) >= recipe.train.steps:
+    if _is_trained(output / CHECKPOINTS, recipe.train.steps):
         _say(f"{output}: trained already, {recipe.train.steps:,} steps")
         return
 
     with jax.set_mesh(mesh), Checkpoints(output / CHECKPOINTS, recipe.train.keep) as checkpoints:
         held_out = HeldOut(recipe, data, tokenizer, mesh) if recipe.train.held_out else None
-        saved = restore_newest(checkpoints.directory, shapes.items)
+        saved = checkpoints.restore_newest(shapes.items)
         state = shapes.restored(*saved) if saved else _first_state(recipe, shapes, init_from, origin)
         first = int(state.step)
         _say(
@@ -95,12 +96,12 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
                     raise
                 leave(error)
     if leads():
-        last = read_metrics(output / "metrics.jsonl")[-1]
+        last = (read_metrics(output / "metrics.jsonl") or [{}])[-1]
         seen = "".join(
             f"; {source} {score['loss']:.4f} nats a token, {score['bits_per_byte']:.4f} bits a byte"
             for source, score in last.get("held_out", {}).items()
         )
-        print(f"{output}: loss {last['loss']:.4f}{seen}; unigram entropy {entropy:.4f} nats a token")
+        print(f"{output}: loss {last.get('loss', math.nan):.4f}{seen}; unigram entropy {entropy:.4f} nats a token")
 
 
 def _run(
@@ -123,6 +124,7 @@ def _run(
         with trace.step(step):
             state, measured = update(state, feed.next(), rate)
         report.read(feed)
+        checkpoints.check()
         report.later(step + 1, rate, measured)
         last, preempted = step + 1 == config.steps, preemption.reached(step + 1)
         trace.after(step, state)
@@ -134,6 +136,17 @@ def _run(
             checkpoints.save(step + 1, state.items)
         if preempted and not last:
             raise TryAgain(f"{output}: this host or another was told to go; step {step + 1:,} is saved")
+
+
+def _is_trained(checkpoints: Path, steps: int) -> bool:
+    """Whether the last checkpoint is there and whole; a damaged one is trained again, from the one before."""
+    done = [step for step in checkpoint_steps(checkpoints) if step >= steps]
+    try:
+        for step in done[-1:]:
+            verify(checkpoints, step)
+    except UserError:
+        return False  # `restore_newest` names it
+    return bool(done)
 
 
 def _say(words: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,11 +53,23 @@ class MetricsFile:
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file, none if there is no file; a last line that was cut off by a kill is left out."""
+    """The rows of a metrics file, none if there is no file; a last line that was cut off by a kill is left out.
+
+    So is, with a warning, what was damaged: a report never stands in training's way.
+    """
     if not file.exists():
         return []
-    lines = file.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    rows = []
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            if isinstance(row["step"], int) and isinstance(row["seconds"], float):
+                rows.append(row)
+                continue
+        except (ValueError, TypeError, KeyError, RecursionError):
+            pass
+        print(f"warning: {file}, line {number}: damaged, left out", file=sys.stderr)
+    return rows
 
 
 def boards_of(recipe: Recipe, output: Path, step: int) -> list[Board]:

@@ -138,6 +138,9 @@ _TRAIN = ("log_every", "checkpoint_every", "keep", "tensorboard", "wandb_project
 MAY_CHANGE = ("recipe.MeshConfig.", "parameters", "unigram_entropy", *(f"recipe.TrainConfig.{name}" for name in _TRAIN))
 
 
+VERSION = 1  # of run.json
+
+
 class Origin(NamedTuple):
     """The checkpoint of another run that a run started from."""
 
@@ -150,6 +153,7 @@ def describe(
 ) -> dict[str, Any]:
     """The content of run.json. It names no path and no time: the same run anywhere has the same description."""
     description = {
+        "version": VERSION,
         "recipe": {type(config).__name__: dataclasses.asdict(config) for config in recipe},
         "tokenizer": tokenizer_fingerprint,
         "data": {name: records.fingerprint for name, records in batches.sources.items()},
@@ -173,13 +177,17 @@ def enter(output: Path, description: dict[str, Any], recipe: Recipe, tokenizer_m
         shutil.copyfile(tokenizer_model, output / TOKENIZER)
         write_whole(file, json.dumps(description, indent=2) + "\n")  # last: whoever sees it finds the others
         return
-    ours, theirs = flat(description), flat(read(output))
+    was = read(output)
+    for config in recipe:  # a field that the run is older than meant what its default does
+        name = type(config).__name__
+        was["recipe"][name] = json.loads(json.dumps(dataclasses.asdict(type(config)()))) | was["recipe"].get(name, {})
+    ours, theirs = (flat({"version": VERSION} | each | {"order": _order(each)}) for each in (description, was))
     free = MAY_CHANGE + (("recipe.TrainConfig.steps",) if recipe.optimizer.schedule == "stable" else ())
     for name in sorted(ours.keys() | theirs.keys()):
-        was, now = theirs.get(name), ours.get(name)
-        if was != now and not name.startswith(free):
+        before, now = theirs.get(name), ours.get(name)
+        if before != now and not name.startswith(free):
             raise UserError(
-                f"{output} belongs to another run: {name.removeprefix('recipe.')} was {was} and is {now};"
+                f"{output} belongs to another run: {name.removeprefix('recipe.')} was {before} and is {now};"
                 " choose another --output, or the recipe and data of that run"
             )
 
@@ -189,7 +197,14 @@ def read(run: Path) -> dict[str, Any]:
     need_directory(run, "a training run")
     if (description := read_json(run / "run.json")) is None:
         raise UserError(f"{run}: no run.json there; name the --output directory of a training run")
+    if description.get("version", 1) > VERSION:
+        raise UserError(f"{run / 'run.json'}: written by a newer release of this project; go on with that one")
     return description
+
+
+def _order(description: Mapping[str, Any]) -> list[str]:
+    """The sources as the mixture lists them: the order in which they are dealt follows it."""
+    return list(description["recipe"]["DataConfig"]["mixture"])
 
 
 def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> Origin:
@@ -203,7 +218,7 @@ def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> 
         # Any context and any dtype of the computation can go on from the same float32 weights.
         if name not in ("context", "dtype") and (was := model[name]) != now:
             raise UserError(f"{run} can't start this run: its ModelConfig.{name} is {was}, this recipe's is {now}")
-    guarded = theirs["recipe"]["OptimizerConfig"]["spike_limit"] is not None
+    guarded = theirs["recipe"]["OptimizerConfig"].get("spike_limit") is not None
     if recipe.train.init_optimizer and guarded != (recipe.optimizer.spike_limit is not None):
         raise UserError(
             f"{run} can't start this run with its moments: it has {'a' if guarded else 'no'} spike guard; set"

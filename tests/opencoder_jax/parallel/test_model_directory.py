@@ -13,8 +13,9 @@ from flax import nnx
 
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
-from opencoder_jax.parallel.checkpoints import Checkpoints
-from opencoder_jax.parallel.model_directory import load, write_config
+from opencoder_jax.parallel.checkpoints import Checkpoints, restore, verify
+from opencoder_jax.parallel.model_directory import CHECKPOINTS, load, write_config
+from opencoder_jax.parallel.verify import main
 from opencoder_jax.recipe import UserError
 
 CONFIG = ModelConfig(30, 2, 8, 2, 1, 4, 12, context=16, dtype="float32")
@@ -90,3 +91,44 @@ def test_a_damaged_checkpoint(run: Path, damage: str) -> None:
     with pytest.raises(UserError, match="checkpoints/10 is damaged"):
         load(run)
     assert load(run, 2).step == 2
+
+
+def test_a_flipped_bit_anywhere_is_seen_by_every_reader(tmp_path: Path) -> None:
+    """Also in what no reader needs: by inference, by going on, and by `verify`."""
+    write_config(tmp_path, CONFIG)
+    weights = jax.tree.map(jnp.asarray, parameters(0.5))
+    with Checkpoints(tmp_path / CHECKPOINTS, keep=None) as checkpoints:
+        checkpoints.save(10, {"parameters": weights, "optimizer": {"mean": weights}})
+    verify(tmp_path / CHECKPOINTS, 10)
+    files = sorted(path for path in (tmp_path / CHECKPOINTS / "10").rglob("*") if path.is_file())
+    random = np.random.default_rng(0)
+    readers = [
+        lambda: load(tmp_path),
+        lambda: restore(tmp_path / CHECKPOINTS, 10, {"parameters": weights, "optimizer": {"mean": weights}}),
+        lambda: verify(tmp_path / CHECKPOINTS, 10),
+        lambda: main([f"--checkpoint={tmp_path}"]),
+    ]
+    for number in range(200):
+        file = files[number % len(files)]
+        whole = file.read_bytes()
+        flipped = bytearray(whole)
+        flipped[random.integers(len(flipped))] ^= 1 << random.integers(8)
+        file.write_bytes(flipped)
+        for read in readers:
+            with pytest.raises(UserError, match="damaged"):
+                read()
+        file.write_bytes(whole)
+    load(tmp_path)
+
+
+def test_what_was_never_sealed_is_verified_by_its_checksums(run: Path) -> None:
+    for seal in run.rglob("files-*"):
+        seal.unlink()
+    main([f"--checkpoint={run}"])
+    file = max((run / CHECKPOINTS / "10" / "parameters").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    main([f"--checkpoint={run}", "--step=2"])
+    with pytest.raises(UserError, match="damaged: 10; `train` goes on from the newest that is whole"):
+        main([f"--checkpoint={run}"])

@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,6 +198,13 @@ def test_another_recipe_is_refused(whole: Path, data: Path, changes: dict[str, A
         train(small_recipe(**changes), data, whole)
 
 
+def test_the_order_of_a_mixture_is_a_part_of_what_a_run_is(data: Path, tmp_path: Path) -> None:
+    mixture = {"refinecode": 0.5, "held_out": 0.5}
+    train(small_recipe(DataConfig_mixture=mixture, TrainConfig_steps=3), data, tmp_path / "run")
+    with pytest.raises(UserError, match=r"order was \['refinecode', 'held_out'\] and is \['held_out', 'refinecode'\]"):
+        train(small_recipe(DataConfig_mixture=dict(reversed(mixture.items()))), data, tmp_path / "run")
+
+
 def test_the_stable_stage_can_be_prolonged(whole: Path, data: Path, tmp_path: Path) -> None:
     train(small_recipe(TrainConfig_steps=3), data, tmp_path / "run")
     train(small_recipe(), data, tmp_path / "run")
@@ -242,6 +250,35 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert f"checkpoint {output / 'checkpoints' / '4'} is damaged" in capsys.readouterr().err
     assert losses(output) == losses(whole)
     assert same_bits(saved(output, 6), saved(whole, 6))
+
+
+def test_a_damaged_last_checkpoint_is_trained_again_and_a_damaged_report_is_no_hindrance(
+    whole: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = Path(shutil.copytree(whole, tmp_path / "run"))
+    flip_a_bit(output / "checkpoints" / "6")
+    lines = (output / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (output / "metrics.jsonl").write_text("".join(["\0\n", "[]\n", '{"step": "6"}\n', *lines[1:]]))
+    train(small_recipe(), data, output)
+    assert "metrics.jsonl, line 3: damaged, left out" in capsys.readouterr().err
+    assert same_bits(saved(output, 6), saved(whole, 6))
+    assert [row["step"] for row in read_metrics(output / "metrics.jsonl")] == [2, 3, 4, 5, 6]
+
+
+def test_a_record_from_before_a_field_means_its_default_and_a_newer_one_is_refused(
+    whole: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = Path(shutil.copytree(whole, tmp_path / "run"))
+    record = json.loads((output / "run.json").read_text())
+    del record["version"], record["recipe"]["TrainConfig"]["seed"], record["recipe"]["DataConfig"]["fim_rate"]
+    (output / "run.json").write_text(json.dumps(record))
+    train(small_recipe(), data, output)
+    assert "trained already" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"TrainConfig\.seed was 0 and is 1"):
+        train(small_recipe(TrainConfig_seed=1), data, output)
+    (output / "run.json").write_text(json.dumps(record | {"version": 99}))
+    with pytest.raises(UserError, match=r"run\.json: written by a newer release"):
+        train(small_recipe(), data, output)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
