@@ -6,8 +6,8 @@ depend on how many hosts share the batch. The sequence length may change at a st
 at step 130,000), with the data going on at the very next token.
 
 How a row finds its tokens:
-- Rows are numbered through the whole run, and dealt to the sources of the mixture by weight (order.py). All rows of a
-  batch are equally long, so shares of rows are shares of tokens.
+- Rows are numbered through the whole run, and dealt to the sources of the mixture by weight (order.py). Weights are of
+  tokens: a source whose rows hold fewer of them, the rest being padding, gets more rows.
 - Each source says which of its tokens its n-th row holds (rows.py), in an order of its own for every epoch.
 - Records are read from the disk, and checked, for each row anew (token_records.py).
 
@@ -28,6 +28,8 @@ from opencoder_jax.data.order import Deal
 from opencoder_jax.data.rows import CutRows, ExampleRows, Span
 from opencoder_jax.data.token_records import TokenRecords
 from opencoder_jax.recipe import UserError, configurable
+
+SAMPLED = 512  # rows of a source in which targets are counted: a second's reading
 
 
 @configurable
@@ -89,6 +91,16 @@ class Batch(NamedTuple):
     loss_mask: np.ndarray  # float32
 
 
+class SourceCounts(NamedTuple):
+    """What a run makes of a source."""
+
+    records: int
+    dropped: int  # of them: longer than a row, or without anything to predict
+    epochs: float  # how often the source is read in the run
+    padding: float  # share of the positions of its rows that hold no token
+    trained: float  # share of its tokens that are targets; counted in SAMPLED rows at most
+
+
 class Batches:
     """The batches of a run.
 
@@ -139,7 +151,8 @@ class Batches:
             else:
                 self._rows.append(ExampleRows(trained, key, config.phases[0][1], config.packing))
         self.dropped = sum(rows.dropped for rows in self._rows)
-        self._deal = Deal(list(config.mixture.values()))
+        weights = zip(config.mixture.values(), self._rows, strict=True)
+        self._deal = Deal([weight / rows.filled for weight, rows in weights])
         self._phase_rows = [0]  # the number of the first row of each phase
         for (first_step, _, rows), (stop, _, _) in pairwise(config.phases):
             self._phase_rows.append(self._phase_rows[-1] + (stop - first_step) * rows)
@@ -208,6 +221,25 @@ class Batches:
             name: rows.epochs(own.position + rows.units(own.length, int(count)))
             for name, rows, own, count in zip(self.sources, self._rows, self._spans[span], counts, strict=True)
         }
+
+    def counts(self, steps: int) -> dict[str, SourceCounts]:
+        """What a run of so many steps makes of each source. Raises UserError for a damaged record."""
+        epochs, length = self.epochs_before(steps), self.shape(0)[1]
+        counts = {}
+        for (name, records), rows in zip(self.sources.items(), self._rows, strict=True):
+            places = rows.sample(length, SAMPLED)
+            tokens = np.full((len(places), length + 1), self._pad, np.int32)
+            mask = np.zeros((len(places), length + 1), np.uint8)
+            starts = np.zeros((len(places), length + 1), np.int32)
+            for row, place in enumerate(places):
+                rows.fill(place, tokens[row], mask[row], starts[row])
+            if not self.config.attend_across_documents:
+                mask[starts > 0] = 0
+            held = np.count_nonzero(tokens[:, :-1] != self._pad)
+            counts[name] = SourceCounts(
+                len(records), rows.dropped, epochs[name], 1 - rows.filled, float(mask[:, 1:].sum() / max(int(held), 1))
+            )
+        return counts
 
     def _phase(self, step: int) -> int:
         return sum(first <= step for first, _, _ in self.config.phases[1:])

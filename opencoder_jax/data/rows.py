@@ -46,6 +46,7 @@ class CutRows:
     """A source, concatenated and cut."""
 
     dropped = 0
+    filled = 1.0
 
     def __init__(self, records: Records, key: str) -> None:
         """`key` decides the order."""
@@ -84,6 +85,10 @@ class CutRows:
         """How often the source was read before a position."""
         return position / self._records.tokens
 
+    def sample(self, length: int, rows: int) -> list[int]:
+        """The places of at most so many rows, evenly spread over the source; all of them where they aren't more."""
+        return _spread(-(-self._records.tokens // length), rows, length)
+
 
 class ExampleRows:
     """A source as rows of whole examples: as many to a row as fit ("pack", "fragment"), or one ("pad").
@@ -91,6 +96,7 @@ class ExampleRows:
     Attributes:
         dropped: examples that fit no row: longer than a row and its last target, or without anything to predict. What
             is too long, "fragment" cuts into rows and a rest (best-fit packing, Ding et al. 2024, arXiv 2404.10830).
+        filled: share of the rows' positions that hold a token; the others are padding.
     """
 
     def __init__(self, records: Records, key: str, length: int, packing: str) -> None:
@@ -108,15 +114,17 @@ class ExampleRows:
         self._length = length
         self._packing = packing
         self._group = lru_cache(256)(self._pack_group)
-        rows, packed = [0], 0
+        rows, packed, filled = [0], 0, 0
         for group in range(-(-len(records) // GROUP)):
             of_group = self._pack_group(group)
             rows.append(rows[-1] + len(of_group))
             packed += sum(piece.start == 0 for row in of_group for piece in row)
+            filled += sum(min(length, sum(piece.stop - piece.start for piece in row)) for row in of_group)
         self.dropped = len(records) - packed
         self._first_row = np.array(rows)
         if rows[-1] == 0:
             raise UserError(f"{records.directory}: no example fits into {length} tokens; raise the length in phases")
+        self.filled = filled / (rows[-1] * length)
 
     def units(self, length: int, rows: int) -> int:
         """As of CutRows."""
@@ -146,6 +154,10 @@ class ExampleRows:
         """As of CutRows."""
         return position / int(self._first_row[-1])
 
+    def sample(self, length: int, rows: int) -> list[int]:
+        """As of CutRows."""
+        return _spread(int(self._first_row[-1]), rows, 1)
+
     def _pack_group(self, group: int) -> list[list[Piece]]:
         """What each row of a group holds."""
         first = group * GROUP
@@ -162,6 +174,12 @@ class ExampleRows:
             return [[piece] for piece in pieces]
         rows = best_fit([piece.stop - piece.start for piece in pieces], self._length + 1)
         return [[pieces[index] for index in row] for row in rows]
+
+
+def _spread(count: int, most: int, step: int) -> list[int]:
+    """At most so many of `count` numbers, evenly spread, each times `step`."""
+    taken = min(count, most)
+    return [number * count // taken * step for number in range(taken)]
 
 
 def best_fit(sizes: list[int], capacity: int) -> list[list[int]]:

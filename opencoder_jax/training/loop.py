@@ -24,6 +24,7 @@ from opencoder_jax.parallel.mesh import data_parallel, make_mesh
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, choose_step
 from opencoder_jax.recipe import TryAgain, UserError
 from opencoder_jax.training import run as runs
+from opencoder_jax.training.counts import check_counts, counts_table
 from opencoder_jax.training.feed import Feed
 from opencoder_jax.training.held_out import HeldOut
 from opencoder_jax.training.metrics import read_metrics, unigram_entropy
@@ -60,6 +61,8 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
             " change ModelConfig.vocab_size or the tokenizer"
         )
     batches = Batches(recipe.data, data, tokenizer.pad, tokenizer.end_of_document, fim_tokens(tokenizer.controls))
+    counts, length = batches.counts(recipe.train.steps), recipe.data.phases[0][1]
+    check_counts(counts, length)
     mesh, shapes = _lay_out(recipe)
     origin = None if init_from is None else _origin(recipe, init_from, output, tokenizer.fingerprint)
     entropy = unigram_entropy(batches.sources, recipe.data.mixture)
@@ -81,7 +84,8 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
             f"{output}: steps {first:,} to {recipe.train.steps:,}, "
             f"{batches.tokens_before(recipe.train.steps):,} tokens in all; {recipe.model.parameters():,} parameters; "
             f"{mesh.size} devices ({', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}) on "
-            f"{jax.process_count()} hosts; unigram entropy {entropy:.4f} nats a token\n{speed_words(recipe, mesh)}"
+            f"{jax.process_count()} hosts; unigram entropy {entropy:.4f} nats a token\n{speed_words(recipe, mesh)}\n"
+            f"{counts_table(counts, length)}"
         )
         with (
             Reporter(recipe, batches, mesh, output, first) as report,

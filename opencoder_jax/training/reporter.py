@@ -3,6 +3,7 @@
 A step is reported one step late, while the devices work on the next, so that nothing waits for the report. Each row has
 
     step, tokens, loss (nats a token), gradient_norm, learning_rate    the same in every repetition of the run
+    epochs                       how often each source was read so far
     skipped                      updates that the spike guard left out so far, where there's a guard
     held_out                     loss and bits a byte of each held-out source, on the steps that evaluate
     tokens_per_second, mfu       since the row before; without mfu where the chip's peak isn't known (flops.py)
@@ -96,6 +97,7 @@ class Reporter:
             "loss": float(measured.loss),
             "learning_rate": rate,
             "gradient_norm": float(measured.gradient_norm),
+            "epochs": self._batches.epochs_before(step),
         }
         if self._recipe.optimizer.spike_limit is not None:
             row["skipped"] = int(measured.skipped)

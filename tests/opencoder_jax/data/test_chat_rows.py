@@ -65,3 +65,49 @@ def test_rows_of_conversations(packing: str, tokenizer: Tokenizer, tmp_path: Pat
                 assert not loss[start + count : stop].any()
     # Two rows a batch: one a conversation, or several.
     assert step == 20 if packing == "pad" else step < 15
+
+
+@pytest.mark.parametrize("packing", ["pack", "pad", "fragment"])
+def test_weights_are_of_tokens_and_what_a_run_reads_is_counted(
+    packing: str, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    long = "three words more " * 20
+    turns: list[Message] = [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": "A!"}]
+    short = [chat.encode(tokenizer, turns)] * 30
+    longer = [chat.encode(tokenizer, [*turns, {"role": "user", "content": long}, turns[1]])] * 30
+    tokens, half = len(longer[0][0]), len(longer[0][0]) - 2
+    longer += [(np.concatenate([tokens, tokens]), np.concatenate([mask, mask])) for tokens, mask in longer[:5]]
+    write_records(tmp_path / "short", [short], tokenizer.model)
+    write_records(tmp_path / "longer", [longer], tokenizer.model)
+    config = DataConfig(
+        mixture={"short": 1.0, "longer": 3.0},
+        phases=((0, tokens, 8),),
+        packing=packing,
+        attend_across_documents=False,
+        seed=3,
+    )
+    batches = Batches(config, tmp_path, tokenizer.pad, tokenizer.end_of_document)
+    assert half > len(short[0][0])
+
+    read, known = {"short": 0, "longer": 0}, {"short": set(short[0][0].tolist())}
+    rows, steps = 0, 200
+    for step in range(steps):
+        batch = batches(step)
+        for row in batch.tokens:
+            rows += 1
+            held = row[row != tokenizer.pad]
+            read["short" if set(held.tolist()) <= known["short"] else "longer"] += len(held)
+    assert read["longer"] / read["short"] == pytest.approx(3, rel=0.05)
+
+    counts = batches.counts(steps)
+    assert [(source.records, source.dropped) for source in counts.values()] == [
+        (30, 0),
+        (35, 0 if packing == "fragment" else 5),
+    ]
+    if packing == "pad":
+        assert counts["short"].padding == pytest.approx(1 - len(short[0][0]) / tokens)
+        assert counts["longer"].padding == 0
+        assert counts["short"].trained == short[0][1].sum() / len(short[0][0])
+        assert counts["longer"].trained == longer[0][1].sum() / tokens
+        assert counts["short"].epochs == pytest.approx(read["short"] / sum(len(ids) for ids, _ in short))
+        assert counts["longer"].epochs == pytest.approx(read["longer"] / (30 * tokens))
