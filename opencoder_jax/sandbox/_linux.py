@@ -151,7 +151,8 @@ def landlock(rules: int) -> None:
 # migrate_pages, move_pages; fanotify_init, inotify_init (x86-64 only), inotify_init1; tkill, rt_sigqueueinfo,
 # rt_tgsigqueueinfo.
 # OWN_ONLY: prlimit64, whose first argument must be 0 or the caller's process; kill and tgkill, where it must be the
-# process; fcntl and ioctl, whose second argument must not choose another process to be signalled.
+# process; fcntl and ioctl, whose second argument must not choose another process to be signalled, nor lease a file,
+# which would make all others wait who open it.
 # METADATA, refused where mounts are not read-only, since Landlock does not guard them: chmod (x86-64 only), fchmod,
 # fchmodat; chown, lchown (x86-64 only), fchown, fchownat; utime, utimes, futimesat (x86-64 only), utimensat; setxattr,
 # lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr.
@@ -179,8 +180,8 @@ _CLONE3 = 435
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
-_CHOOSE_SIGNALLED_OF_FCNTL = (8, 15)  # F_SETOWN, F_SETOWN_EX
-_CHOOSE_SIGNALLED_OF_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
+_REFUSED_OF_FCNTL = (8, 15, 1024, 1026)  # F_SETOWN, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
+_REFUSED_OF_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in struct seccomp_data
 
 
@@ -230,13 +231,12 @@ def seccomp_filter(process: int, *, metadata: bool) -> bytes:
             (_RETURN, 0, 0, _ALLOW),
             (_RETURN, 0, 0, _ERRNO | _EPERM),
         ]
-    for number, commands in (fcntl, _CHOOSE_SIGNALLED_OF_FCNTL), (ioctl, _CHOOSE_SIGNALLED_OF_IOCTL):
+    for number, commands in (fcntl, _REFUSED_OF_FCNTL), (ioctl, _REFUSED_OF_IOCTL):
+        compared = [line for command in commands for line in _return_if_equal(command, _ERRNO | _EPERM)]
         instructions += [
-            (_JUMP_EQUAL, 0, 5, number),
+            (_JUMP_EQUAL, 0, len(compared) + 2, number),
             (_LOAD, 0, 0, _SECOND_ARGUMENT),
-            (_JUMP_EQUAL, 1, 0, commands[0]),
-            (_JUMP_EQUAL, 0, 1, commands[1]),
-            (_RETURN, 0, 0, _ERRNO | _EPERM),
+            *compared,
             (_RETURN, 0, 0, _ALLOW),
         ]
     instructions += [

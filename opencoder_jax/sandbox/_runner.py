@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from opencoder_jax.sandbox import _calls, _frames
 from opencoder_jax.sandbox.program import Status
@@ -65,10 +65,11 @@ def judge(source: str) -> None:
     status, error = _execute(source, module)
     # Also where the judge expected some exception or other.
     if conversation.lost:
-        status, error = "exception", _calls.PeerLost.__name__
+        _record("lost", _calls.PeerLost.__name__)
     elif conversation.unjudged:
-        status, error = "unjudged", ""
-    _record(status, error)
+        _record("unjudged", "")
+    else:
+        _record(status, error)
 
 
 def serve(source: str, name: str) -> None:
@@ -89,7 +90,7 @@ def serve(source: str, name: str) -> None:
         return
     conversation = _calls.Conversation(CHANNEL, function, _print_traceback)
     status, error = _guard(conversation.serve)
-    _record(*(("ok", "") if error == _calls.PeerLost.__name__ else (status, error)))
+    _record(*(("ok", "") if conversation.lost else (status, error)))
 
 
 def _execute(source: str, module: ModuleType) -> tuple[Status, str]:
@@ -118,7 +119,7 @@ def _guard(action: Callable[[], None]) -> tuple[Status, str]:
     return "ok", ""
 
 
-def _record(status: Status, error: str, token: str = "") -> None:
+def _record(status: Status | Literal["lost"], error: str, token: str = "") -> None:
     os.write(STATUS, json.dumps({"token": token, "status": status, "error": error}).encode() + b"\n")
 
 

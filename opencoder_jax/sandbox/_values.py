@@ -20,7 +20,8 @@ MESSAGE_BYTES = 16 << 20
 
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType)
 # What numpy's dtype.str may be: booleans, numbers, text, bytes, dates. No objects, no structures.
-_DTYPE = re.compile(r"[<>|=][biufcSUMm]\d{1,6}(\[\w{1,3}\])?")
+# No half precision: its infinity equals every number above 65504, since numpy rounds the number to it.
+_DTYPE = re.compile(r"[<>|=](?!f2)[biufcSUMm]\d{1,6}(\[\w{1,3}\])?")
 _DATES = {kind.__name__: kind for kind in (datetime.datetime, datetime.date, datetime.time)}
 # A defaultdict's factory is a name of these; another function cannot be copied.
 _FACTORIES = {kind.__name__: kind for kind in (int, float, str, list, dict, set, tuple, bool)}

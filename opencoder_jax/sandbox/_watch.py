@@ -6,6 +6,7 @@ ran, can say "ok" of a candidate; any other word is no more than a reason for a 
 
 import json
 import os
+import random
 import secrets
 import select
 import signal
@@ -14,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from opencoder_jax.sandbox._calls import PeerLost
 from opencoder_jax.sandbox._zygote import MESSAGE_BYTES
@@ -23,7 +24,8 @@ from opencoder_jax.sandbox.program import Limits, Outcome, Program, Status
 _STDERR_KEPT = 4000
 _RECORD_BYTES = 1 << 16  # of the layers and the completion record
 _PIECE = 1 << 16
-_TICK = 0.05  # seconds between two looks at what the processes do
+_TICK = 0.05  # mean seconds between two looks at what the processes do
+_THREADS = 256  # of one process: their stacks may be small, but their numbers are the machine's
 _PATIENCE = 30.0  # seconds without a word of the zygote, of a process that must have ended, before it counts as lost
 # A process that is always ready to run gets its processor time in the end; this ends the wait where it doesn't.
 _LONGEST = 100
@@ -46,7 +48,7 @@ class _Process:
         self.killed_for: Status | None = None
         self.given = [_file(stdin.encode(errors="surrogateescape"))]
         for name in self.read:
-            here, there = os.pipe()
+            here, there = _one_way() if name == "status" else os.pipe()
             os.set_blocking(here, False)
             self.pipes[name] = here
             self.given.append(there)
@@ -75,7 +77,7 @@ class _Process:
         """What it reported before the program began."""
         return bytes(self.read["status"]).partition(b"\n")[0]
 
-    def record(self) -> tuple[Status, str] | None:
+    def record(self) -> tuple[Status | Literal["lost"], str] | None:
         """Its completion record: the last line that is one."""
         for line in reversed(bytes(self.read["status"]).splitlines()[1:]):
             try:
@@ -86,22 +88,22 @@ class _Process:
                 case {
                     "token": self.token,
                     "status": "ok" | "exception" | "exited" | "syntax_error" | "memory" as status,
+                    "error": str(error),
                 }:
-                    return status, str(content.get("error", ""))[:200]
-                case {"token": "", "status": "unjudged"} if self.role == "judge":
-                    return "unjudged", ""
+                    return status, error[:200]
+                case {"status": "unjudged" | "lost" as status} if self.role == "judge":
+                    return status, ""
         return None
 
-    def busy(self) -> bool:
-        """Whether a thread of it runs, or waits for a processor."""
+    def threads(self) -> list[str]:
+        """What each thread of it does, as the kernel's letter: R runs, or waits for a processor."""
         with suppress(OSError, ValueError):
             fields = Path(f"/proc/self/fdinfo/{self.pidfd}").read_text()
             pid = int(fields.partition("\nPid:")[2].split()[0])
-            for task in os.listdir(f"/proc/{pid}/task"):
-                # The name of a thread, in parentheses, is its own choice: its state stands behind the last one.
-                if Path(f"/proc/{pid}/task/{task}/stat").read_text().rpartition(")")[2].split()[0] == "R":
-                    return True
-        return False
+            stats = [Path(f"/proc/{pid}/task/{task}/stat").read_text() for task in os.listdir(f"/proc/{pid}/task")]
+            # The name of a thread, in parentheses, is its own choice: its state stands behind the last one.
+            return [stat.rpartition(")")[2].split()[0] for stat in stats]
+        return []
 
 
 class _Ending(NamedTuple):
@@ -172,9 +174,10 @@ class _Watch:
         self._start()
         self._poll.register(self._connection, select.POLLIN)
         begin = last = last_word = time.monotonic()
+        look = begin + random.uniform(0, 2 * _TICK)
         idle = 0.0
         while not all(process.end for process in self._processes):
-            ready = self._poll.poll(_TICK * 1000)
+            ready = self._poll.poll(max(0.0, look - time.monotonic()) * 1000 + 1)
             now = time.monotonic()
             for descriptor, _ in ready:
                 if descriptor in self._sources:
@@ -182,11 +185,16 @@ class _Watch:
             if any(descriptor == self._connection.fileno() for descriptor, _ in ready):
                 self._hear()
                 last_word = now
-            if now - last >= _TICK:
+            # At a moment that no program can guess: one that only works when it is looked at would never be idle.
+            if now >= look:
+                alive = [(process, process.threads()) for process in self._processes if not process.end]
+                for process, threads in alive:
+                    if len(threads) > _THREADS:
+                        self._kill("memory", process)
                 # Only the time in which nothing of it could have run is the program's fault: a busy machine isn't.
-                if not any(process.busy() for process in self._processes if not process.end):
+                if not any("R" in threads for _, threads in alive):
                     idle += now - last
-                last = now
+                last, look = now, now + random.uniform(0, 2 * _TICK)
                 longest = _LONGEST * (self._limits.idle_seconds + self._limits.cpu_seconds)
                 if idle >= self._limits.idle_seconds or now - begin >= longest:
                     self._kill("timeout")
@@ -273,7 +281,8 @@ def _ending(process: _Process, limits: Limits, layers: bytes | None) -> _Ending:
         return _Ending("timeout", "")
     if end["exit"] < 0:
         return _Ending("killed", _signal_name(-end["exit"]))
-    return _Ending(*(process.record() or ("exited", "")))
+    status, error = process.record() or ("exited", "")
+    return _Ending("exception", PeerLost.__name__) if status == "lost" else _Ending(status, error)
 
 
 def _signal_name(number: int) -> str:
@@ -284,8 +293,14 @@ def _signal_name(number: int) -> str:
 
 
 def _lost_its_candidate(process: _Process) -> bool:
-    record = process.record() if process.role == "judge" else None
-    return record is not None and record[1] == PeerLost.__name__
+    return (process.record() or ("", ""))[0] == "lost"
+
+
+def _one_way() -> tuple[int, int]:
+    """Like a pipe, but its writer cannot open it anew to read from it."""
+    here, there = socket.socketpair()
+    here.shutdown(socket.SHUT_WR)
+    return here.detach(), there.detach()
 
 
 def _file(content: bytes) -> int:

@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -104,7 +105,8 @@ class Sandbox:
                 except ZygoteLost as error:
                     reason = str(error)
                     zygote.stop()
-                    zygote.start()
+                    with suppress(SandboxError):  # such as when the machine is out of processes: maybe not for long
+                        zygote.start()
             return Outcome("sandbox_error", error=reason)
         finally:
             self._idle.put(zygote)

@@ -9,7 +9,7 @@ Status = Literal[
     "exited",  # the process ended by itself before the last statement: sys.exit, os._exit, whatever the exit code
     "syntax_error",  # Python refused to compile it
     "timeout",  # the CPU time ran out, or it stood idle for too long
-    "memory",  # MemoryError
+    "memory",  # MemoryError, or hundreds of threads
     "output_limit",  # more than Limits.output_bytes on stdout and stderr together
     "unjudged",  # a value could not cross between a judge and its candidate: says nothing about the candidate
     "killed",  # a signal ended it; `error` is the signal's name

@@ -1,7 +1,6 @@
 """No answer out of `attacks/` passes, stops the sandbox, or changes what the next one gets."""
 
 import runpy
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,13 +19,9 @@ assert seen == [2, 1]
 HONEST = "def f(x, g=None): return x + 41 if g is None else [g(item) for item in reversed(x)]"
 
 ATTACKS: dict[str, str] = {}  # "file: name" -> source
-FINDS: dict[str, str] = {}  # of those that succeed today, why
-RACES: dict[str, str] = {}  # of those that succeed at some times, why
 for _path in sorted(Path(__file__).parent.glob("attacks/*.py")):
     _file = runpy.run_path(str(_path))
     ATTACKS |= {f"{_path.stem}: {name}": source for name, source in _file["ATTACKS"].items()}
-    FINDS |= {f"{_path.stem}: {name}": why for name, why in _file.get("FINDS", {}).items()}
-    RACES |= {f"{_path.stem}: {name}": why for name, why in _file.get("RACES", {}).items()}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +40,7 @@ def outcomes() -> dict[str, Outcome | BaseException]:
         return ends | {"": run(HONEST)}
 
 
-def attacks() -> Iterator[object]:
-    for name in ATTACKS:
-        why = FINDS.get(name) or RACES.get(name)
-        yield pytest.param(name, marks=[pytest.mark.xfail(strict=name in FINDS, reason=why)] if why else [])
-
-
-@pytest.mark.parametrize("name", list(attacks()))
+@pytest.mark.parametrize("name", ATTACKS)
 def test_it_does_not_pass(outcomes: dict[str, Outcome | BaseException], name: str) -> None:
     outcome = outcomes[name]
     assert isinstance(outcome, Outcome)
@@ -70,7 +59,6 @@ def test_no_answer_ends_the_run_before_it_is_judged() -> None:
     assert not _defines("if 0: pass\n" + "elif 0: pass\n" * 1500, "f")
 
 
-@pytest.mark.xfail(strict=True, reason="in one process they would pass, too; neither is an answer")
 @pytest.mark.parametrize(
     ("judge", "source"),
     [

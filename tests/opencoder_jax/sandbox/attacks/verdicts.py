@@ -396,18 +396,3 @@ ATTACKS = {
     "a zero in the source": "def f(*given): return 42\0",
     "letters that are none in the source": "def f(*given): return '\ud800'",
 }
-
-# Those that succeed today, and why.
-FINDS = {
-    "leases on the library": "fcntl's F_SETLEASE is allowed: other programs wait where they open these files",
-    "a thousand threads": "threads are limited by the address space alone: the machine's process numbers run out",
-}
-# Those that succeed at some times.
-RACES = {
-    "idle beyond the limit": (
-        "output wakes the watcher, which then looks at once: a program that works only then never counts as idle"
-    ),
-    "its output pipe read from behind": (
-        "a pipe may be opened anew through /proc/self/fd: who is quick reads the report of the walls before the watcher"
-    ),
-}
