@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,9 +23,19 @@ WRITING = ".writing"  # what a temporary name ends in
 
 def need_directory(path: Path, holds: str) -> None:
     """Raises UserError unless `path` is a directory; `holds` says what it should hold."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise UserError(f"{path}: an address, and only disks are read here; mount it (gcsfuse) or copy it to a disk")
     if not path.is_dir():
         problem = "not a directory" if path.exists() else "no such directory"
         raise UserError(f"{path}: {problem}; name one that holds {holds}")
+
+
+def read_at(file: int, start: int, stop: int) -> bytes:
+    """Bytes of an open file; fewer only where it ends. One read may give fewer anywhere, over a network for one."""
+    content = os.pread(file, stop - start, start)
+    while len(content) < stop - start and (more := os.pread(file, stop - start - len(content), start + len(content))):
+        content += more
+    return content
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

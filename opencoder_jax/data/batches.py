@@ -131,6 +131,7 @@ class Batches:
                 packing.
         """
         self.config = config
+        self._arguments = (config, directory, pad, end_of_document, fim_tokens)
         self.sources = {name: TokenRecords.open(Path(directory) / name) for name in config.mixture}
         first = next(iter(self.sources.values()))
         for records in self.sources.values():
@@ -157,6 +158,10 @@ class Batches:
         for (first_step, _, rows), (stop, _, _) in pairwise(config.phases):
             self._phase_rows.append(self._phase_rows[-1] + (stop - first_step) * rows)
         self._span_starts, self._spans = self._lay_spans()
+
+    def __reduce__(self) -> tuple[type["Batches"], tuple[object, ...]]:
+        """Another process opens the sources itself."""
+        return Batches, self._arguments
 
     def __call__(self, step: int, row_start: int = 0, row_stop: int | None = None) -> Batch:
         """Rows [row_start, row_stop) of batch `step`; all rows by default.
@@ -289,7 +294,7 @@ def fill_in_the_middle(config: DataConfig, tokens: tuple[int, int, int] | None) 
 
 
 def _need_documents(records: TokenRecords, end_of_document: int) -> None:
-    last = int(records.read(0)[0][-1])
+    last = int(records.read(0, records.start(1) - 1)[0][-1])  # not all of what may be a whole book
     if last != end_of_document:
         raise UserError(
             f"{records.directory}: record 0 ends with token {last}, not with end-of-document {end_of_document}; "

@@ -40,6 +40,7 @@ import google_crc32c
 import numpy as np
 
 from opencoder_jax.data.tfrecord import FOOTER, HEADER, array_offsets, frame, header, masked_crc
+from opencoder_jax.files import read_at
 from opencoder_jax.recipe import UserError
 
 METADATA = "metadata.json"
@@ -121,8 +122,9 @@ class RecordWriter:
             raise ValueError(
                 f"a record needs tokens [n] and loss_mask [n], n >= 1; got {values.shape} and {mask.shape}"
             )
-        if values.min() < 0 or values.max() >= 2**31 or mask.min() < 0 or mask.max() > 1:
-            raise ValueError("tokens must lie in 0 .. 2**31 - 1 and the loss mask be 0 or 1")
+        whole = values.dtype.kind in "iu" and mask.dtype.kind in "biu"  # a cast would round what isn't
+        if not whole or values.min() < 0 or values.max() >= 2**31 or mask.min() < 0 or mask.max() > 1:
+            raise ValueError("tokens must be integers that lie in 0 .. 2**31 - 1, and the loss mask's be 0 or 1")
         before, between = frame(len(values))
         message = before + values.astype("<i4").tobytes() + between + mask.astype(np.uint8).tobytes()
         record = header(len(message)) + message + struct.pack("<I", masked_crc(message))
@@ -420,7 +422,7 @@ class _Shard:
         """uint8 [stop - start]: bytes of the shard, checked."""
         first, last = start // BLOCK, (stop - 1) // BLOCK
         base, end = first * BLOCK, min((last + 1) * BLOCK, self._size)
-        content = np.frombuffer(os.pread(self._file.fileno(), end - base, base), np.uint8)
+        content = np.frombuffer(read_at(self._file.fileno(), base, end), np.uint8)
         if len(content) != end - base:
             raise UserError(f"{self._path}: ends at byte {base + len(content)}, in the middle; put the whole file back")
         for block in range(first, last + 1):

@@ -1,5 +1,7 @@
 """Batches are arithmetic: every token once an epoch, the same rows for any hosts, shares kept, seeking free."""
 
+import os
+import pickle
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,7 +16,8 @@ from opencoder_jax.data import batches as module
 from opencoder_jax.data.batches import Batch, Batches, DataConfig
 from opencoder_jax.data.order import PERIOD
 from opencoder_jax.data.rows import best_fit
-from opencoder_jax.data.token_records import TokenRecords, write_records
+from opencoder_jax.data.token_records import BLOCK, TokenRecords, write_records
+from opencoder_jax.files import need_directory
 from opencoder_jax.recipe import UserError
 
 Phases = tuple[tuple[int, int, int], ...]
@@ -448,13 +451,13 @@ def test_steps_and_rows_that_are_not_there(tmp_path: Path, step: int, start: int
     [
         ({"mixture": {}}, "mixture must name at least one source"),
         ({"mixture": {"a": 0.0}}, "weight above 0"),
-        ({"mixture": {"a": float("nan")}}, "weight above 0"),
-        ({"mixture": {"a": float("inf")}}, "weight above 0"),
+        ({"mixture": {"a": float("nan")}}, "mixture=.*must be"),
+        ({"mixture": {"a": float("inf")}}, "mixture=.*must be"),
         ({"packing": "fold"}, "packing must be"),
         ({"fim_rate": 1.5}, "fim_rate must be a share"),
         ({"fim_spm_rate": -0.1}, "fim_spm_rate must be a share"),
         ({"phases": ()}, "phases must hold"),
-        ({"phases": ((0, 4096),)}, "phases must hold"),
+        ({"phases": ((0, 4096),)}, "phases=.*must be"),
         ({"phases": ((0, 0, 4),)}, "phases must hold"),
         ({"phases": ((5, 8, 4),)}, "begin at step 0"),
         ({"phases": ((0, 8, 4), (0, 16, 4))}, "later and later steps"),
@@ -464,3 +467,24 @@ def test_steps_and_rows_that_are_not_there(tmp_path: Path, step: int, start: int
 def test_configuration_says_what_is_wrong(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DataConfig(**fields)
+
+
+def test_batches_go_to_other_processes(tmp_path: Path) -> None:
+    number_records(tmp_path / "a", [30, 50, 20])
+    batches = make(tmp_path, ((0, 32, 4),), packing="pack")
+    for mine, theirs in zip(batches(3), pickle.loads(pickle.dumps(batches))(3), strict=True):
+        assert mine.tolist() == theirs.tolist()
+
+
+def test_opening_reads_little_of_a_long_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number_records(tmp_path / "a", [200_000, 50])
+    sizes: list[int] = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda file, size, at: sizes.append(size) or pread(file, size, at))
+    make(tmp_path, ((0, 16, 4),))
+    assert sum(sizes) <= 4 * BLOCK
+
+
+def test_an_address_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match=r"gs:/bucket/tokens: an address.*mount it"):
+        need_directory(Path("gs://bucket/tokens"), "token records")

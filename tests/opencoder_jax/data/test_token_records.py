@@ -219,6 +219,13 @@ def test_shard_that_is_truncated_while_it_is_read_is_named(tmp_path: Path) -> No
         records.read(0)
 
 
+def test_a_read_that_gives_less_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_records(tmp_path, [[(np.arange(9000), None)]], b"tokenizer")
+    pread = module.os.pread
+    monkeypatch.setattr(module.os, "pread", lambda file, size, offset: pread(file, min(size, 1000), offset))
+    assert TokenRecords.open(tmp_path).read(0)[0].tolist() == list(range(9000))
+
+
 def test_missing_file_is_named(written: Path, tmp_path: Path) -> None:
     for name in sorted(file.name for file in written.iterdir()):
         directory = tmp_path / name
@@ -286,11 +293,13 @@ def test_records_cannot_be_changed_by_their_reader(written: Path) -> None:
         ([2**31], None),
         ([1], [2]),
         ([1], [-1]),
+        ([6.5], None),
+        ([1], [0.5]),
     ],
 )
-def test_writer_refuses_what_is_no_record(tmp_path: Path, tokens: list[int], mask: list[int] | None) -> None:
-    with open(tmp_path / "shard", "wb") as stream, pytest.raises(ValueError, match=r"a record needs|must lie"):
-        RecordWriter(stream).write(np.array(tokens, np.int64), None if mask is None else np.array(mask))
+def test_writer_refuses_what_is_no_record(tmp_path: Path, tokens: list[float], mask: list[float] | None) -> None:
+    with open(tmp_path / "shard", "wb") as stream, pytest.raises(ValueError, match=r"a record needs|that lie in"):
+        RecordWriter(stream).write(np.array(tokens), None if mask is None else np.array(mask))
 
 
 def test_metadata_says_what_there_is(written: Path) -> None:
