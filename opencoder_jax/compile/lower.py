@@ -180,13 +180,14 @@ def lower_for(recipe: Recipe, chips: Topology | Cluster, step: int | None = None
 
 def _mesh(recipe: Recipe, chips: Topology | Cluster) -> Mesh:
     try:
-        devices = _tpus(chips) if isinstance(chips, Topology) else _gpus(chips)
+        devices = tpus(chips) if isinstance(chips, Topology) else _gpus(chips)
         return meshes.make_mesh(recipe.mesh, devices)
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
-def _tpus(topology: Topology) -> Sequence[jax.Device]:
+def tpus(topology: Topology) -> Sequence[jax.Device]:
+    """The chips of a topology, which needn't be there. Raises UserError where libtpu knows none such, or is missing."""
     options: dict[str, Any] = {"wrap": (*topology.rings, False)[:3]}
     if topology.name == "v4":
         options["chip_config_name"] = "megacore"

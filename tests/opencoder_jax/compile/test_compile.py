@@ -301,6 +301,16 @@ def test_a_recipe_that_does_not_fit_says_by_how_much_and_what_to_do() -> None:
     assert "take more chips" in said
 
 
+@libtpu
+def test_any_program_is_estimated(tmp_path: Path) -> None:
+    (tmp_path / "program.txt").write_text(TEXT)
+    module, flags = "tests.benchmarks.program_estimates", ["--topology=v5e:4x4", "--kernel=kernel=3e6", "--flops=1e12"]
+    command = [sys.executable, "-m", module, f"--program={tmp_path / 'program.txt'}", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "a step: 0.014 s" in done.stdout
+    assert "MFU: 0.36" in done.stdout  # 1e12 / 0.01402 s / 197 TFLOP/s
+
+
 def test_other_numbers_of_copies_are_tried_for_what_is_not_due(monkeypatch: pytest.MonkeyPatch) -> None:
     bind(["gin_configs/pretrain/cookbook.gin"], ["MeshConfig.replica=2"])
     recipe, chips = Recipe.from_gin(), Topology.parse("v5e:4x4")
