@@ -18,7 +18,8 @@ class EvaluateConfig:
     chat: bool = False  # asks in a conversation, instead of letting the model go on with the prompt
     samples_per_problem: int = 1  # answers that a model gives to each problem
     ks: tuple[int, ...] = (1,)  # of pass@k
-    # Each ends an answer.
+    # Each ends an answer that goes on with the prompt. One in a conversation ends where the model ends it: a program in
+    # it may hold any string.
     stop: tuple[str, ...] = (
         "<|endoftext|>",
         "<|endofmask|>",
@@ -27,9 +28,12 @@ class EvaluateConfig:
         "\ndef main(",
         "\nprint(",
         "\n```\n",
+        "\ndef ",
+        "\nclass ",
+        "\nimport ",
+        "\nfrom ",
+        "\nassert ",
     )
-    # These too, unless in a conversation.
-    stop_completion: tuple[str, ...] = ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
     cpu_seconds: int = 3  # of a program; waiting for something else than a processor, twice that and a second
     memory_bytes: int = 1 << 30  # address space of a program
     workers: int = 4  # programs run at once
@@ -47,9 +51,9 @@ class EvaluateConfig:
                 f"ks={self.ks}: pass@{max(self.ks)} needs samples_per_problem={max(self.ks)} or more,"
                 f" it is {self.samples_per_problem}"
             )
-        if any(not stop for stop in (*self.stop, *self.stop_completion)):
-            raise ValueError("stop, stop_completion: an empty string would stop every answer at once")
+        if any(not stop for stop in self.stop):
+            raise ValueError("stop: an empty string would stop every answer at once")
 
     def stops(self) -> tuple[str, ...]:
         """The strings that end an answer."""
-        return self.stop if self.chat else (*self.stop, *self.stop_completion)
+        return () if self.chat else self.stop

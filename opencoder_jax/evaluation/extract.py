@@ -1,33 +1,34 @@
-"""From what a model said to the program that is run, changing as little as possible.
+"""From what a model said to the program that a person would take from it, changing as little as possible.
 
 The usual extractors break correct answers: they prune helpers without `return`, module-level statements, or everything
-behind line 100. Here the first candidate that parses *and* defines the entry point is taken as it is, and no definition
-is ever removed. Only if no candidate parses is one repaired, by cutting it behind its longest prefix that does. Cut
-off at the end are only the things a script does when it is run: trailing prints, asserts and calls, and the `__main__`
-block.
+behind line 100. Here the last piece of code that parses *and* defines the entry point is taken as it is, and no
+definition is ever removed. What it uses and doesn't define (an import, a helper) is taken from the answer's other
+pieces. Only if no piece does is one repaired. Cut off at the end are only the things a script does when it is run:
+prints, asserts, calls, and the `__main__` block.
 
 The method is stored with every answer, so that a score can be traced to how its programs were found.
 """
 
 import ast
 import re
-import warnings
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.evaluation.pieces import code_in, fenced, in_long_string, untagged
 from opencoder_jax.evaluation.samples import Sample
+from opencoder_jax.evaluation.syntax import bound, is_stub, longest_prefix, parse, unbound
 
 Method = Literal[
     "completion",  # the prompt and all of the completion
     "completion, cut at a stop",
     "completion, longest prefix",
-    "fence",  # a closed block in fences, the last that defines the entry point
-    "unclosed fence",
     "text",  # all of it
-    "fence, longest prefix",
-    "unclosed fence, longest prefix",
-    "text, longest prefix",
+    "fence",  # a block in fences, the last that defines the entry point
+    "fence, with others",  # and what it uses of other blocks
+    "code in text",  # lines among prose, or among others in a block
+    "body",  # a block, or all, behind the prompt
     "none",
 ]
 
@@ -40,21 +41,30 @@ class Extracted(NamedTuple):
     dropped: str = ""  # what was cut off at the end
 
 
+# A thought ends where its closing mark begins or ends a line; within a line it may be a string of a program.
+_THOUGHT = r"(?:think(?:ing)?|thought|reasoning)"
+_OPENED = re.compile(rf"\s*<{_THOUGHT}>|\s*<\|begin_of_thought\|>")
+_CLOSED = re.compile(rf"^[ \t]*</{_THOUGHT}>|</{_THOUGHT}>[ \t]*$|<\|end_of_thought\|>", re.MULTILINE)
+_CLOSED_ANYWHERE = re.compile(rf"</{_THOUGHT}>")
+
+
 def extract(problem: FunctionProblem, sample: Sample, stops: Sequence[str]) -> Extracted:
-    """Finds the program in an answer."""
-    text = sample.text.replace("\r\n", "\n").rpartition("</think>")[2]
-    candidates = list(_candidates(problem, sample, text, stops))
-    for code, method in candidates:
-        if _defines(code, problem.entry_point):
-            return _without_script(code, method)
-    for code, method in candidates:
-        # A prefix of prompt and completion that ends within the prompt holds nothing of the model.
-        begin = len(problem.prompt) if method.startswith("completion") else 0
-        prefix = _longest_prefix(code)
-        if len(prefix.rstrip()) > begin and _defines(prefix, problem.entry_point):
-            family = method.split(",")[0]
-            return _without_script(prefix, f"{family}, longest prefix", code[len(prefix) :])  # type: ignore[arg-type]
-    return Extracted("", "none")
+    """Finds the program in an answer.
+
+    Args:
+        stops: cut a completion that isn't Python as it is. An answer in a conversation is never cut by them.
+    """
+    text = sample.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    stub = None
+    for code, method in _candidates(problem, sample, _answer(text), stops):
+        module = parse(code)
+        if module is None or not any(problem.entry_point in bound(statement) for statement in module.body):
+            continue
+        found = _without_script(code, module, method)
+        if not is_stub(module, problem.entry_point):
+            return found
+        stub = stub or found
+    return stub or Extracted("", "none")
 
 
 def standalone(problem: FunctionProblem, code: str) -> str:
@@ -64,7 +74,7 @@ def standalone(problem: FunctionProblem, code: str) -> str:
     one.
     """
     together = f"{problem.prompt}\n\n{code}"
-    module = _parse(code)
+    module = parse(code)
     from_future = module and any(
         isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in module.body
     )
@@ -73,103 +83,151 @@ def standalone(problem: FunctionProblem, code: str) -> str:
 
 def parses(code: str) -> bool:
     """Whether Python can read it."""
-    return _parse(code) is not None
+    return parse(code) is not None
+
+
+def _answer(text: str) -> str:
+    """What follows the thoughts; nothing where they never end."""
+    if opened := _OPENED.match(text):
+        closed = _CLOSED.search(text, opened.end()) or _CLOSED_ANYWHERE.search(text, opened.end())
+        text = text[closed.end() :] if closed else ""
+    for closed in reversed(list(_CLOSED.finditer(text))):  # a second thought, or one that the prompt opened
+        if not in_long_string(text[: closed.start()]):
+            return text[closed.end() :]
+    return text
 
 
 def _candidates(
     problem: FunctionProblem, sample: Sample, text: str, stops: Sequence[str]
 ) -> Iterator[tuple[str, Method]]:
+    """Programs that may be meant, the likeliest first."""
+    # The prompt ends in a newline; a completion may begin with its own.
+    prompt = problem.prompt.rstrip() + "\n"
+    body = text.removeprefix("\n")
     if sample.kind == "completion":
-        # The prompt ends in a newline; a completion may begin with its own.
-        prompt = problem.prompt.rstrip() + "\n"
-        yield prompt + text.removeprefix("\n"), "completion"
-        yield prompt + _cut(text.removeprefix("\n"), stops), "completion, cut at a stop"
-    # A fence may be indented in a list of steps; the language behind it is any word or none.
-    closed = re.findall(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", text, re.DOTALL | re.MULTILINE)
-    for block in reversed(closed):
-        yield block, "fence"
-    opened = re.split(r"^[ \t]*```[^\n`]*\n", text, flags=re.MULTILINE)
-    if len(opened) > 1:
-        yield opened[-1], "unclosed fence"
+        yield prompt + body, "completion"
+        yield prompt + _cut(body, stops), "completion, cut at a stop"
     yield text, "text"
-    if sample.kind == "solution":
-        yield problem.prompt.rstrip() + "\n" + text, "completion"
+    blocks = fenced(text)
+    yield from _chosen(problem, blocks, "fence", "fence, with others")
+    if sample.kind == "completion" and len((prefix := longest_prefix(prompt + body)).rstrip()) > len(prompt.rstrip()):
+        yield prefix, "completion, longest prefix"
+    yield from _chosen(problem, [piece for block in blocks for piece in code_in(block)], "code in text", "code in text")
+    yield from _chosen(problem, code_in(untagged(text)), "code in text", "code in text")
+    for block in [*reversed(blocks), body]:
+        for lines in _bodies(block):
+            yield prompt + lines, "body"
+
+
+def _chosen(
+    problem: FunctionProblem, pieces: Sequence[str], alone: Method, joined: Method
+) -> Iterator[tuple[str, Method]]:
+    """The pieces that define the entry point, the last first, with what they use of the others."""
+    modules = [parse(piece) for piece in pieces]
+    defining = [
+        index
+        for index, module in enumerate(modules)
+        if module and any(problem.entry_point in bound(statement) for statement in module.body)
+    ]
+    # One that only imports the function is a test of it.
+    defining.sort(key=lambda index: (not _imports(modules[index], problem.entry_point), index))
+    known = parse(problem.prompt)
+    given = {name for statement in known.body for name in bound(statement)} if known else set()
+    for index in reversed(defining):
+        parts, module = [pieces[index]], modules[index]
+        assert module
+        needed = unbound(module) - given
+        # The nearest before it first, then those behind it.
+        for other in (*range(index - 1, -1, -1), *range(index + 1, len(pieces))):
+            if (there := modules[other]) is None or not needed:
+                continue
+            taken, needed = _needed(pieces[other], there, needed, problem.entry_point)
+            if taken:
+                parts.insert(0, taken)
+        code = "\n".join(parts)
+        yield (code, joined) if len(parts) > 1 and parses(code) else (pieces[index], alone)
+
+
+def _imports(module: ast.Module | None, name: str) -> bool:
+    assert module
+    return all(
+        isinstance(statement, ast.Import | ast.ImportFrom) for statement in module.body if name in bound(statement)
+    )
+
+
+def _needed(piece: str, module: ast.Module, needed: set[str], entry_point: str) -> tuple[str, set[str]]:
+    """What binds the needed names in a piece, and which are needed then.
+
+    All of it without its script, or, of a piece with another version of the entry point, the statements alone.
+    """
+    names = {name for statement in module.body for name in bound(statement)}
+    if not names & needed and "*" not in names:
+        return "", needed
+    if entry_point not in names:
+        left = (needed - names) | unbound(module)
+        shown = next((n for n, node in enumerate(module.body) if not _shows(node)), 0)
+        last = max((n for n, node in enumerate(module.body) if not _shows(node)), default=-1)
+        lines = piece.splitlines(keepends=True)
+        kept = module.body[shown : last + 1]
+        return "".join(lines[: kept[-1].end_lineno]), left
+    taken: list[ast.stmt] = []
+    for statement in reversed(module.body):
+        here = set(bound(statement))
+        if here & needed and entry_point not in here:
+            taken.insert(0, statement)
+            needed = (needed - here) | unbound(ast.Module([statement], []))
+    return "".join(f"{ast.get_source_segment(piece, statement)}\n" for statement in taken), needed
+
+
+def _shows(statement: ast.stmt) -> bool:
+    """Whether a statement only prints or tests."""
+    match statement:
+        case ast.Expr(value=ast.Call(func=ast.Name(id="print"))):
+            return True
+        case ast.Expr(value=ast.Call()):
+            return False
+    return _only_acts(statement)
+
+
+def _bodies(block: str) -> Iterator[str]:
+    """A block as the body of a function, unless it only defines others; models also strip the first line alone."""
+    plain = textwrap.dedent(block).strip("\n")
+    module = parse(plain)
+    others = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+    if plain.strip() and not (module and all(isinstance(statement, others) for statement in module.body)):
+        yield textwrap.indent(plain, "    ") + "\n"
+        first, _, rest = plain.partition("\n")
+        yield f"    {first}\n{textwrap.indent(textwrap.dedent(rest), '    ')}\n"
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
     return text[: min((start for stop in stops if (start := text.find(stop)) >= 0), default=len(text))]
 
 
-def _parse(code: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def _defines(code: str, name: str) -> bool:
-    module = _parse(code)
-    return module is not None and any(name in _bound(statement) for statement in module.body)
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement of a module binds, whether it stands in an `if`, a `try` or a `with`."""
-    match statement:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            yield name
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            yield from ((alias.asname or alias.name).split(".")[0] for alias in aliases)
-        case ast.Assign(targets=targets):
-            for target in targets:
-                yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
-            yield name
-        case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
-            for child in ast.iter_child_nodes(statement):
-                if isinstance(child, ast.stmt):
-                    yield from _bound(child)
-                elif isinstance(child, ast.ExceptHandler):
-                    for inner in child.body:
-                        yield from _bound(inner)
-
-
-def _longest_prefix(code: str) -> str:
-    """The longest run of whole lines from the first that parses; Python's error says where to cut, so few tries do."""
-    lines = code.splitlines(keepends=True)
-    while lines:
-        prefix = "".join(lines)
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                ast.parse(prefix)
-            return prefix
-        except SyntaxError as error:
-            del lines[max(0, min((error.lineno or len(lines)) - 1, len(lines) - 1)) :]
-        except (ValueError, RecursionError, MemoryError):
-            return ""
-    return ""
-
-
-def _without_script(code: str, method: Method, dropped: str = "") -> Extracted:
-    module = _parse(code)
-    assert module is not None
+def _without_script(code: str, module: ast.Module, method: Method) -> Extracted:
+    """Cuts off what a script does at the end, and a label at the start that looks like a name ("python", "a.py")."""
+    match module.body[0]:
+        case ast.Expr(value=ast.Name() | ast.Attribute(), end_lineno=int(end)):
+            below = "".join(code.splitlines(keepends=True)[end:])
+            if (rest := parse(below)) and rest.body:
+                return _without_script(below, rest, method)
     kept = len(module.body)
     while kept and _only_acts(module.body[kept - 1]):
         kept -= 1
     if kept == len(module.body):
-        return Extracted(code, method, dropped)
+        return Extracted(code, method)
     first = module.body[kept]
     # Columns count bytes of UTF-8.
     lines = code.encode(errors="surrogatepass").splitlines(keepends=True)
     offset = sum(map(len, lines[: first.lineno - 1])) + first.col_offset
     data = b"".join(lines)
     head, tail = (part.decode(errors="surrogatepass") for part in (data[:offset], data[offset:]))
-    return Extracted(head, method, tail + dropped)
+    return Extracted(head, method, tail)
 
 
 def _only_acts(statement: ast.stmt) -> bool:
     match statement:
-        case ast.Assert() | ast.Expr(value=ast.Call()):
+        case ast.Assert() | ast.Expr() | ast.AnnAssign(value=None):  # the last is prose ("Output: 3")
             return True
         case ast.If(test=ast.Compare(left=ast.Name(id="__name__")), orelse=[]):
             return True

@@ -1,6 +1,8 @@
 """Correct programs that other extractors break come through unchanged; what is cut off is only what a script does."""
 
 import ast
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -52,6 +54,20 @@ def test_correct_programs_are_taken_as_they_are(name: str) -> None:
         assert answered(fenced) == Extracted(code, "fence")
 
 
+def test_the_program_that_a_person_would_take_is_found() -> None:
+    """The set and how it was judged: answers/make.py."""
+    files = [Path(__file__).parent / "answers" / name for name in ("answers.jsonl", "odd.jsonl")]
+    lines = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").split("\n") if line]
+    assert len(lines) == 275
+    others = []
+    for line in lines:
+        problem = FunctionProblem("t/0", line["prompt"], line["entry_point"], "")
+        found = extract(problem, Sample("t/0", 0, "solution", line["answer"]), STOPS)
+        if ast.dump(ast.parse(found.code)) != ast.dump(ast.parse(line["program"])):
+            others.append((line["layout"], line["entry_point"]))
+    assert len(others) <= 0.03 * len(lines), others
+
+
 @pytest.mark.parametrize(
     ("text", "code", "method"),
     [
@@ -62,23 +78,20 @@ def test_correct_programs_are_taken_as_they_are(name: str) -> None:
             "fence",
         ),
         ("```python\ndef f(n): return n\n```\nTry it:\n```python\nf(3)\n```\n", "def f(n): return n\n", "fence"),
-        ("```python\ndef f(n): return n\n", "def f(n): return n\n", "unclosed fence"),
+        ("```python\ndef f(n): return n\n", "def f(n): return n\n", "fence"),
         ("<think>def f(n): return 0</think>def f(n): return n", "def f(n): return n", "text"),
         ("```python\r\ndef f(n):\r\n    return n\r\n```\r\n", "def f(n):\n    return n\n", "fence"),
         ("1. Write:\n   ```python\ndef f(n): return n\n   ```\n", "def f(n): return n\n", "fence"),
-        ("    return n\n", PROMPT + "    return n\n", "completion"),  # a chat model that goes on instead of answering
-        ("def f(n): return n\nThis is the answer.", "def f(n): return n\n", "text, longest prefix"),
-        ("```python\ndef f(n): return n\ndef g(", "def f(n): return n\n", "unclosed fence, longest prefix"),
+        ("    return n\n", PROMPT + "    return n\n", "body"),  # a chat model that goes on instead of answering
+        ("def f(n): return n\nThis is the answer.", "def f(n): return n\n", "code in text"),
+        ("```python\ndef f(n): return n\ndef g(", "def f(n): return n\n", "code in text"),
         ("I do not know.", "", "none"),
         ("def g(n): return n\n", "", "none"),
-        ("", PROMPT, "completion"),  # nothing was said: the empty function is run, and fails
+        ("", "", "none"),
     ],
 )
 def test_where_an_answer_is_found(text: str, code: str, method: str) -> None:
-    if method == "none":
-        assert answered(text).method in ("none", "completion")  # the prompt with other definitions behind it
-    else:
-        assert answered(text)[:2] == (code, method)
+    assert answered(text)[:2] == (code, method)
 
 
 @pytest.mark.parametrize(
@@ -143,4 +156,4 @@ def test_any_text_gives_a_program_or_none(text: str) -> None:
 def test_nesting_bombs_are_no_code_and_long_rubbish_is_quick() -> None:
     assert answered("(" * 100_000).method == "none"
     assert answered("-" * 100_000 + "1").method == "none"
-    assert answered("def f(n): return n\n" + "rub bish\n" * 2000).method == "text, longest prefix"
+    assert answered("def f(n): return n\n" + "rub bish\n" * 2000).method == "code in text"
