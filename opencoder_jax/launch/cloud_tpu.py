@@ -1,12 +1,17 @@
-"""Cloud TPU VMs through gcloud: every command that this house gives it, as data.
+"""Cloud TPU VMs through gcloud: every command that this house gives it, as data, and what its answers mean.
 
 A slice is asked for as a queued resource, which waits for capacity and says when it was taken away; queue and node have
-one name. Source: Google Cloud's TPU documentation, "Manage queued resources" and "Cloud TPU configurations".
+one name. Source: Google Cloud's TPU documentation, "Manage queued resources" and "Cloud TPU configurations"; the states
+are those of the API's QueuedResourceState.State and Node.State (v2).
 """
 
+import getpass
+import json
+import os
+import re
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from opencoder_jax.recipe import UserError
 
@@ -21,12 +26,91 @@ RUNTIMES = {
     "tpu7x": "v2-alpha-tpu7-ubuntu2404",
 }
 
-# Where the code lies on each host, from its home directory; what a training leaves beside it.
-HOME = "opencoder-jax"
-LOG, PROCESS, ENDED = "train.log", "train.pid", "train.ended"
+# Whose launcher asked for a slice. Only what bears it is ever deleted.
+LABEL = "opencoder-jax"
 
-# Before each host's answer to STATE.
-MARK = "opencoder-jax-state:"
+
+class Meaning(Enum):
+    """What a state means for a training."""
+
+    ABSENT = auto()  # there is nothing: ask for it
+    QUEUED = auto()  # it waits for capacity, for days perhaps
+    PASSING = auto()  # it is on its way to another state: wait, but not for long
+    READY = auto()
+    LOST = auto()  # it never comes back from there: delete it and ask again
+
+
+REQUESTS = {
+    "": Meaning.ABSENT,
+    "STATE_UNSPECIFIED": Meaning.PASSING,
+    "CREATING": Meaning.QUEUED,  # whether it can be honoured is being found out
+    "ACCEPTED": Meaning.QUEUED,  # the older word for WAITING_FOR_RESOURCES
+    "WAITING_FOR_RESOURCES": Meaning.QUEUED,
+    "PROVISIONING": Meaning.QUEUED,
+    "ACTIVE": Meaning.READY,  # its node may be gone all the same
+    "SUSPENDING": Meaning.PASSING,
+    "SUSPENDED": Meaning.LOST,
+    "FAILED": Meaning.LOST,
+    "DELETING": Meaning.PASSING,
+}
+
+NODES = {
+    "": Meaning.LOST,  # gone, though its request is ACTIVE
+    "STATE_UNSPECIFIED": Meaning.PASSING,
+    "CREATING": Meaning.PASSING,
+    "READY": Meaning.READY,
+    "RESTARTING": Meaning.PASSING,
+    "REIMAGING": Meaning.PASSING,
+    "DELETING": Meaning.PASSING,
+    "REPAIRING": Meaning.PASSING,
+    "STOPPED": Meaning.LOST,  # its chips are given back: starting it again doesn't wait for capacity, a request does
+    "STOPPING": Meaning.PASSING,
+    "STARTING": Meaning.PASSING,
+    "PREEMPTED": Meaning.LOST,
+    "TERMINATED": Meaning.LOST,
+    "HIDING": Meaning.PASSING,
+    "HIDDEN": Meaning.LOST,
+    "UNHIDING": Meaning.PASSING,
+    "UNKNOWN": Meaning.LOST,  # after a failed repair
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A queued resource as it stands; by default, none.
+
+    Attributes:
+        state: one of REQUESTS.
+        ours: this user's launcher made it.
+        why: it failed; empty where nothing is said.
+    """
+
+    state: str = ""
+    ours: bool = False
+    why: str = ""
+
+    @staticmethod
+    def parse(printed: str) -> "Request":
+        """Reads what `describe` printed."""
+        resource = json.loads(printed or "{}")
+        state = resource.get("state", {})
+        labels = [spec.get("node", {}).get("labels", {}) for spec in resource.get("tpu", {}).get("nodeSpec", [])]
+        why = state.get("failedData", {}).get("error", {}).get("message", "")
+        return Request(state.get("state", ""), bool(labels) and all(each.get(LABEL) == user() for each in labels), why)
+
+
+@dataclass(frozen=True)
+class Node:
+    """The virtual machines of a slice; by default, none. `state` is one of NODES."""
+
+    state: str = ""
+    hosts: int = 0
+
+    @staticmethod
+    def parse(printed: str) -> "Node":
+        """Reads what `describe` printed."""
+        node = json.loads(printed or "{}")
+        return Node(node.get("state", ""), max(1, len(node.get("networkEndpoints", []))))
 
 
 @dataclass(frozen=True)
@@ -39,6 +123,10 @@ class Slice:
         accelerator: type and size as gcloud has them, such as v5litepod-16 or v6e-256.
         project: None: gcloud's own.
         spot: cheaper, and taken away at any time.
+        network: None: `default`.
+        subnetwork: None: the network's own.
+        service_account: as which the hosts read and write buckets; None: Compute Engine's.
+        internal_ips: the hosts have no address outside the network; this machine is in it.
     """
 
     name: str
@@ -46,6 +134,10 @@ class Slice:
     accelerator: str
     project: str | None = None
     spot: bool = False
+    network: str | None = None
+    subnetwork: str | None = None
+    service_account: str | None = None
+    internal_ips: bool = False
 
     def __post_init__(self) -> None:
         if self.accelerator.partition("-")[0] not in RUNTIMES:
@@ -54,17 +146,25 @@ class Slice:
 
     def create(self) -> Command:
         """Asks for the slice."""
+        network = {"network": self.network, "subnetwork": self.subnetwork, "service-account": self.service_account}
         return [
             *self._gcloud("queued-resources", "create", self.name),
             f"--node-id={self.name}",
             f"--accelerator-type={self.accelerator}",
             f"--runtime-version={RUNTIMES[self.accelerator.partition('-')[0]]}",
+            f"--labels={LABEL}={user()}",
+            *(f"--{flag}={value}" for flag, value in network.items() if value),
+            *(["--internal-ips"] if self.internal_ips else []),
             *(["--spot"] if self.spot else []),
         ]
 
-    def state(self) -> Command:
-        """Prints where the request stands: ACCEPTED, WAITING_FOR_RESOURCES, PROVISIONING, ACTIVE, SUSPENDED, FAILED."""
-        return [*self._gcloud("queued-resources", "describe", self.name), "--format=value(state.state)"]
+    def request(self) -> Command:
+        """Prints the queued resource, for Request.parse."""
+        return [*self._gcloud("queued-resources", "describe", self.name), "--format=json"]
+
+    def node(self) -> Command:
+        """Prints the node, for Node.parse."""
+        return [*self._gcloud("tpu-vm", "describe", self.name), "--format=json"]
 
     def delete(self) -> Command:
         """Gives the slice back, with what is on its disks."""
@@ -72,76 +172,29 @@ class Slice:
 
     def copy(self, archive: str) -> Command:
         """Copies a file into every host's home directory."""
-        return [*self._gcloud("tpu-vm", "scp", archive, f"{self.name}:"), "--worker=all"]
+        return [*self._gcloud("tpu-vm", "scp", archive, f"{self.name}:"), "--worker=all", *self._inside()]
 
     def shell(self, script: str, worker: str = "all") -> Command:
         """Runs a script of bash on every host, or on one."""
         return [
             *self._gcloud("tpu-vm", "ssh", self.name),
             f"--worker={worker}",
+            *self._inside(),
             f"--command=bash -c {shlex.quote(script)}",
         ]
+
+    def _inside(self) -> list[str]:
+        return ["--internal-ip"] if self.internal_ips else []
 
     def _gcloud(self, *words: str) -> Command:
         project = [f"--project={self.project}"] if self.project else []
         return ["gcloud", "compute", "tpus", *words, f"--zone={self.zone}", *project]
 
 
-def unpack(archive: str, setup: str | None) -> str:
-    """A script that lays out the code and its environment on a host.
-
-    Args:
-        archive: the name of the copied file.
-        setup: more to do, such as mounting a bucket.
-    """
-    lines = [
-        "set -e",
-        f"rm -rf {HOME} && mkdir {HOME} && tar -xzf {shlex.quote(archive)} -C {HOME} && cd {HOME}",
-        "python3 -c 'import venv, ensurepip' 2>/dev/null || sudo apt-get install -qq -y python3-venv make",
-        "make .venv && .venv/bin/python -m pip install --quiet 'jax[tpu]'",
-        *([setup] if setup else []),
-    ]
-    return "\n".join(lines)
-
-
-def start(verb: Sequence[str]) -> str:
-    """A script that starts `python -m opencoder_jax VERB …` on a host and returns; its exit code will be in ENDED."""
-    # The words stay unquoted where the home directory is meant: the shell replaces a leading ~ after = only so.
-    words = " ".join(_quoted(word) for word in verb)
-    run = f".venv/bin/python -u -m opencoder_jax {words} >>{LOG} 2>&1; echo $? >{ENDED}"
-    # The process that waits for it lives on when the connection ends.
-    behind = f"setsid bash -c {shlex.quote(run)} </dev/null >/dev/null 2>&1 & echo $! >{PROCESS}"
-    return f"cd {HOME} && rm -f {ENDED} && {{ {behind}; }}"
-
-
-# Prints the exit code of a host's training, "running", or "idle" where none was started.
-STATE = (
-    f"cd {HOME} 2>/dev/null || {{ echo {MARK}idle; exit; }}; "
-    f"if [ -f {ENDED} ]; then echo {MARK}$(cat {ENDED}); "
-    f"elif kill -0 $(cat {PROCESS}) 2>/dev/null; then echo {MARK}running; else echo {MARK}idle; fi"
-)
-
-# Tells the training to save and to leave.
-STOP = f"cd {HOME} && pkill -TERM -P $(cat {PROCESS}) || true"
-
-
-def tail(lines: int) -> str:
-    """A script that prints the end of a host's log."""
-    return f"tail -n {lines} {HOME}/{LOG}"
-
-
-def states(printed: str) -> list[str]:
-    """The answers of all hosts to STATE; gcloud's own words around them are left out."""
-    return [
-        line.partition(MARK)[2].strip()
-        for line in printed.splitlines()
-        if line.startswith(MARK) and line.strip() != MARK
-    ]
-
-
-def _quoted(word: str) -> str:
-    """Quotes a word for bash, but leaves a ~/ at the start of a flag's value to be the remote home directory."""
-    flag, equals, value = word.partition("=")
-    if equals and value.startswith("~/"):
-        return f'{shlex.quote(flag)}="$HOME"/{shlex.quote(value[2:])}'
-    return shlex.quote(word)
+def user() -> str:
+    """Who runs the launcher, as the value of a label: small letters, digits, - and _."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        name = f"uid-{os.getuid()}"
+    return re.sub(r"[^a-z0-9_-]", "-", name.lower())[:63]

@@ -6,30 +6,31 @@ action can be interrupted and given again.
 """
 
 import argparse
+import hashlib
+import json
 import shlex
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from opencoder_jax.launch import cloud_tpu
-from opencoder_jax.launch.cloud_tpu import Command, Slice
-from opencoder_jax.recipe import ROOT, TryAgain, UserError, refuse_unknown
+from opencoder_jax.launch import host_scripts
+from opencoder_jax.launch.cloud_tpu import Slice
+from opencoder_jax.launch.gcloud import Gcloud
+from opencoder_jax.launch.ship import check_recipes, listing, pack
+from opencoder_jax.launch.unattended import Clock, Ended, Goal, Job, Bounds, Training
+from opencoder_jax.recipe import ROOT, TryAgain, UserError, parse_known, refuse_unknown
 
 ACTIONS = {
-    "run": "create, start and watch: all that a training needs",
+    "run": "create, start, watch and delete: all that a training needs",
     "create": "asks for the slice and waits for it",
-    "start": "copies the code of this checkout to every host, and starts the training there",
+    "start": "copies this checkout as it lies here to every host, sets it up and starts the training",
     "watch": "follows the log; starts again what was preempted or lost; ends with the training",
     "logs": "prints the end of the first host's log",
     "status": "prints the state of the slice and of the training on each host",
     "stop": "lets the training save a checkpoint and leave",
-    "delete": "gives the slice back",
+    "delete": "gives the slice back, if this launcher made it",
 }
-# The states of a queued resource that it never leaves: the slice was taken away, or never came.
-LOST = ("SUSPENDED", "SUSPENDING", "FAILED")
+TRAINS = {"run": Goal.TRAINED, "start": Goal.STARTED, "watch": Goal.TRAINED}
 
 
 def main(argv: list[str]) -> None:
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> None:
 
     Raises:
         UserError: a flag is wrong, gcloud is missing or refuses, or the training ended by a mistake in its recipe.
-        TryAgain: the training stopped from outside more often than `--restarts`.
+        TryAgain: the training stopped from outside more often than `--restarts`, or nothing ran for `--wait`.
     """
     verb = argv[argv.index("--") + 1 :] if "--" in argv else []
     parser = argparse.ArgumentParser(
@@ -59,152 +60,107 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--accelerator", required=True, metavar="TYPE", help="such as v5litepod-16, v5p-128, v6e-256")
     parser.add_argument("--project", help="gcloud's own by default")
     parser.add_argument("--spot", action="store_true", help="cheaper, and taken away at any time")
+    parser.add_argument("--network", help="of the hosts (default)")
+    parser.add_argument("--subnetwork", help="of the hosts: the network's own by default")
+    parser.add_argument("--service_account", metavar="EMAIL", help="of the hosts: Compute Engine's by default")
+    parser.add_argument("--internal_ips", action="store_true", help="no address outside the network that all are in")
     parser.add_argument("--setup", metavar="SCRIPT", help="bash to run on each host once the code is there")
     parser.add_argument("--restarts", type=int, default=100, metavar="N", help="of the training, at most (100)")
+    parser.add_argument("--wait", type=float, default=168, metavar="HOURS", help="without a training, at most (168)")
     parser.add_argument("--poll", type=float, default=60, metavar="SECONDS", help="between two looks (60)")
     parser.add_argument("--dry_run", action="store_true", help="prints every command and runs none")
-    flags, rest = parser.parse_known_args(argv[: argv.index("--")] if "--" in argv else argv)
+    flags, rest = parse_known(parser, argv[: argv.index("--")] if "--" in argv else argv)
     refuse_unknown(parser, rest)
-    if flags.action in ("run", "start", "watch") and verb[:1] != ["train"]:
+    if flags.action in TRAINS and verb[:1] != ["train"]:
         raise UserError("say what to train after the flags: … -- train --gin_file=… --data=… --output=…")
-    place = Slice(flags.name, flags.zone, flags.accelerator, flags.project, flags.spot)
-    training = Training(place, [*verb, "--hosts=auto"], flags.setup, flags.poll, Gcloud(flags.dry_run))
-    if flags.action in ("run", "create"):
-        training.create()
-    if flags.action in ("run", "start"):
-        training.start()
-    if flags.action in ("run", "watch"):
-        training.watch(flags.restarts)
-    if flags.action == "logs":
-        print(training.gcloud(place.shell(cloud_tpu.tail(200), worker="0")), end="")
-    if flags.action == "status":
-        print(f"{place.name}: {training.state()}")
-        for host, state in enumerate(training.hosts()):
-            print(f"host {host}: {state}")
-    if flags.action == "stop":
-        training.gcloud(place.shell(cloud_tpu.STOP))
-    if flags.action == "delete":
-        training.gcloud(place.delete())
+    place = Slice(
+        *(flags.name, flags.zone, flags.accelerator, flags.project, flags.spot),
+        *(flags.network, flags.subnetwork, flags.service_account, flags.internal_ips),
+    )
+    limits = Bounds(flags.restarts, flags.wait * 3600, flags.poll)
+    with tempfile.TemporaryDirectory() as directory:
+        # Packed once: what is edited here while the training goes on isn't what goes on after a loss.
+        job = _job(Path(directory), [*verb, "--hosts=auto"], flags.setup, flags.action in TRAINS)
+        if flags.dry_run:
+            _print_commands(flags.action, place, job)
+        else:
+            act(flags.action, Training(place, job, limits, Gcloud(), Clock()))
 
 
-class Gcloud:
-    """Runs gcloud's commands, or prints them."""
+def act(action: str, training: Training) -> None:
+    """Does one of ACTIONS. Raises what `main` does."""
+    place = training.place
+    if action == "create":
+        training.until(Goal.SLICE)
+    elif action in ("start", "watch"):
+        training.until(TRAINS[action])
+    elif action == "run":
+        run(training)
+    elif action == "logs":
+        print(training.gcloud(place.shell(host_scripts.tail(200), worker="0")), end="")
+    elif action == "status":
+        state = training.request().state
+        print(f"{place.name}: {state or 'there is none'}")
+        for host in training.hosts() if state == "ACTIVE" else []:
+            print(f"{host.name}: {host.state}{'' if host.ready else ' (not set up)'} {host.last}".rstrip())
+    elif action == "stop":
+        training.gcloud(place.shell(host_scripts.STOP))
+    elif action == "delete" and not training.delete():
+        by_hand = shlex.join(place.delete())
+        raise UserError(f"{place.name}: this launcher didn't make it, so it doesn't delete it. By hand: {by_hand}")
 
-    def __init__(self, dry_run: bool) -> None:
-        self.dry_run = dry_run
 
-    def __call__(self, command: Command) -> str:
-        """What a command printed.
+def run(training: Training) -> None:
+    """Trains from nothing to the end, and gives the slice back: also after an error, as nobody is by.
 
-        Raises:
-            UserError: gcloud isn't installed, or the command failed; the message has its last words.
-        """
-        if self.dry_run:
-            print(shlex.join(command))
-            return ""
+    It is kept where the launcher didn't make it, is interrupted, or finds that something else runs there.
+    """
+    try:
+        training.until(Goal.STARTED)
+        training.until(Goal.TRAINED)
+    except (Ended, TryAgain) as error:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise UserError("gcloud isn't installed: https://cloud.google.com/sdk/docs/install") from None
-        if done.returncode:
-            words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise UserError(f"{shlex.join(command[:6])} …: {words[-1]}")
-        return done.stdout
+            training.delete()
+        except UserError as kept:
+            raise type(error)(f"{error}; {kept}") from None
+        raise
+    if training.delete():
+        print(f"{training.place.name}: trained, and given back", file=sys.stderr)
+    else:
+        print(f"{training.place.name}: trained; it stays, as this launcher didn't make it", file=sys.stderr)
 
 
-class Training:
-    """A training on a slice."""
-
-    def __init__(self, place: Slice, verb: Sequence[str], setup: str | None, poll: float, gcloud: Gcloud) -> None:
-        self.place, self.verb, self.setup, self.poll, self.gcloud = place, verb, setup, poll, gcloud
-
-    def create(self) -> None:
-        """Asks for the slice, unless that was done, and waits until it's there.
-
-        Raises:
-            UserError: the request failed for good.
-        """
-        known = self.state()
-        if known in LOST:  # a request never comes back from there
-            self.gcloud(self.place.delete())
-            known = ""
-        if not known:
-            self.gcloud(self.place.create())
-        while not self.gcloud.dry_run and (state := self.state()) != "ACTIVE":
-            if state in LOST:
-                raise UserError(f"{self.place.name}: the request for {self.place.accelerator} is {state}")
-            _say(f"{self.place.name}: {state or 'asked for'}")
-            time.sleep(self.poll)
-
-    def start(self) -> None:
-        """Copies this checkout to every host, sets it up there and starts the training."""
-        with tempfile.TemporaryDirectory() as directory:
-            archive = Path(directory) / "opencoder-jax.tar.gz"
-            pack = ["git", "-C", str(ROOT), "archive", "--format=tar.gz", f"--output={archive}", "HEAD"]
-            if self.gcloud.dry_run:
-                print(shlex.join(pack))
-            else:
-                _pack(pack)
-            self.gcloud(self.place.copy(str(archive)))
-            self.gcloud(self.place.shell(cloud_tpu.unpack(archive.name, self.setup)))
-        self.gcloud(self.place.shell(cloud_tpu.start(self.verb)))
-
-    def watch(self, restarts: int) -> None:
-        """Looks from time to time, and starts again what stopped from outside, until the training has ended.
-
-        Raises:
-            UserError: the training ended by itself and not well; its log's last lines are printed.
-            TryAgain: it stopped more often than `restarts`.
-        """
-        if self.gcloud.dry_run:
-            for command in (self.place.state(), self.place.shell(cloud_tpu.STATE)):
-                self.gcloud(command)
-            return
-        left = restarts
-        while True:
-            slice_lost = self.state() in (*LOST, "")
-            hosts = [] if slice_lost else self.hosts()
-            if hosts and all(host == "0" for host in hosts):
-                _say(f"{self.place.name}: the training is done")
-                return
-            if any(host in ("1", "2") for host in hosts):
-                print(self.gcloud(self.place.shell(cloud_tpu.tail(20), worker="0")), end="", file=sys.stderr)
-                raise UserError(f"{self.place.name}: the training ended with an error (its log's end stands above)")
-            if slice_lost or all(host != "running" for host in hosts):
-                if not left:
-                    raise TryAgain(f"{self.place.name}: the training was lost {restarts + 1} times")
-                left -= 1
-                _say(
-                    f"{self.place.name}: {'the slice was taken away' if slice_lost else 'the training stopped'}; again"
-                )
-                if slice_lost:
-                    self.create()
-                    self.start()
-                else:
-                    self.gcloud(self.place.shell(cloud_tpu.start(self.verb)))
-            else:
-                _say(self.gcloud(self.place.shell(cloud_tpu.tail(1), worker="0")).strip().rsplit("\r", 1)[-1])
-            time.sleep(self.poll)
-
-    def state(self) -> str:
-        """Where the request for the slice stands; empty when there is none."""
-        try:
-            return self.gcloud(self.place.state()).strip()
-        except UserError as error:
-            if "NOT_FOUND" in str(error) or "not found" in str(error).lower():
-                return ""
-            raise
-
-    def hosts(self) -> list[str]:
-        """The state of the training on each host: its exit code, "running" or "idle"."""
-        return cloud_tpu.states(self.gcloud(self.place.shell(cloud_tpu.STATE)))
+def _job(directory: Path, verb: list[str], setup: str | None, packs: bool) -> Job:
+    archive = directory / "opencoder-jax.tar.gz"
+    digest = ""
+    if packs:
+        names = listing(ROOT)
+        check_recipes(verb, ROOT, names)
+        code = pack(ROOT, names, archive)
+        digest = hashlib.sha256(json.dumps([code, verb, setup]).encode()).hexdigest()[:16]
+    return Job(archive, digest, verb, setup)
 
 
-def _pack(command: Command) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"{ROOT}: the code is copied from a git checkout ({done.stderr.strip()})")
-
-
-def _say(words: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
+def _print_commands(action: str, place: Slice, job: Job) -> None:
+    """Prints the commands of an action in the order in which all goes well."""
+    create = [place.request(), place.create(), place.node()]
+    start = [
+        place.copy(str(job.archive)),
+        place.shell(host_scripts.set_up(job.archive.name, job.digest, job.setup)),
+        place.shell(host_scripts.start(job.verb)),
+    ]
+    state = [place.shell(host_scripts.STATE)]
+    commands = {
+        "run": [*create, *start, *state, place.delete()],
+        "create": create,
+        "start": start,
+        "watch": [place.request(), place.node(), *state],
+        "logs": [place.shell(host_scripts.tail(200), worker="0")],
+        "status": [place.request(), *state],
+        "stop": [place.shell(host_scripts.STOP)],
+        "delete": [place.request(), place.delete()],
+    }
+    if action in TRAINS:
+        print(f"# {job.archive}: the files of git ls-files --cached --others --exclude-standard, as .tar.gz")
+    for command in commands[action]:
+        print(shlex.join(command))

@@ -1,21 +1,24 @@
-"""Launching, against a gcloud that runs its hosts' scripts here: what is asked of it, and what a lost slice does."""
+"""Launching, against a gcloud that runs its hosts' scripts here: what it is asked, what is shipped, what hosts do."""
 
 import json
 import os
 import shlex
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
-from opencoder_jax.launch import cloud_tpu
-from opencoder_jax.launch.cloud_tpu import Slice
+from opencoder_jax.launch import host_scripts
+from opencoder_jax.launch.cloud_tpu import LABEL, Slice, user
+from opencoder_jax.launch.host_scripts import Host
 from opencoder_jax.launch.launch import main
-from opencoder_jax.recipe import TryAgain, UserError
+from opencoder_jax.launch.ship import check_recipes, listing, pack
+from opencoder_jax.recipe import ROOT, TryAgain, UserError
 
-# A cloud in a directory: what a slice's state is comes from a list, and a host is a home directory whose scripts run.
+# A cloud in a directory: a request's states come from a list, and a host is a home directory whose scripts run.
 FAKE = """#!{python}
 import json, os, pathlib, shutil, subprocess, sys
 cloud = pathlib.Path({cloud!r})
@@ -25,12 +28,16 @@ with open(cloud / "asked.jsonl", "a") as log:
 flags = dict(word[2:].split("=", 1) for word in arguments if word.startswith("--") and "=" in word)
 group, action = arguments[2:4]
 hosts = sorted(cloud.glob("host*"))
+every = len(hosts)
 hosts = hosts if flags.get("worker", "all") == "all" else [hosts[int(flags["worker"])]]
-if action == "describe":
+if action == "describe" and group == "tpu-vm":
+    print(json.dumps({{"state": "READY", "networkEndpoints": [{{}}] * every}}))
+elif action == "describe":
     states = json.loads((cloud / "states.json").read_text())
     if not states[0]:
         sys.exit("ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: Resource was not found")
-    print(states[0])
+    node = {{"labels": {labels}}}
+    print(json.dumps({{"state": {{"state": states[0]}}, "tpu": {{"nodeSpec": [{{"node": node}}]}}}}))
     (cloud / "states.json").write_text(json.dumps(states[1:] if len(states) > 1 else states))
 elif action == "create" and (cloud / "refuses").exists():
     print("Quota", file=sys.stderr)
@@ -38,6 +45,8 @@ elif action == "create" and (cloud / "refuses").exists():
 elif action == "create":
     states = json.loads((cloud / "states.json").read_text())
     (cloud / "states.json").write_text(json.dumps(states[1:] if not states[0] else states))
+elif action == "delete":
+    (cloud / "states.json").write_text(json.dumps(["", *json.loads((cloud / "states.json").read_text())]))
 elif action == "scp":
     for host in hosts:
         shutil.copy(arguments[4], host)
@@ -52,11 +61,13 @@ elif action == "ssh":
 
 # What stands in for the checkout's environment on a host: `make .venv` makes a python that does what `plan` says.
 MAKE = """#!/bin/sh
+echo "$@" >>"$HOME/made"
 mkdir -p .venv/bin
 cat >.venv/bin/python <<'END'
 #!/bin/sh
-case "$*" in *"pip install"*) exit 0;; esac
+case "$*" in *"pip install"*|*ensurepip*) exit 0;; esac
 echo "$@" >>"$HOME/ran"
+echo "step of $(basename "$HOME")"
 n=$(wc -l <"$HOME/ran")
 exit $(sed -n "${n}p" "$HOME/plan")
 END
@@ -70,7 +81,7 @@ TRAIN = ["--", "train", "--gin_file=gin_configs/pretrain/cookbook.gin", "--gin.T
 class Cloud:
     """The fake cloud of a test."""
 
-    def __init__(self, directory: Path, states: list[str], plans: list[list[int]]):
+    def __init__(self, directory: Path, states: list[str], plans: list[list[int]], label: str):
         self.directory = directory
         (directory / "states.json").write_text(json.dumps(states))
         for number, plan in enumerate(plans):
@@ -79,7 +90,8 @@ class Cloud:
             (host / "plan").write_text("".join(f"{code}\n" for code in plan))
         tools = directory / "bin"
         tools.mkdir()
-        for name, text in (("gcloud", FAKE.format(python=sys.executable, cloud=str(directory))), ("make", MAKE)):
+        fake = FAKE.format(python=sys.executable, cloud=str(directory), labels={LABEL: label})
+        for name, text in (("gcloud", fake), ("make", MAKE)):
             (tools / name).write_text(text)
             (tools / name).chmod(0o755)
 
@@ -88,54 +100,72 @@ class Cloud:
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         return [line for line in lines if action in (None, line[3])]
 
-    def ran(self, host: int = 0) -> list[str]:
-        return (self.directory / f"host{host}" / "ran").read_text().splitlines()
+    def lines(self, file: str, host: int = 0) -> list[str]:
+        return (self.directory / f"host{host}" / file).read_text().splitlines()
 
 
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Cloud:
-    states, plans = request.param
-    made = Cloud(tmp_path, states, plans)
+    made = Cloud(tmp_path, *request.param[:2], *(request.param[2:] or [user()]))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
     return made
 
 
 @pytest.mark.parametrize("cloud", [(["", "ACCEPTED", "WAITING_FOR_RESOURCES", "ACTIVE"], [[0], [0]])], indirect=True)
 def test_a_training_from_nothing_to_its_end(cloud: Cloud) -> None:
-    main(["run", *SLICE, "--spot", "--setup=touch mounted", *TRAIN])
+    network = ["--network=n", "--subnetwork=s", "--service_account=a@b", "--internal_ips"]
+    main(["run", *SLICE, "--spot", *network, "--setup=touch mounted", *TRAIN])
     (create,) = cloud.asked("create")
     assert create == [
         *("compute", "tpus", "queued-resources", "create", "oc", "--zone=us-east5-a", "--node-id=oc"),
-        *("--accelerator-type=v6e-16", "--runtime-version=v2-alpha-tpuv6e", "--spot"),
+        *("--accelerator-type=v6e-16", "--runtime-version=v2-alpha-tpuv6e", f"--labels={LABEL}={user()}"),
+        *("--network=n", "--subnetwork=s", "--service-account=a@b", "--internal-ips", "--spot"),
     ]
+    assert all("--internal-ip" in asked for asked in cloud.asked("ssh") + cloud.asked("scp"))
     for host in (0, 1):
         home = cloud.directory / f"host{host}"
-        assert cloud.ran(host) == [
+        assert cloud.lines("ran", host) == [
             "-u -m opencoder_jax train --gin_file=gin_configs/pretrain/cookbook.gin --gin.TrainConfig.steps=7"
             f" --data={home}/my data --hosts=auto"
         ]
+        assert cloud.lines("made", host)[0].startswith(".venv LOCK=requirements-train.txt PYTHON=python3")
         assert (home / "opencoder-jax" / "mounted").exists()
-        # The code is that of the checkout's last commit.
         assert (home / "opencoder-jax" / "opencoder_jax" / "__main__.py").exists()
+    assert len(cloud.asked("delete")) == 1
 
 
-@pytest.mark.parametrize(
-    "cloud", [(["ACTIVE", "ACTIVE", "SUSPENDED", "SUSPENDED", "", "ACTIVE"], [[75, 75, 0]])], indirect=True
-)
+@pytest.mark.parametrize("cloud", [(["ACTIVE", "ACTIVE", "SUSPENDED", "ACTIVE"], [[75, 75, 0]])], indirect=True)
 def test_what_is_taken_away_is_asked_for_again(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
     """The training is told to go (75), the slice is suspended, a new one is created, and it goes on to the end."""
-    main(["run", *SLICE, *TRAIN])
+    main(["start", *SLICE, *TRAIN])
+    main(["watch", *SLICE, *TRAIN])
     assert len(cloud.asked("delete")) == 1
     assert len(cloud.asked("create")) == 1
-    assert len(cloud.ran()) >= 2
-    assert "the slice was taken away; again" in capfd.readouterr().err
+    assert len(cloud.lines("ran")) == 3
+    assert "its request is SUSPENDED; again" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("cloud", [(["ACTIVE"], [[75, 134, 0]])], indirect=True)
 def test_a_training_that_stops_from_outside_starts_again(cloud: Cloud) -> None:
-    main(["start", *SLICE, *TRAIN])
-    main(["watch", *SLICE, *TRAIN])
-    assert len(cloud.ran()) == 3
+    main(["run", *SLICE, *TRAIN])
+    assert len(cloud.lines("ran")) == 3
+    assert len(cloud.asked("scp")) == 1  # what is set up stays
+
+
+@pytest.mark.parametrize("cloud", [(["ACTIVE"], [[127, 0]])], indirect=True)
+def test_a_host_without_its_python_is_set_up_again(cloud: Cloud) -> None:
+    main(["run", *SLICE, *TRAIN])
+    assert len(cloud.lines("made")) == 2
+
+
+@pytest.mark.parametrize("cloud", [(["ACTIVE"], [[75, 0]])], indirect=True)
+def test_a_rebooted_host_is_set_up_again(cloud: Cloud) -> None:
+    main(["start", *SLICE, "--setup=echo >>$HOME/mounted", *TRAIN])
+    ready = cloud.directory / "host0" / "opencoder-jax" / host_scripts.READY
+    ready.write_text(ready.read_text().split()[0] + " another-boot\n")
+    main(["watch", *SLICE, "--setup=echo >>$HOME/mounted", *TRAIN])
+    assert len(cloud.lines("mounted")) == 2
 
 
 @pytest.mark.parametrize("cloud", [(["ACTIVE"], [[75, 75, 75, 75]])], indirect=True)
@@ -145,12 +175,14 @@ def test_it_starts_again_only_so_often(cloud: Cloud) -> None:
         main(["watch", *SLICE, "--restarts=2", *TRAIN])
 
 
-@pytest.mark.parametrize("cloud", [(["ACTIVE"], [[2]])], indirect=True)
-def test_a_mistake_in_the_recipe_ends_it(cloud: Cloud) -> None:
-    main(["start", *SLICE, *TRAIN])
-    with pytest.raises(UserError, match="ended with an error"):
-        main(["watch", *SLICE, *TRAIN])
-    assert len(cloud.ran()) == 1
+@pytest.mark.parametrize("cloud", [(["ACTIVE"], [[0], [2]])], indirect=True)
+def test_a_mistake_in_the_recipe_ends_it_with_that_hosts_log(cloud: Cloud) -> None:
+    with pytest.raises(UserError, match=r"ended with an error.*exit code 2; the logs' ends are in oc\.failed\.log"):
+        main(["run", *SLICE, *TRAIN])
+    log = (cloud.directory / "oc.failed.log").read_text()
+    assert "step of host1" in log
+    assert "step of host0" not in log
+    assert len(cloud.asked("delete")) == 1
 
 
 @pytest.mark.parametrize("cloud", [([""], [[0]])], indirect=True)
@@ -163,9 +195,17 @@ def test_what_gcloud_refuses_is_said(cloud: Cloud) -> None:
 @pytest.mark.parametrize("cloud", [(["ACTIVE"], [[0], [0]])], indirect=True)
 def test_status_and_delete(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     main(["status", *SLICE])
-    assert capsys.readouterr().out == "oc: ACTIVE\nhost 0: idle\nhost 1: idle\n"
+    name = os.uname().nodename
+    assert capsys.readouterr().out == f"oc: ACTIVE\n{name}: idle (not set up)\n{name}: idle (not set up)\n"
     main(["delete", *SLICE, "--project=p"])
     assert cloud.asked("delete")[0][-3:] == ["--project=p", "--force", "--quiet"]
+
+
+@pytest.mark.parametrize("cloud", [(["ACTIVE"], [[0]], "somebody")], indirect=True)
+def test_what_somebody_else_made_is_not_deleted(cloud: Cloud) -> None:
+    with pytest.raises(UserError, match="this launcher didn't make it"):
+        main(["delete", *SLICE])
+    assert not cloud.asked("delete")
 
 
 @pytest.mark.parametrize("cloud", [(["ACTIVE"], [[0]])], indirect=True)
@@ -176,31 +216,49 @@ def test_stop_tells_the_training_alone(cloud: Cloud, capsys: pytest.CaptureFixtu
     python = home / ".venv" / "bin" / "python"
     python.write_text("#!/bin/bash\ntrap 'kill $!; exit 75' TERM\ntouch ready\nsleep 60 & wait\n")
     python.chmod(0o755)
-    subprocess.run(
-        ["bash", "-c", cloud_tpu.start(["train"])],
-        env=os.environ | {"HOME": str(home.parent)},
-        check=True,
-        cwd=home.parent,
-    )
+    script = ["bash", "-c", host_scripts.start(["train"])]
+    for _ in range(2):  # the second one finds it running
+        subprocess.run(script, env=os.environ | {"HOME": str(home.parent)}, check=True, cwd=home.parent)
+    process = (home / host_scripts.PROCESS).read_text()
     while not (home / "ready").exists():
         time.sleep(0.01)
     main(["status", *SLICE])
-    assert "host 0: running" in capsys.readouterr().out
+    assert ": running" in capsys.readouterr().out
     main(["stop", *SLICE])
-    while not (home / cloud_tpu.ENDED).exists():
+    while not (home / host_scripts.ENDED).exists():
+        time.sleep(0.01)
+    assert (home / host_scripts.ENDED).read_text() == "75\n"
+    while Path(f"/proc/{process.strip()}/cmdline").exists():
         time.sleep(0.01)
     main(["status", *SLICE])
-    assert "host 0: 75" in capsys.readouterr().out
+    assert ": stopped" in capsys.readouterr().out  # so nobody starts it again
+
+
+def test_a_hanging_training_is_ended(tmp_path: Path) -> None:
+    home = tmp_path / "opencoder-jax"
+    (home / ".venv" / "bin").mkdir(parents=True)
+    python = home / ".venv" / "bin" / "python"
+    python.write_text("#!/bin/bash\ntrap '' TERM\ntouch ready\nwhile :; do sleep 0.1; done\n")
+    python.chmod(0o755)
+    environment = os.environ | {"HOME": str(tmp_path)}
+    for script in (host_scripts.start(["train"]), host_scripts.KILL.replace("seq 60", "seq 1"), host_scripts.STATE):
+        done = subprocess.run(
+            ["bash", "-c", script], env=environment, check=True, cwd=tmp_path, capture_output=True, text=True
+        )
+        while not (home / "ready").exists():
+            time.sleep(0.01)
+    assert [host.state for host in host_scripts.parse(done.stdout)] == ["idle"]
 
 
 def test_dry_run_prints_commands_that_a_shell_takes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", "")  # nothing can be run
-    main(["run", *SLICE, "--dry_run", *TRAIN])
-    commands = [shlex.split(line) for line in capsys.readouterr().out.replace("\n'", "'").split("\ngcloud") if line]
-    assert any("create" in words for words in commands)
-    assert any("git" in words for words in commands)
+    for action in ("run", "create", "start", "watch", "logs", "status", "stop", "delete"):
+        main([action, *SLICE, "--dry_run", *TRAIN])
+        printed = capsys.readouterr().out
+        words = shlex.split(printed, comments=True)
+        assert "gcloud" in words
+        assert subprocess.run(["bash", "-n"], input=printed, text=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -209,6 +267,7 @@ def test_dry_run_prints_commands_that_a_shell_takes(
         (["--name=a", "--zone=z", "--accelerator=v3-8"], "expected one of v4-"),
         ([*SLICE], "say what to train after the flags"),
         ([*SLICE, "--sport", *TRAIN], r"unknown argument --sport; did you mean --spot\?"),
+        ([*SLICE, *TRAIN, "--gin_file=mine.gin"], "--gin_file=mine.gin: not among the files that are copied"),
     ],
 )
 def test_bad_flags(words: list[str], message: str) -> None:
@@ -223,10 +282,61 @@ def test_gcloud_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_state_is_read_through_what_gcloud_says_around_it() -> None:
-    printed = f"Using ssh batch size of 1.\n{cloud_tpu.MARK}running\nwarning\n{cloud_tpu.MARK}75\n"
-    assert cloud_tpu.states(printed) == ["running", "75"]
+    mark = host_scripts.MARK
+    printed = (
+        f"Using ssh batch size of 1.\n{mark} w-1 - no idle 0 \nwarning\n{mark} w-0 ab12 yes 75 61 step 5: 3.1\n{mark}\n"
+    )
+    assert host_scripts.parse(printed) == [
+        Host("w-0", "ab12", True, "75", 61, "step 5: 3.1"),
+        Host("w-1", "-", False, "idle", 0),
+    ]
 
 
 @pytest.mark.parametrize("accelerator", ["v4-8", "v5litepod-16", "v5p-128", "v6e-256", "tpu7x-16"])
 def test_each_generation_has_its_image(accelerator: str) -> None:
     assert any(word.startswith("--runtime-version=") for word in Slice("n", "z", accelerator).create())
+
+
+def checkout(root: Path) -> None:
+    for name, text in ((".gitignore", "data\n"), ("a.py", "1"), ("gone.py", "2"), ("data", "3")):
+        (root / name).write_text(text)
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "m"]):
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+
+
+def test_the_tree_is_shipped_as_it_lies(tmp_path: Path) -> None:
+    """Edited, new and deleted files count, ignored ones don't; the digest knows an edit."""
+    checkout(tmp_path)
+    before = pack(tmp_path, listing(tmp_path), tmp_path / "data")
+    (tmp_path / "a.py").write_text("edited")
+    (tmp_path / "new.gin").write_text("new")
+    (tmp_path / "gone.py").unlink()
+    names = listing(tmp_path)
+    assert names == [".gitignore", "a.py", "new.gin"]
+    assert pack(tmp_path, names, tmp_path / "data") != before
+    with tarfile.open(tmp_path / "data") as tar:
+        edited = tar.extractfile("a.py")
+        assert edited is not None
+        assert edited.read() == b"edited"
+    check_recipes(["train", "--gin_file=new.gin", "--gin_file", "~/theirs.gin"], tmp_path, names)
+    with pytest.raises(UserError, match="--gin_file=data: not among the files"):
+        check_recipes(["train", "--gin_file=data"], tmp_path, names)
+
+
+def test_a_tree_that_cannot_be_shipped_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="copied from a git checkout"):
+        listing(tmp_path)
+    checkout(tmp_path)
+    monkeypatch.setattr("opencoder_jax.launch.ship.LIMIT_BYTES", 100)
+    (tmp_path / "big").write_bytes(bytes(200))
+    with pytest.raises(UserError, match="big the largest"):
+        listing(tmp_path)
+    (tmp_path / "big").unlink()
+    (tmp_path / "inner").mkdir()
+    checkout(tmp_path / "inner")
+    with pytest.raises(UserError, match=r"inner.*a repository of its own"):
+        listing(tmp_path)
+
+
+def test_this_checkout_can_be_shipped() -> None:
+    assert "opencoder_jax/__main__.py" in listing(ROOT)
