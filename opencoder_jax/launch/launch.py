@@ -17,7 +17,7 @@ from opencoder_jax.launch import host_scripts
 from opencoder_jax.launch.cloud_tpu import Slice
 from opencoder_jax.launch.gcloud import Gcloud
 from opencoder_jax.launch.ship import check_recipes, listing, pack
-from opencoder_jax.launch.unattended import Clock, Ended, Goal, Job, Bounds, Training
+from opencoder_jax.launch.unattended import Bounds, Clock, Ended, Goal, Job, Training
 from opencoder_jax.recipe import ROOT, TryAgain, UserError, parse_known, refuse_unknown
 
 ACTIONS = {

@@ -11,7 +11,7 @@ from opencoder_jax.launch import cloud_tpu, unattended
 from opencoder_jax.launch.cloud_tpu import NODES, REQUESTS, Request, Slice
 from opencoder_jax.launch.gcloud import Done, Gcloud, GcloudError, execute
 from opencoder_jax.launch.launch import run
-from opencoder_jax.launch.unattended import Clock, Goal, Job, Bounds, Training
+from opencoder_jax.launch.unattended import Bounds, Clock, Goal, Job, Training
 from opencoder_jax.recipe import TryAgain, UserError
 from tests.opencoder_jax.launch.fake_cloud import FATAL_ERRORS, PASSING_ERRORS, SSH_ERROR, Cloud
 
