@@ -10,8 +10,8 @@ import re
 from typing import Any
 
 from opencoder_jax.beam_pipelines.core.documents import document_id
+from opencoder_jax.beam_pipelines.languages import notebooks
 from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language, identify
-from opencoder_jax.beam_pipelines.sources import notebooks
 
 Row = dict[str, Any]
 

@@ -29,8 +29,6 @@ from opencoder_jax.data.rows import CutRows, ExampleRows, Span
 from opencoder_jax.data.token_records import TokenRecords
 from opencoder_jax.recipe import UserError, configurable
 
-SAMPLED = 512  # rows of a source in which targets are counted: a second's reading
-
 
 @configurable
 @dataclass(frozen=True)
@@ -91,21 +89,13 @@ class Batch(NamedTuple):
     loss_mask: np.ndarray  # float32
 
 
-class SourceCounts(NamedTuple):
-    """What a run makes of a source."""
-
-    records: int
-    dropped: int  # of them: longer than a row, or without anything to predict
-    epochs: float  # how often the source is read in the run
-    padding: float  # share of the positions of its rows that hold no token
-    trained: float  # share of its tokens that are targets; counted in SAMPLED rows at most
-
-
 class Batches:
     """The batches of a run.
 
     Attributes:
         sources: the token records of each source of the mixture.
+        rows: of each source.
+        pad: the token that fills rows.
         dropped: examples that fit no row, in all sources: longer than a row or without anything to predict. Always 0
             for packing "cut"; for "fragment" those of one token.
     """
@@ -140,19 +130,19 @@ class Batches:
                     f"{records.directory}: made by another tokenizer than {first.directory}; tokenise both with one"
                 )
         fim = fill_in_the_middle(config, fim_tokens)
-        self._pad = pad
-        self._rows: list[CutRows | ExampleRows] = []
+        self.pad = pad
+        self.rows: list[CutRows | ExampleRows] = []
         for name, records in self.sources.items():
             if config.packing == "cut" or config.fim_rate:
                 _need_documents(records, end_of_document)
             trained = FimRecords(records, fim) if fim else records
             key = f"{config.seed}/{name}"
             if config.packing == "cut":
-                self._rows.append(CutRows(trained, key))
+                self.rows.append(CutRows(trained, key))
             else:
-                self._rows.append(ExampleRows(trained, key, config.phases[0][1], config.packing))
-        self.dropped = sum(rows.dropped for rows in self._rows)
-        weights = zip(config.mixture.values(), self._rows, strict=True)
+                self.rows.append(ExampleRows(trained, key, config.phases[0][1], config.packing))
+        self.dropped = sum(rows.dropped for rows in self.rows)
+        weights = zip(config.mixture.values(), self.rows, strict=True)
         self._deal = Deal([weight / rows.filled for weight, rows in weights])
         self._phase_rows = [0]  # the number of the first row of each phase
         for (first_step, _, rows), (stop, _, _) in pairwise(config.phases):
@@ -176,7 +166,7 @@ class Batches:
             raise ValueError(f"step {step} has rows 0 to {batch_rows}; asked for {row_start} to {row_stop}")
         rows = row_stop - row_start
         # One token more than a row: the target of its last.
-        tokens = np.full((rows, length + 1), self._pad, np.int32)
+        tokens = np.full((rows, length + 1), self.pad, np.int32)
         mask = np.zeros((rows, length + 1), np.uint8)
         starts = np.zeros((rows, length + 1), np.int32)
         first = self._row(step) + row_start
@@ -185,9 +175,9 @@ class Batches:
         before = self._deal.rows_before(first) - self._deal.rows_before(self._span_starts[span])
         for source in np.unique(sources).tolist():
             here = np.flatnonzero(sources == source)
-            places = self._rows[source].places(self._spans[span][source], before[source] + np.arange(len(here)))
+            places = self.rows[source].places(self._spans[span][source], before[source] + np.arange(len(here)))
             for row, place in zip(here.tolist(), places.tolist(), strict=True):
-                self._rows[source].fill(place, tokens[row], mask[row], starts[row])
+                self.rows[source].fill(place, tokens[row], mask[row], starts[row])
         positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
         if not self.config.attend_across_documents:
             positions = positions - np.maximum.accumulate(starts, axis=1)[:, :-1]
@@ -224,27 +214,8 @@ class Batches:
         counts = self._deal.rows_before(self._row(step)) - self._deal.rows_before(self._span_starts[span])
         return {
             name: rows.epochs(own.position + rows.units(own.length, int(count)))
-            for name, rows, own, count in zip(self.sources, self._rows, self._spans[span], counts, strict=True)
+            for name, rows, own, count in zip(self.sources, self.rows, self._spans[span], counts, strict=True)
         }
-
-    def counts(self, steps: int) -> dict[str, SourceCounts]:
-        """What a run of so many steps makes of each source. Raises UserError for a damaged record."""
-        epochs, length = self.epochs_before(steps), self.shape(0)[1]
-        counts = {}
-        for (name, records), rows in zip(self.sources.items(), self._rows, strict=True):
-            places = rows.sample(length, SAMPLED)
-            tokens = np.full((len(places), length + 1), self._pad, np.int32)
-            mask = np.zeros((len(places), length + 1), np.uint8)
-            starts = np.zeros((len(places), length + 1), np.int32)
-            for row, place in enumerate(places):
-                rows.fill(place, tokens[row], mask[row], starts[row])
-            if not self.config.attend_across_documents:
-                mask[starts > 0] = 0
-            held = np.count_nonzero(tokens[:, :-1] != self._pad)
-            counts[name] = SourceCounts(
-                len(records), rows.dropped, epochs[name], 1 - rows.filled, float(mask[:, 1:].sum() / max(int(held), 1))
-            )
-        return counts
 
     def _phase(self, step: int) -> int:
         return sum(first <= step for first, _, _ in self.config.phases[1:])
@@ -263,16 +234,16 @@ class Batches:
         lengths = [length for _, length, _ in self.config.phases]
         firsts = [number for number in range(len(lengths)) if number == 0 or lengths[number] != lengths[number - 1]]
         starts = [self._phase_rows[first] for first in firsts]
-        positions = [0] * len(self._rows)
+        positions = [0] * len(self.rows)
         spans = []
         for number, first in enumerate(firsts):
-            counts: list[int | None] = [None] * len(self._rows)
+            counts: list[int | None] = [None] * len(self.rows)
             if number + 1 < len(firsts):
                 counts = (self._deal.rows_before(starts[number + 1]) - self._deal.rows_before(starts[number])).tolist()
             spans.append([Span(lengths[first], at, count) for at, count in zip(positions, counts, strict=True)])
             positions = [
                 at + rows.units(lengths[first], count or 0)
-                for at, rows, count in zip(positions, self._rows, counts, strict=True)
+                for at, rows, count in zip(positions, self.rows, counts, strict=True)
             ]
         return starts, spans
 

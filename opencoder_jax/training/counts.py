@@ -4,14 +4,46 @@ A recipe that reads a tiny source a thousand times, or drops most of its convers
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from opencoder_jax.data.batches import SourceCounts
+import numpy as np
+
+from opencoder_jax.data.batches import Batches
 from opencoder_jax.recipe import UserError
 
 # Repeating data is worth ever less, and nothing after about 40 epochs (Muennighoff et al. 2023, arXiv 2305.16264).
 MANY_EPOCHS = 40
 # Shares of a source's examples: above the first their loss is pointed out, above the second the run is refused.
 SOME_DROPPED, MOST_DROPPED = 0.01, 0.5
+
+SAMPLED = 512  # rows of a source in which targets are counted: a second's reading
+
+
+class SourceCounts(NamedTuple):
+    """What a run makes of a source."""
+
+    records: int
+    dropped: int  # of them: longer than a row, or without anything to predict
+    epochs: float  # how often the source is read in the run
+    padding: float  # share of the positions of its rows that hold no token
+    trained: float  # share of its tokens that are targets; counted in SAMPLED rows at most
+
+
+def count_sources(batches: Batches, steps: int) -> dict[str, SourceCounts]:
+    """What a run of so many steps makes of each source. Raises UserError for a damaged record."""
+    epochs, length = batches.epochs_before(steps), batches.shape(0)[1]
+    counts = {}
+    for (name, records), rows in zip(batches.sources.items(), batches.rows, strict=True):
+        places = rows.sample(length, SAMPLED)
+        tokens = np.full((len(places), length + 1), batches.pad, np.int32)
+        mask, starts = (np.zeros(tokens.shape, dtype) for dtype in (np.uint8, np.int32))
+        for row, place in enumerate(places):
+            rows.fill(place, tokens[row], mask[row], starts[row])
+        if not batches.config.attend_across_documents:
+            mask[starts > 0] = 0
+        trained = mask[:, 1:].sum() / max(1, np.count_nonzero(tokens[:, :-1] != batches.pad))
+        counts[name] = SourceCounts(len(records), rows.dropped, epochs[name], 1 - rows.filled, float(trained))
+    return counts
 
 
 def check_counts(counts: Mapping[str, SourceCounts], length: int) -> None:

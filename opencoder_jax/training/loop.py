@@ -24,7 +24,7 @@ from opencoder_jax.parallel.mesh import data_parallel, make_mesh
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, choose_step
 from opencoder_jax.recipe import TryAgain, UserError
 from opencoder_jax.training import run as runs
-from opencoder_jax.training.counts import check_counts, counts_table
+from opencoder_jax.training.counts import check_counts, count_sources, counts_table
 from opencoder_jax.training.feed import Feed
 from opencoder_jax.training.held_out import HeldOut
 from opencoder_jax.training.metrics import read_metrics, unigram_entropy
@@ -61,7 +61,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
             " change ModelConfig.vocab_size or the tokenizer"
         )
     batches = Batches(recipe.data, data, tokenizer.pad, tokenizer.end_of_document, fim_tokens(tokenizer.controls))
-    counts, length = batches.counts(recipe.train.steps), recipe.data.phases[0][1]
+    counts, length = count_sources(batches, recipe.train.steps), recipe.data.phases[0][1]
     check_counts(counts, length)
     mesh, shapes = _lay_out(recipe)
     origin = None if init_from is None else _origin(recipe, init_from, output, tokenizer.fingerprint)

@@ -245,7 +245,7 @@ def report_packing(root: Path) -> None:
             batches = Batches(DataConfig({name: 1.0}, ((0, length, 64),), "pack", False), root, 3, 2)
             opened = time.process_time() - began
             documents = len(batches.sources[name])
-            rows = int(batches._rows[0].epochs(1) ** -1)
+            rows = int(batches.rows[0].epochs(1) ** -1)
             used = sum(int((batches(step).tokens != 3).sum()) for step in range(10)) / (10 * 64 * length)
             print(
                 f"  {kind} at {length}: {documents:,} documents in {rows:,} rows, {100 * used:.1f} % full,"

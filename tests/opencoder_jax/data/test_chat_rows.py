@@ -10,6 +10,7 @@ from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.data.chat import Message
 from opencoder_jax.data.token_records import write_records
 from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.training.counts import count_sources
 
 LENGTH = 192
 
@@ -99,7 +100,7 @@ def test_weights_are_of_tokens_and_what_a_run_reads_is_counted(
             read["short" if set(held.tolist()) <= known["short"] else "longer"] += len(held)
     assert read["longer"] / read["short"] == pytest.approx(3, rel=0.05)
 
-    counts = batches.counts(steps)
+    counts = count_sources(batches, steps)
     assert [(source.records, source.dropped) for source in counts.values()] == [
         (30, 0),
         (35, 0 if packing == "fragment" else 5),

@@ -109,7 +109,7 @@ def test_an_epoch_of_batches_is_an_epoch_of_the_task(data: Path) -> None:
     batches = Batches(DataConfig(mixture={"a": 1.0}, phases=((0, 1, total),)), data, pad=3, end_of_document=2)
     # Rows of one token, in the order of their documents: the last of a document tells where the next one begins.
     records = TokenRecords.open(data / "a")
-    order = batches._rows[0].places(batches._spans[0][0], np.arange(records.tokens))
+    order = batches.rows[0].places(batches._spans[0][0], np.arange(records.tokens))
     stream = batches(0).tokens[np.argsort(order), 0]
     cut = np.split(stream, np.flatnonzero(stream == 2) + 1)[:-1]
     assert sorted(document.tolist() for document in cut) == seen

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opencoder_jax.data.batches import SourceCounts
 from opencoder_jax.data.token_records import write_records
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training.counts import check_counts, counts_table
+from opencoder_jax.training.counts import SourceCounts, check_counts, counts_table
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import read_metrics
 from tests.opencoder_jax.training.small_run import small_recipe

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.languages.notebooks import BrokenNotebook, structured
 from opencoder_jax.beam_pipelines.sources.collect import CollectConfig, run
-from opencoder_jax.beam_pipelines.sources.notebooks import BrokenNotebook, structured
 
 FORMAT_4: dict[str, Any] = {
     "nbformat": 4,
