@@ -32,7 +32,7 @@ _BORDER = re.compile(
     r"([\"'])(?:(?<=\n.)(?:\s*[,+]\s*|\s+)|(?<![\"'].)[ \t]*(?:\+[ \t]*\n|\n\s*\+)\s*)\1(?!\1)",
 )
 _NUMBERED = re.compile(r"\n[^\S\n]*[\[(]?(\d{1,6})(?:[^\S\n]*[\])|:.>\u2192](?!\d)|[^\S\n]|(?=\n|\Z))")
-_NUMBERED_LINES = 3  # in a row, from which on they aren't part of what is said
+_NUMBERED_LINES = 2  # in a row, from which on they aren't part of what is said
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _TYPED = {
     "'": "\u2018\u2019\u201a\u201b\u2032",

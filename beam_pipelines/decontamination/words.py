@@ -6,13 +6,16 @@ found in its translations to other programming languages (MultiPL-E), which keep
 without spaces is half a word.
 
 A run must tell something: `0, 0, 0, …`, `for i in range(n): for j in range(n)`, `1 2 3 4 5 6 7 8 9 10` are everybody's.
-And one that many problems of a benchmark have is its boilerplate ("The first line of the input contains …").
+And one that many problems of a benchmark have is its boilerplate ("The first line of the input contains …"), as are
+licences and the like for all (boilerplate.toml).
 """
 
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,10 +36,14 @@ COMMON = frozenset(
     b"range repr reversed round self set sorted str sum super tuple type zip".split()
 )
 
-_NUMBERS = frozenset(
-    b"zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand first second "
-    b"third monday tuesday wednesday thursday friday saturday sunday january february march april may june july august "
-    b"september october november december".split()
+# Numbers, days and months.
+_COUNTED = frozenset(
+    b"zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    b"eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion "
+    b"trillion first second third fourth fifth sixth seventh eighth ninth tenth i ii iii iv v vi vii viii ix x xi xii "
+    b"monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thur thurs fri sat sun january "
+    b"february march april may june july august september october november december jan feb mar apr jun jul aug sep "
+    b"sept oct nov dec".split()
 )
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -104,7 +111,7 @@ class WordIndex:
         numbers: dict[str, int] = {}
         benchmarks = np.array([numbers.setdefault(each.benchmark, len(numbers)) for each in problems], np.int32)
         stale = _in_many(hashes, owners[passages], benchmarks, boilerplate)
-        kept = ~np.isin(hashes, stale)
+        kept = ~np.isin(hashes, np.append(stale, _quoted(size)))
         hashes, passages, words = hashes[kept], passages[kept], words[kept]
         self.owners = owners
         self.needed = np.minimum(np.bincount(passages, minlength=len(owners)), shared).astype(np.uint8)
@@ -202,7 +209,7 @@ class _Kinds(dict[str, int]):
 
     def __missing__(self, word: str) -> int:
         plain_word = word.encode()
-        tells = len(plain_word) > 1 and not word[0].isdigit() and plain_word not in COMMON | _NUMBERS
+        tells = len(plain_word) > 1 and not word[0].isdigit() and plain_word not in COMMON | _COUNTED
         self[word] = kind = tells + 2 * (SPACELESS.fullmatch(word) is not None)
         return kind
 
@@ -268,6 +275,12 @@ def _in_many(hashes: np.ndarray, problems: np.ndarray, benchmarks: np.ndarray, l
     # In this order a benchmark's problems that have a gram stand together.
     far = (hashes[limit:] == hashes[: len(hashes) - limit]) & (benchmark[limit:] == benchmark[: len(hashes) - limit])
     return np.unique(hashes[limit:][far])
+
+
+def _quoted(size: int) -> np.ndarray:
+    """The grams of what everybody quotes."""
+    quoted = tomllib.loads(Path(__file__).with_name("boilerplate.toml").read_text(encoding="utf-8"))
+    return _grams_of([Problem("", "", "", texts=tuple(quoted["passages"]))], 0, size, 1, 0, size).hashes
 
 
 def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -70,7 +70,7 @@ def test_a_few_characters_in_common_say_nothing(kernel: Decontaminate) -> None:
 
 
 def test_numbers_that_are_no_line_numbers_stay() -> None:
-    for text in ("1 a\n3 b\n5 c", "1.5\n2.5\n3.5", "x\n1 y\n2 z", "10, 20\n11, 20\n12, 20\n"):
+    for text in ("1 a\n3 b\n5 c", "1.5\n2.5\n3.5", "x\n1 y\nz", "10, 20\n11, 20\n12, 20\n"):
         assert plain(text) == text
     assert plain("  8 | a\n  9 | b\n 10 |\n 11 | 7 d") == " a\n b\n\n 7 d"
 
