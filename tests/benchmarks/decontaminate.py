@@ -5,7 +5,8 @@ Run: python -m tests.benchmarks.decontaminate --benchmarks=DIR [--clean=DIR] [--
 DIR holds files of evaluation problems (.jsonl, .jsonl.gz), all of which are read. Each problem is planted whole and as
 its prompt, its solution and its tests alone: verbatim, with other indentation, with all names changed, and in the
 middle of a file of the standard library (planting.py beside decontamination's tests). A "renamed" solution is the bare
-program, without comments and docstrings. Clean code is the standard library of this Python with its tests, or the
+program, without comments and docstrings. A table counts what is found under other typography and in other wrappings
+(disguises.py). Clean code is the standard library of this Python with its tests, or the
 Python files below the folders given with --clean. Speed is UTF-8 text over processor time on one core, without making
 the indices.
 """
@@ -18,12 +19,16 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from opencoder_jax.beam_pipelines.decontamination.leaks import Decontaminate, DecontaminateConfig
+from opencoder_jax.beam_pipelines.decontamination.programs import programs
+from opencoder_jax.benchmarks.problems import Benchmark
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown, run_command
-from tests.beam_pipelines.decontamination.planting import planted
+from tests.beam_pipelines.decontamination.disguises import CODE, PROSE
+from tests.beam_pipelines.decontamination.planting import planted, renamed
 
 _AT_ONCE = 4_000_000  # characters, as in a batch of documents
 
@@ -85,6 +90,30 @@ def recall(kernel: Decontaminate, hosts: Sequence[str], show: bool) -> None:
             print(f"{benchmark.name:24} {part:9} {form:12} {count:7} {found[part, form]:6}  {share:.3f}")
 
 
+def disguised(kernel: Decontaminate) -> None:
+    """How many texts and bare renamed solutions of each file are found under each disguise of disguises.py."""
+    names = [benchmark.name for benchmark in kernel.benchmarks]
+    print(f"\n{'found under disguise':32}", *(f"{name[:18]:>18}" for name in names))
+    for part, disguises in (("text", PROSE), ("solution", CODE)):
+        plants = {benchmark.name: _parts(benchmark, part) for benchmark in kernel.benchmarks}
+        for form, disguise in {"as it is": str, **disguises}.items():
+            cells = []
+            for name in names:
+                found = sum(1 for _ in kernel.leaks([disguise(text) for text in plants[name]]))
+                cells.append(f"{found} of {len(plants[name])}")
+            print(f"{f'{part}, {form}':32}", *(f"{cell:>18}" for cell in cells), flush=True)
+
+
+def _parts(benchmark: Benchmark, part: str) -> list[str]:
+    if part == "text":
+        return [problem.texts[0] for problem in benchmark.problems if problem.texts]
+    found = []
+    for number, problem in enumerate(benchmark.problems):
+        with suppress(SyntaxError):  # a solution in another language
+            found += [renamed(program, number) for program in [next(programs(problem), "")] if program]
+    return found
+
+
 def false_alarms(kernel: Decontaminate, root: Path) -> None:
     files = python_files(root)
     texts = [text for _, text in files]
@@ -124,6 +153,7 @@ def main(argv: list[str]) -> None:
     print(f"Python {sys.version.split()[0]}, {config}\n")
     hosts = [text for name, text in python_files(standard) if 5_000 < len(text) < 20_000]
     recall(kernel, hosts[:200], flags.show)
+    disguised(kernel)
     for root in flags.clean or [standard]:
         false_alarms(kernel, root)
 
