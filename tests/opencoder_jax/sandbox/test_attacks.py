@@ -20,6 +20,8 @@ HONEST = "def f(x, g=None): return x + 41 if g is None else [g(item) for item in
 
 ATTACKS: dict[str, str] = {}  # "file: name" -> source
 for _path in sorted(Path(__file__).parent.glob("attacks/*.py")):
+    if _path.stem == "walls":  # programs of their own: test_attacks_on_walls.py
+        continue
     _file = runpy.run_path(str(_path))
     ATTACKS |= {f"{_path.stem}: {name}": source for name, source in _file["ATTACKS"].items()}
 
