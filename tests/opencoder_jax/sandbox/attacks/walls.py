@@ -386,6 +386,8 @@ LOST: dict[str, set[str]] = {
         "reads: shadow",
     },
     "no seccomp": {
+        "outside: lease",
+        "reads: directory watched by fcntl",
         "limits: bpf",
         "limits: fanotify",
         "limits: key",
