@@ -8,11 +8,12 @@ A host that is about to be taken away gets SIGTERM from its cloud or scheduler. 
 them can still reach, save there, and leave with exit code 75 (`recipe.TRY_AGAIN`).
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
@@ -80,6 +81,27 @@ def all_agree(yes: bool) -> bool:
     return yes if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(yes))))
 
 
+def refuse_differences(plan: Mapping[str, str]) -> None:
+    """Compares what each host is about to do, before it does it: hosts that differ would wait for each other for ever.
+
+    Raises:
+        UserError: on every host, unless all say the same under each name; the message names the first that differs.
+    """
+    if jax.process_count() == 1:
+        return
+    told = np.frombuffer(json.dumps(dict(plan)).encode(), np.uint8)
+    longest = int(np.max(multihost_utils.process_allgather(np.array(len(told)))))
+    padded = np.pad(told, (0, longest - len(told)), constant_values=ord(" "))
+    first, *others = (json.loads(row.tobytes()) for row in np.asarray(multihost_utils.process_allgather(padded)))
+    for host, other in enumerate(others, 1):
+        for name in first | other:
+            if first.get(name) != other.get(name):
+                raise UserError(
+                    f"the hosts differ: {name} is {first.get(name)} on host 0 and {other.get(name)} on host {host};"
+                    " start all with the same flags, data and release"
+                )
+
+
 def leave(error: Exception, why: str = "another host of this run is gone") -> NoReturn:
     """Ends this process at once, for the supervisor to start again: whoever waits for a lost host would wait long.
 
@@ -91,23 +113,26 @@ def leave(error: Exception, why: str = "another host of this run is gone") -> No
 
 
 class Preemption:
-    """Learns that a host is about to be taken away. SIGTERM then no longer ends the process; a second one does."""
+    """Learns that this process is told to go: by SIGTERM, or by Ctrl-C. A second signal ends it as ever.
+
+    Attributes:
+        by_keyboard: it was Ctrl-C.
+    """
 
     def __init__(self) -> None:
-        self._told = False
-        self._before: Any = None
+        self._told = self.by_keyboard = False
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        # With several hosts JAX catches the signal on whichever host gets it.
+        # With several hosts JAX catches SIGTERM on whichever host gets it, and the supervisor hears the keyboard.
         if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._notice)
+            self._before = {number: signal.signal(number, self._notice) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        self._restore()
 
     def reached(self, step: int) -> bool:
         """Whether to stop after this step. Every host asks after every step, and all get the same answer."""
@@ -116,8 +141,12 @@ class Preemption:
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
-        signal.signal(signal.SIGTERM, self._before)
+        self._told, self.by_keyboard = True, number == signal.SIGINT
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def is_supervised() -> bool:
@@ -141,14 +170,15 @@ def supervise(command: Sequence[str], restarts: int) -> None:
         child = subprocess.Popen(command, env=os.environ | {_CHILD: "1"})
 
         def hand_on(number: int, frame: FrameType | None, child: subprocess.Popen[bytes] = child) -> None:
+            child.send_signal(signal.SIGKILL if told else signal.SIGTERM)
             told.append(number)
-            child.send_signal(number)
 
-        before = signal.signal(signal.SIGTERM, hand_on)
+        before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             code = child.wait()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if code == 0:
             return
         # Told to go, a defect, a mistake, the keyboard: the child has said so, and another try would be the same.

@@ -6,6 +6,7 @@ killed anywhere and started again, it ends with the same parameters, bit for bit
 same devices). Every host runs this same loop (hosts.py).
 """
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.files import need_directory
 from opencoder_jax.parallel.checkpoints import Checkpoints, checkpoint_steps, restore, verify
-from opencoder_jax.parallel.hosts import Preemption, leads, leave, wait_for_all
+from opencoder_jax.parallel.hosts import Preemption, leads, leave, refuse_differences, wait_for_all
 from opencoder_jax.parallel.mesh import data_parallel, make_mesh
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, choose_step
 from opencoder_jax.recipe import TryAgain, UserError
@@ -47,7 +48,9 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         UserError: the data, the other run or the output directory don't fit the recipe; the loss is no number any more;
             a checkpoint can't be written. The message names the file and says what to do.
         TryAgain: this host, or another, was told to go; a checkpoint is saved.
+        KeyboardInterrupt: Ctrl-C; a checkpoint is saved.
     """
+    refuse_differences(runs.plan(recipe))
     need_directory(data, "a directory of token records for each source of DataConfig.mixture")
     for source in recipe.data.mixture:
         need_directory(data / source, "token records, made by python -m beam_pipelines records")
@@ -67,6 +70,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
     origin = None if init_from is None else _origin(recipe, init_from, output, tokenizer.fingerprint)
     entropy = unigram_entropy(batches.sources, recipe.data.mixture)
     description = runs.describe(recipe, batches, tokenizer.fingerprint, origin, entropy)
+    refuse_differences({name: json.dumps(value) for name, value in runs.flat(description).items()})
     if leads():
         runs.enter(output, description, recipe, tokenizer_model)
     wait_for_all("the run's directory is made")
@@ -75,7 +79,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         _say(f"{output}: trained already, {recipe.train.steps:,} steps")
         return
 
-    with jax.set_mesh(mesh), Checkpoints(output / CHECKPOINTS, recipe.train.keep) as checkpoints:
+    with runs.locked(output), jax.set_mesh(mesh), Checkpoints(output / CHECKPOINTS, recipe.train.keep) as checkpoints:
         held_out = HeldOut(recipe, data, tokenizer, mesh) if recipe.train.held_out else None
         saved = checkpoints.restore_newest(shapes.items)
         state = shapes.restored(*saved) if saved else _first_state(recipe, shapes, init_from, origin)
@@ -133,12 +137,20 @@ def _run(
         last, preempted = step + 1 == config.steps, preemption.reached(step + 1)
         trace.after(step, state)
         if held_out and (last or (step + 1) % config.evaluate_every == 0):
-            report.read(feed, held_out(state.parameters))
+            try:
+                scores = held_out(state.parameters)
+            except Exception:  # what fails beside training costs none of its steps
+                report.read(feed)
+                checkpoints.save(step + 1, state.items)
+                raise
+            report.read(feed, scores)
         if last or preempted or (step + 1) % config.checkpoint_every == 0:
             # A checkpoint's rows are in the file before it, and a state whose loss is no number isn't saved.
             report.read(feed)
             checkpoints.save(step + 1, state.items)
         if preempted and not last:
+            if preemption.by_keyboard:
+                raise KeyboardInterrupt
             raise TryAgain(f"{output}: this host or another was told to go; step {step + 1:,} is saved")
 
 

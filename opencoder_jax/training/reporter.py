@@ -107,8 +107,15 @@ class Reporter:
         shown: dict[str, object] = {"step": step, "loss": f"{row['loss']:.4f}"}
         shown |= {"MFU": f"{row['mfu']:.1%}"} if "mfu" in row else {}
         self._progress.update_to(tokens, **shown)
-        for board in self._boards:
-            board.write(row)
+        for board in tuple(self._boards):
+            try:
+                board.write(row)
+            except Exception as error:
+                if isinstance(board, MetricsFile):
+                    raise
+                # A service that doesn't answer is no reason to stop: the file has every row.
+                print(f"warning: step {step}: {type(error).__name__}: {error}; no more rows go there", file=sys.stderr)
+                self._boards.remove(board)
 
     def _check(self, step: int, measured: StepMetrics) -> None:
         guarded = self._recipe.optimizer.spike_limit is not None

@@ -10,21 +10,28 @@ A directory belongs to one run: going on in it needs the same recipe, data and t
 """
 
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from opencoder_jax import recipe as recipes
 from opencoder_jax.checks import Requirement, at_least, check, each, one_of, or_none
+from opencoder_jax.code_version import tree_digest
 from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.files import need_directory, read_json, write_whole
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import REMAT
+from opencoder_jax.parallel.hosts import all_agree, leads
 from opencoder_jax.parallel.mesh import MeshConfig
 from opencoder_jax.parallel.model_directory import read_config, write_config
 from opencoder_jax.recipe import UserError, configurable
@@ -164,6 +171,15 @@ def describe(
     return json.loads(json.dumps(description))  # tuples as lists, as they will be read back
 
 
+def plan(recipe: Recipe) -> dict[str, str]:
+    """What all hosts must agree on before they look at the data: recipe, code and versions."""
+    bound = dict(line.split(" = ", 1) for line in recipes.operative(*recipe).splitlines())
+    packages = {
+        name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    }
+    return bound | packages | {"python": sys.version, "the code": tree_digest()}
+
+
 def enter(output: Path, description: dict[str, Any], recipe: Recipe, tokenizer_model: Path) -> None:
     """Makes the run's directory, or makes sure that it is this run's.
 
@@ -190,6 +206,27 @@ def enter(output: Path, description: dict[str, Any], recipe: Recipe, tokenizer_m
                 f"{output} belongs to another run: {name.removeprefix('recipe.')} was {before} and is {now};"
                 " choose another --output, or the recipe and data of that run"
             )
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Holds a run's directory for this process. Raises UserError on every host when another run holds it."""
+    held = os.open(output, os.O_RDONLY) if leads() else None
+    try:
+        free = True
+        if held is not None:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+            except OSError:
+                pass  # a file system without locks
+        if not all_agree(free):
+            raise UserError(f"{output}: another process trains there; wait for it, stop it or choose another --output")
+        yield
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def read(run: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """python -m opencoder_jax train: runs one training stage, or goes on with it."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -36,11 +37,11 @@ def main(argv: list[str]) -> None:
         ),
     )
     parser.add_argument(
-        "--data", required=True, type=Path, metavar="DIR", help="holds a directory of token records a source"
+        "--data", required=True, type=_folder, metavar="DIR", help="holds a directory of token records a source"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the run's own directory")
+    parser.add_argument("--output", required=True, type=_folder, metavar="DIR", help="the run's own directory")
     parser.add_argument(
-        "--init_from", type=Path, metavar="RUN_DIR", help="another run whose weights this one starts from"
+        "--init_from", type=_folder, metavar="RUN_DIR", help="another run whose weights this one starts from"
     )
     parser.add_argument(
         "--hosts", metavar="N", help="how many hosts run this command; auto: as Cloud TPU, Slurm or Open MPI tell it"
@@ -58,8 +59,18 @@ def main(argv: list[str]) -> None:
         supervise([sys.executable, "-m", "opencoder_jax", "train", *argv], flags.restarts)
         return
     if hosts:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it here too, and the supervisor hands it on
         hosts.join()
     train(recipe, flags.data, flags.output, flags.init_from)
+
+
+def _folder(path: str) -> Path:
+    """A path of a flag. Raises ArgumentTypeError for a bucket's: what a run needs of files, buckets don't do."""
+    if "://" in path:
+        raise argparse.ArgumentTypeError(
+            f"{path}: only folders are taken; mount the bucket (gcsfuse) and name that folder"
+        )
+    return Path(path)
 
 
 def _hosts(flags: argparse.Namespace) -> Hosts | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,16 +68,16 @@ def gin(file: Path, **changes: Any) -> Path:
 
 
 class Run:
-    """One run on so many hosts of this machine, with eight devices in all."""
+    """One run on so many hosts of this machine, with eight devices in all; the last host may get flags of its own."""
 
-    def __init__(self, recipe: Path, data: Path, output: Path, hosts: int, *flags: str):
+    def __init__(self, recipe: Path, data: Path, output: Path, hosts: int, *flags: str, last: Sequence[str] = ()):
         coordinator = free_address()
         several = lambda host: [f"--hosts={hosts}", f"--host={host}", f"--coordinator={coordinator}"]  # noqa: E731
         train_command = [sys.executable, "-m", "opencoder_jax", "train", f"--gin_file={recipe}"]
         train_command += [f"--data={data}", f"--output={output}"]
         self.processes = [
             subprocess.Popen(
-                [*train_command, *(several(host) if hosts > 1 else []), *flags],
+                [*train_command, *(several(host) if hosts > 1 else []), *flags, *(last if host == hosts - 1 else ())],
                 cwd=ROOT,
                 env=environment(hosts),
                 stdout=subprocess.PIPE,
@@ -234,6 +235,28 @@ def test_a_preempted_host_saves_and_leaves(hosts: int, data: Path, tmp_path: Pat
     for code, words in ends:  # the others, too: they can't go on without it
         assert code == TRY_AGAIN, words
     assert any(f"told to go; step {step:,} is saved" in words for _, words in ends)
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--gin.TrainConfig.seed=7", "TrainConfig.seed is 0 on host 0 and 7 on host 1"),
+        ("--gin.DataConfig.mixture={'held_out': 1.0, 'refinecode': 1.0}", "DataConfig.mixture is {'refinecode': 1.0, "),
+        ("--data={other}", "data.refinecode is "),
+    ],
+)
+def test_hosts_that_differ_are_refused_before_the_first_step(flag: str, told: str, data: Path, tmp_path: Path) -> None:
+    mixture = {"refinecode": 1.0, "held_out": 1.0}
+    recipe = gin(tmp_path / "recipe.gin", **MESHES[2, 4], DataConfig_mixture=mixture)
+    other = tmp_path / "other"
+    for name, source in (("refinecode", "held_out"), ("held_out", "held_out")):
+        shutil.copytree(data / source, other / name)
+    began = time.monotonic()
+    for code, words in Run(recipe, data, tmp_path / "run", 2, last=[flag.format(other=other)]).finish():
+        assert code == 2, words
+        assert f"error: the hosts differ: {told}" in words
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_supervisor_passes_on_what_cannot_be_mended_by_trying() -> None:

@@ -1,6 +1,7 @@
 """The loop, on a real run of a tiny model: what it leaves, and what kills, full disks and bad input do to it."""
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -22,10 +23,11 @@ from opencoder_jax.parallel.checkpoints import checkpoint_steps, restore
 from opencoder_jax.parallel.mesh import make_mesh
 from opencoder_jax.parallel.model_directory import read_config
 from opencoder_jax.recipe import UserError
+from opencoder_jax.training.held_out import HeldOut
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import MetricsFile, read_metrics
-from opencoder_jax.training.reporter import TIMING
-from opencoder_jax.training.run import Recipe
+from opencoder_jax.training.reporter import TIMING, Reporter
+from opencoder_jax.training.run import Recipe, locked
 from opencoder_jax.training.step import TrainState, abstract_state
 from tests.opencoder_jax.training.small_run import small_recipe
 
@@ -296,6 +298,65 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole: Path, data: Path, tmp_pat
     train(small_recipe(), data, output)
     assert losses(output) == losses(whole)
     assert same_bits(saved(output, 6), saved(whole, 6))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_save_that_fails_beside_the_training_ends_it_long_before_the_next(
+    whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert whole.exists()  # so that its program is compiled, and kept whole for others
+    taken = []
+    monkeypatch.setattr(Reporter, "later", lambda self, step, *_: taken.append(step))
+    recipe = small_recipe(TrainConfig_steps=4000, TrainConfig_checkpoint_every=2000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"can't be written .*; no checkpoint is left"):
+            train(recipe, data, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 2000 <= taken[-1] < 4000
+
+
+def test_an_evaluation_that_fails_costs_no_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: HeldOut, parameters: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(HeldOut, "__call__", fail)
+    recipe = small_recipe(
+        TrainConfig_held_out=("held_out",), TrainConfig_evaluate_every=3, TrainConfig_checkpoint_every=100
+    )
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(recipe, data, tmp_path / "run")
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3]
+
+
+def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(
+    whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(self: Reporter, step: int, *rest: Any) -> None:
+        later(self, step, *rest)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    later = Reporter.later
+    output = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "later", press)
+        with pytest.raises(KeyboardInterrupt):
+            train(small_recipe(TrainConfig_checkpoint_every=100), data, output)
+    assert checkpoint_steps(output / "checkpoints") == [3]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(small_recipe(), data, output)
+    assert same_bits(saved(output, 6), saved(whole, 6))
+
+
+def test_two_runs_do_not_share_a_directory(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    with locked(output), pytest.raises(UserError, match="another process trains there"):
+        train(small_recipe(), data, output)
+    assert checkpoint_steps(output / "checkpoints") == []
 
 
 def test_rows_grow_longer_at_a_step(data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
+        ("--output=gs://bucket/run", "argument --output: gs://bucket/run: only folders are taken; mount the bucket"),
         ("--init_form=x", "did you mean --init_from"),
         ("--gin_file=gin_configs/pretrain/opencoder_2b.gin", "gin_configs/pretrain/opencoder_2b.gin: no such file"),
         ("--gin.TrainConfig.stepps=3", "stepps"),
