@@ -52,6 +52,7 @@ _TASKS = ("task_id", "name", "problem_id", "question_id", "id")  # MultiPL-E has
 
 # What introduces a function's name in most languages; the last line of a prompt is where others begin theirs.
 DEFINED = re.compile(r"\b(?:def|function|func|fun|fn|sub|proc)\s+(\w+)")
+_TESTING = re.compile("input|output|test|assert|expected|contract", re.IGNORECASE)  # in names of fields
 _CALLED = re.compile(r"(\w+)\s*\(")
 
 
@@ -167,6 +168,11 @@ def function_problems(benchmark: Benchmark) -> list[FunctionProblem]:
     Raises:
         UserError: there's none, or one isn't of that form; the message names its line.
     """
+    if unread := [name for name in benchmark.ignored_fields if _TESTING.search(name)]:
+        raise UserError(
+            f"{benchmark.name}: {', '.join(unread)} may hold tests, and aren't read: the score would be another "
+            "benchmark's (HumanEval's, where this is HumanEval+). Write all tests into `check`, or remove the fields"
+        )
     found: dict[str, FunctionProblem] = {}
     for problem in benchmark.problems:
         place = f"{benchmark.name}, line {problem.line}"

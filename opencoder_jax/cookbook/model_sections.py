@@ -9,7 +9,7 @@ from itertools import zip_longest
 from opencoder_jax.chain import Step
 from opencoder_jax.cookbook import plots
 from opencoder_jax.cookbook.results import MODELS, Reply, Results, TrainingStage
-from opencoder_jax.evaluation.score import Score, Share, bounds
+from opencoder_jax.evaluation.score import Score, Share
 from opencoder_jax.reports.page import (
     Content,
     Html,
@@ -88,10 +88,9 @@ def _said(name: str, reply: Reply | None, with_prompt: bool) -> Html:
     return element("div", heading, *prompt, element("pre", reply.text, *mark))
 
 
-def interval(share: Share, problems: int) -> str:
+def interval(share: Share) -> str:
     """The 95 % bounds of a share."""
-    low, high = bounds(share, problems)
-    return f"{100 * low:.1f} – {percent(high)}"
+    return f"{100 * share.low:.1f} – {percent(share.high)}"
 
 
 def scores(results: Results) -> Section:
@@ -100,7 +99,7 @@ def scores(results: Results) -> Section:
     for model, score in results.scores.items():
         closed = None if score.closed is None else percent(score.closed)
         for name, estimate in score.pass_at_k.items():
-            found = [percent(estimate.estimate), interval(estimate, score.tasks)]
+            found = [percent(estimate.estimate), interval(estimate)]
             rows.append([MODELS[model], name, *found, score.tasks, score.samples, closed])
     heads = ["model", "score", "estimate", "95 % interval", "problems", "samples", "answers closed"]
     ends = {MODELS[model]: score.outcomes for model, score in results.scores.items()}

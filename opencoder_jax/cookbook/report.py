@@ -67,7 +67,7 @@ def summary(results: Results) -> Html:
     tuned = scores["tuned"]
     passed = {model: next(iter(score.pass_at_k.items())) for model, score in scores.items() if score.pass_at_k}
     ability = " and ".join(
-        f"{percent(estimate.estimate)} by the {MODELS[model]} (95 % interval {interval(estimate, tuned.tasks)})"
+        f"{percent(estimate.estimate)} by the {MODELS[model]} (95 % interval {interval(estimate)})"
         for model, (_, estimate) in passed.items()
     )
     ends = [results.stages[name] for name in (FUNNEL[0], FUNNEL[-1])]

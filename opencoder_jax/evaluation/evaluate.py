@@ -22,7 +22,7 @@ from opencoder_jax.evaluation.generate import sample
 from opencoder_jax.evaluation.model import open_model
 from opencoder_jax.evaluation.run import judge, sandbox
 from opencoder_jax.evaluation.samples import Sample, read_samples
-from opencoder_jax.evaluation.score import Score, bounds, score
+from opencoder_jax.evaluation.score import Score, score
 from opencoder_jax.files import read_json, write_whole
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
@@ -56,6 +56,7 @@ def main(argv: list[str]) -> None:
     refuse_unknown(parser, rest)
     config = build(EvaluateConfig)
     benchmark = Benchmark.read(flags.benchmark_file)
+    print(benchmark.told)
     problems = function_problems(benchmark)
     # How many at once changes no answer and no verdict.
     settings = {name: value for name, value in asdict(config).items() if name not in ("workers", "prompts_at_once")}
@@ -105,8 +106,7 @@ def table(found: Score) -> str:
     """A score as a person reads it."""
     lines = [f"{found.tasks} problems, {found.samples} samples", ""]
     for name, share in found.pass_at_k.items():
-        low, high = bounds(share, found.tasks)
-        lines.append(f"{name:14} {share.estimate:7.1%}   95 % interval {low:.1%} to {high:.1%}")
+        lines.append(f"{name:14} {share.estimate:7.1%}   95 % interval {share.low:.1%} to {share.high:.1%}")
     for level, (right, tasks) in found.by_level.items():
         lines.append(f"{f'level {level}':14} {right:7.1%}   of the samples of {tasks} problems")
     lines.append("")

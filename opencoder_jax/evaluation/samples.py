@@ -15,6 +15,8 @@ from opencoder_jax.recipe import UserError
 
 Kind = Literal["completion", "solution"]
 
+_FIELDS = frozenset({"task_id", "completion", "solution", "sample", "finish_reason", "tokens"})
+
 
 class Sample(NamedTuple):
     """One answer of a model."""
@@ -41,10 +43,14 @@ def read_samples(path: Path, problems: Sequence[FunctionProblem]) -> list[Sample
     order = {problem.task_id: index for index, problem in enumerate(problems)}
     found: dict[tuple[str, int], Sample] = {}
     seen: Counter[str] = Counter()
+    unread: dict[str, None] = {}
     for number, line in files.read_lines(path):
         task = files.field(path, number, line, "task_id", str)
         if task not in order:
             raise UserError(f"{path}, line {number}: {task} is no problem of this benchmark; is it the right file?")
+        if "completion" in line and "solution" in line:
+            raise UserError(f"{path}, line {number}: has a completion and a solution; which is the answer?")
+        unread |= dict.fromkeys(name for name in line if name not in _FIELDS)
         kind: Kind = "completion" if "completion" in line else "solution"
         text = files.field(path, number, line, kind, str)
         index = files.field(path, number, line, "sample", int) if "sample" in line else seen[task]
@@ -52,4 +58,6 @@ def read_samples(path: Path, problems: Sequence[FunctionProblem]) -> list[Sample
         if (task, index) in found:
             raise UserError(f"{path}, line {number}: sample {index} of {task} stands in the file twice")
         found[task, index] = Sample(task, index, kind, text, line.get("finish_reason"), line.get("tokens"))
+    if unread:
+        print(f"{path}: ignored {', '.join(unread)}")
     return sorted(found.values(), key=lambda sample: (order[sample.task_id], sample.sample))

@@ -107,7 +107,7 @@ def write_evaluation(run: Path) -> None:
         score = {
             "tasks": 40,
             "samples": 80,
-            "pass_at_k": {"pass@1": {"estimate": share, "low": 0.5 * share, "high": 1.5 * share}},
+            "pass_at_k": {"pass@1": {"estimate": share, "low": 0.5 * share, "high": 1.5 * share or 3 / 40}},
             "by_level": {"1": [share, 20], "2": [share, 20]},
             "outcomes": {"passed": 2 * passed, "wrong_answer": 40, "syntax_error": 40 - 2 * passed},
             "methods": {},
@@ -195,7 +195,7 @@ def test_headline_figures(page: str) -> None:
     assert "5 (0.09 MB) were left" in opening
     assert "4,321,000 parameters" in opening
     assert "4.500 nats a token (4.750 on held-out documents), against a unigram entropy of 6.125" in opening
-    assert "0.0 % by the annealed model (95 % interval 0.0 – 7.5 %)" in opening, "the rule of three: 3 / 40"
+    assert "0.0 % by the annealed model (95 % interval 0.0 – 7.5 %)" in opening
     assert "12.5 % by the tuned model (95 % interval 6.2 – 18.8 %)" in opening
     assert "closed 77.5 % of its answers" in opening
     assert "2.0 minutes" in opening

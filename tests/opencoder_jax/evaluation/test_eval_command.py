@@ -66,8 +66,23 @@ def test_the_projects_own_problems_are_the_default(tmp_path: Path, capsys: pytes
     lines = [{"task_id": problem.task_id, "completion": problem.solution} for problem in problems]
     samples = write(tmp_path / "samples.jsonl", *lines)
     main([f"--samples={samples}", f"--output={tmp_path / 'scores'}", "--gin_file=gin_configs/evaluate/humaneval.gin"])
-    assert json.loads((tmp_path / "scores" / "score.json").read_text())["pass_at_k"]["pass@1"]["low"] == 1.0
+    assert json.loads((tmp_path / "scores" / "score.json").read_text())["pass_at_k"]["pass@1"]["low"] == 1 - 3 / 51
     assert "pass@1          100.0%   95 % interval 94.1% to 100.0%" in capsys.readouterr().out  # the rule of three
+
+
+def test_what_is_not_read_is_refused_or_told(
+    benchmark: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"task_id": f"toy/{number}", "completion": "    return 1\n", "passed": True} for number in (0, 1)]
+    samples = write(tmp_path / "samples.jsonl", *lines)
+    plus = write(tmp_path / "plus.jsonl", PROBLEM | {"base_input": [[1]], "plus_input": [[2]], "atol": 0})
+    with pytest.raises(UserError, match=r"plus\.jsonl: base_input, plus_input may hold tests"):
+        run(plus, samples, tmp_path / "out")
+    run(benchmark, samples, tmp_path / "out")
+    assert "samples.jsonl: ignored passed" in capsys.readouterr().out
+    both = write(tmp_path / "both.jsonl", lines[0] | {"solution": ""})
+    with pytest.raises(UserError, match="line 1: has a completion and a solution"):
+        run(benchmark, both, tmp_path / "out")
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "3\n", '{"task_id": "toy/2"}', '{"task_id": 3}'])
