@@ -75,8 +75,14 @@ def unpack_addresses(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (packed >> np.uint64(ROW_BITS)).astype(np.int64), (packed & np.uint64((1 << ROW_BITS) - 1)).astype(np.int64)
 
 
+# What `priorities` reads: whoever reads documents to compare them needs these columns.
+PRIORITY_COLUMNS = ("id", "stars", "commit_time")
+
+
 def priorities(documents: pa.RecordBatch | pa.Table) -> np.ndarray:
     """uint64 [rows, 3]: of two copies, the one whose row is lexicographically smaller is kept.
+
+    The first column decides; the other two tell documents apart and must stay the id.
 
     The columns are ~(stars | commit time) and the two halves of the id. Stars and commit times are capped at 32 bits.
     """

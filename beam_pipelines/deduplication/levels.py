@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from opencoder_jax.beam_pipelines.core.documents import ROW_BITS, addresses, priorities, read_shard
+from opencoder_jax.beam_pipelines.core.documents import PRIORITY_COLUMNS, ROW_BITS, addresses, priorities, read_shard
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.deduplication.texts import IS_WORD, Texts
 from opencoder_jax.checks import above, at_least, between, check, one_of, power_of_two
@@ -73,7 +73,7 @@ class Units:
 def read_units(shard: int, source: Directory, names: list[str], config: DuplicatesConfig) -> Iterator[Units]:
     """The units of a shard, batch by batch. Repositories come as their files: who calls brings them together."""
     first_row = 0
-    for batch in read_shard(source, names[shard], ["id", "text", "repository", "stars", "commit_time"]):
+    for batch in read_shard(source, names[shard], [*PRIORITY_COLUMNS, "text", "repository"]):
         texts = Texts.of(batch.column("text"))
         nodes = np.column_stack([priorities(batch), addresses(shard, batch.num_rows, first_row)])
         repositories = repository_hashes(batch)

@@ -29,6 +29,7 @@ import xxhash
 
 from opencoder_jax.beam_pipelines.core.documents import (
     DROP_SCHEMA,
+    PRIORITY_COLUMNS,
     ShardWriter,
     addresses,
     document_id,
@@ -121,7 +122,7 @@ def hash_rows(table: int, tables: Sequence[Unit], config: JoinMetadataConfig) ->
 def hash_documents(shard: int, corpus: Sequence[tuple[str, str]], segments: int) -> Iterator[tuple[int, bytes]]:
     """The number of a shard of the corpus -> (segment, packed rows of DOCUMENT columns)."""
     directory, name = corpus[shard]
-    documents = read_shard_columns(Directory(directory), name, ["id", "repository", "stars", "commit_time"])
+    documents = read_shard_columns(Directory(directory), name, [*PRIORITY_COLUMNS, "repository"])
     hashes = np.array([_hash(repository) for repository in documents.column("repository").to_pylist()], np.uint64)
     ranks = priorities(documents)
     table = np.column_stack([hashes, ranks[:, 1:], ranks[:, 0], addresses(shard, len(hashes))])
