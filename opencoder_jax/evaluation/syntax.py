@@ -20,23 +20,21 @@ def parse(code: str) -> ast.Module | None:
 
 def bound(statement: ast.stmt) -> Iterator[str]:
     """The names that a statement of a module binds, whether it stands in an `if`, a `try` or a `with`."""
-    match statement:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            yield name
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            yield from ((alias.asname or alias.name).split(".")[0] for alias in aliases)
-        case ast.Assign(targets=targets):
-            for target in targets:
-                yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
-            yield name
-        case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
-            for child in ast.iter_child_nodes(statement):
-                if isinstance(child, ast.stmt):
-                    yield from bound(child)
-                elif isinstance(child, ast.ExceptHandler):
-                    for inner in child.body:
-                        yield from bound(inner)
+    waiting: list[ast.AST] = [statement]  # no recursion: an answer may have a thousand `elif`
+    while waiting:
+        match waiting.pop():
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                yield from ((alias.asname or alias.name).split(".")[0] for alias in aliases)
+            case ast.Assign(targets=targets):
+                for target in targets:
+                    yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
+                yield name
+            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While() | ast.ExceptHandler() as holder:
+                children = ast.iter_child_nodes(holder)
+                waiting += [child for child in children if isinstance(child, ast.stmt | ast.ExceptHandler)]
 
 
 def unbound(module: ast.Module) -> set[str]:

@@ -173,6 +173,7 @@ def _set_limits(limits: Limits) -> None:
         (resource.RLIMIT_AS, limits.memory_bytes),
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_SIGPENDING, 256),  # timers and queued signals: memory of the kernel
         (resource.RLIMIT_CORE, 1),  # with 0 the kernel may still pipe a core to a program; 1 is too small for either
     ):
         ceiling = resource.getrlimit(kind)[1]

@@ -149,10 +149,10 @@ def landlock(rules: int) -> None:
 # shmat, shmctl, shmdt; semget, semop, semtimedop, semctl; msgget, msgsnd, msgrcv, msgctl; mq_open, mq_unlink;
 # memfd_create; setpriority, ioprio_set, sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr,
 # migrate_pages, move_pages; fanotify_init, inotify_init (x86-64 only), inotify_init1; tkill, rt_sigqueueinfo,
-# rt_tgsigqueueinfo.
-# OWN_ONLY: prlimit64, whose first argument must be 0 or the caller's process; kill and tgkill, where it must be the
-# process; fcntl and ioctl, whose second argument must not choose another process to be signalled, nor lease a file,
-# which would make all others wait who open it.
+# rt_tgsigqueueinfo; vmsplice, splice, tee, sendfile (pages that pipes and sockets keep); seccomp; io_setup; sync,
+# syncfs; bind, listen, connect.
+# BY_ARGUMENT: prlimit64, whose first must be 0 or the caller's process; kill and tgkill, where it must be the process;
+# prctl, fcntl and ioctl, by the tables below.
 # METADATA, refused where mounts are not read-only, since Landlock does not guard them: chmod (x86-64 only), fchmod,
 # fchmodat; chown, lchown (x86-64 only), fchown, fchownat; utime, utimes, futimesat (x86-64 only), utimensat; setxattr,
 # lsetxattr, fsetxattr, removexattr, lremovexattr, fremovexattr.
@@ -160,28 +160,36 @@ _FILTERS = {
     "x86_64": (
         (0xC000003E, 56, 53),
         "57 58 59 322 41 101 310 311 312 165 166 155 161 272 308 303 304 321 298 323 248 249 250 175 176 313 246 320 "
-        "169 29 30 31 67 64 65 220 66 68 69 70 71 240 241 319 141 251 142 144 203 314 256 279 300 253 294 200 129 297",
-        "302 62 234 72 16",
+        "169 29 30 31 67 64 65 220 66 68 69 70 71 240 241 319 141 251 142 144 203 314 256 279 300 253 294 200 129 297 "
+        "278 275 276 40 317 206 162 306 49 50 42",
+        "302 62 234 157 72 16",
         "90 91 268 92 94 93 260 132 235 261 280 188 189 190 197 198 199",
     ),
     "aarch64": (
         (0xC00000B7, 220, 199),
         "221 281 198 117 270 271 272 40 39 41 51 97 268 264 265 280 241 282 217 218 219 105 106 273 104 294 142 "
-        "194 196 195 197 190 193 192 191 186 189 188 187 180 181 279 140 30 118 119 122 274 238 239 262 26 130 138 240",
-        "261 129 131 25 29",
+        "194 196 195 197 190 193 192 191 186 189 188 187 180 181 279 140 30 118 119 122 274 238 239 262 26 130 138 240 "
+        "75 76 77 71 277 0 81 267 200 201 203",
+        "261 129 131 167 25 29",
         "52 53 55 54 88 5 6 7 14 15 16",
     ),
 }
 # Young calls, the same number everywhere: pidfd_send_signal; io_uring (3); the mount interface from open_tree to
-# fspick (6); pidfd_open, pidfd_getfd, process_madvise, mount_setattr, memfd_secret, process_mrelease.
-_YOUNG = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 438, 440, 442, 447, 448)
-_YOUNG_METADATA = (452, 463, 466)  # fchmodat2, setxattrat, removexattrat
+# fspick (6); pidfd_open, pidfd_getfd, process_madvise, mount_setattr, Landlock (3), memfd_secret, process_mrelease.
+_YOUNG = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 438, 440, 442, 444, 445, 446, 447, 448)
+_YOUNG_METADATA = (452, 463, 466, 469)  # fchmodat2, setxattrat, removexattrat, file_setattr
+# PR_SET_PDEATHSIG and PR_SET_DUMPABLE undo what `_jail.py` has set; PR_SET_SECCOMP, PR_SCHED_CORE.
+_REFUSED_OF_PRCTL = (1, 4, 22, 62)
+# F_SETOWN, F_SETOWN_EX: who is signalled; F_SETLEASE: all others who open the file wait; F_NOTIFY; F_SETPIPE_SZ:
+# memory; F_SET_RW_HINT, F_SET_FILE_RW_HINT: of the file, not of the descriptor.
+_REFUSED_OF_FCNTL = (8, 15, 1024, 1026, 1031, 1036, 1038)
+_REFUSED_OF_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
+# FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_SETVERSION and its 32-bit form, FS_IOC_ENABLE_VERITY
+_METADATA_OF_IOCTL = (0x40086602, 0x401C5820, 0x40087602, 0x40047602, 0x40806685)
 _CLONE3 = 435
 _LOAD, _AND, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _EPERM, _ENOSYS = 1, 38
-_REFUSED_OF_FCNTL = (8, 15, 1024, 1026)  # F_SETOWN, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
-_REFUSED_OF_IOCTL = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in struct seccomp_data
 
 
@@ -221,7 +229,7 @@ def seccomp_filter(process: int, *, metadata: bool) -> bytes:
     ]
     for number in numbers:
         instructions += _return_if_equal(number, _ERRNO | _EPERM)
-    limits, kill, thread_kill, fcntl, ioctl = map(int, own_only.split())
+    limits, kill, thread_kill, prctl, fcntl, ioctl = map(int, own_only.split())
     for number, other in (limits, 0), (kill, process), (thread_kill, process):
         instructions += [
             (_JUMP_EQUAL, 0, 5, number),
@@ -231,11 +239,15 @@ def seccomp_filter(process: int, *, metadata: bool) -> bytes:
             (_RETURN, 0, 0, _ALLOW),
             (_RETURN, 0, 0, _ERRNO | _EPERM),
         ]
-    for number, commands in (fcntl, _REFUSED_OF_FCNTL), (ioctl, _REFUSED_OF_IOCTL):
+    for number, argument, commands in (
+        (prctl, _FIRST_ARGUMENT, _REFUSED_OF_PRCTL),
+        (fcntl, _SECOND_ARGUMENT, _REFUSED_OF_FCNTL),
+        (ioctl, _SECOND_ARGUMENT, _REFUSED_OF_IOCTL if metadata else _REFUSED_OF_IOCTL + _METADATA_OF_IOCTL),
+    ):
         compared = [line for command in commands for line in _return_if_equal(command, _ERRNO | _EPERM)]
         instructions += [
             (_JUMP_EQUAL, 0, len(compared) + 2, number),
-            (_LOAD, 0, 0, _SECOND_ARGUMENT),
+            (_LOAD, 0, 0, argument),
             *compared,
             (_RETURN, 0, 0, _ALLOW),
         ]
@@ -245,7 +257,9 @@ def seccomp_filter(process: int, *, metadata: bool) -> bytes:
         (_JUMP_SET, 0, 1, _CLONE_THREAD),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _ERRNO | _EPERM),
-        (_JUMP_EQUAL, 0, 4, socketpair),
+        (_JUMP_EQUAL, 0, 6, socketpair),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        (_JUMP_EQUAL, 0, 3, 1),  # AF_UNIX: another family may load a module of the kernel
         (_LOAD, 0, 0, _SECOND_ARGUMENT),
         (_AND, 0, 0, 0xF),
         (_JUMP_EQUAL, 1, 0, 1),  # SOCK_STREAM: a datagram socket could still be pointed at another one
