@@ -117,9 +117,12 @@ def _start_over(directory: Directory, head: dict[str, Any]) -> None:
 
 
 def _tidy(directory: Directory) -> None:
-    """Removes what only an unfinished stage needs."""
+    """Removes what only an unfinished stage needs, and what attempts that were killed have left."""
     directory.child("reports").remove_tree()
     directory.remove(PLAN)
+    for name in directory.names():
+        if name.endswith(WRITING):
+            directory.remove(name)
 
 
 def input_shards(directory: str, table: str = "documents") -> list[str]:

@@ -6,6 +6,7 @@ appears whole or not at all: it's written under a temporary name and renamed.
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ class Directory:
             OSError: naming the file; nothing is left of it.
         """
         system, path = self._place(name)
-        temporary = path + WRITING
+        # Each attempt at a file has a name of its own: a retried or orphaned one can't mix with another's.
+        temporary = f"{path}.{secrets.token_hex(8)}{WRITING}"
         try:
             system.create_dir(path.rsplit("/", 1)[0], recursive=True)
             with system.open_output_stream(temporary) as stream:

@@ -51,6 +51,19 @@ def test_a_file_that_was_not_written_to_its_end_does_not_appear(tmp_path: Path) 
     assert directory.read_bytes("file") == b"old"
 
 
+def test_two_attempts_at_a_file_never_mix(tmp_path: Path) -> None:
+    """A retried task and its orphan: whoever ends last, the file is that attempt's whole."""
+    directory = Directory(str(tmp_path))
+    with directory.atomic("shard") as orphan:
+        orphan.write(b"A" * 3_000_000)
+        with directory.atomic("shard") as retried:
+            retried.write(b"B" * 1_000_000)
+        assert set(directory.read_bytes("shard")) == {ord("B")}
+        orphan.write(b"A" * 3_000_000)
+    assert directory.read_bytes("shard") == b"A" * 6_000_000
+    assert directory.names() == ["shard"]
+
+
 def test_an_error_of_the_file_system_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file/inside"):
