@@ -251,7 +251,7 @@ def test_hosts_that_differ_are_refused_before_the_first_step(flag: str, told: st
     other = tmp_path / "other"
     for name, source in (("refinecode", "held_out"), ("held_out", "held_out")):
         shutil.copytree(data / source, other / name)
-    for code, words in Run(recipe, data, tmp_path / "run", 2, last=[flag.format(other=other)]).finish():
+    for code, words in Run(recipe, data, tmp_path / "run", 2, last=[flag.replace("{other}", str(other))]).finish():
         assert code == 2, words
         assert f"error: the hosts differ: {told}" in words
     assert not (tmp_path / "run").exists()

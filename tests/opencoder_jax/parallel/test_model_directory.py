@@ -127,7 +127,8 @@ def test_what_was_never_sealed_is_verified_by_its_checksums(run: Path) -> None:
     main([f"--checkpoint={run}"])
     file = max((run / CHECKPOINTS / "10" / "parameters").rglob("d/*"), key=lambda path: path.stat().st_size)
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
+    for place in range(0, len(content), 50):  # not every byte of it is a weight's
+        content[place] ^= 1
     file.write_bytes(content)
     main([f"--checkpoint={run}", "--step=2"])
     with pytest.raises(UserError, match="damaged: 10; `train` goes on from the newest that is whole"):

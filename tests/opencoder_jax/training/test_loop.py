@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -306,7 +307,13 @@ def test_a_save_that_fails_beside_the_training_ends_it_long_before_the_next(
 ) -> None:
     assert whole.exists()  # so that its program is compiled, and kept whole for others
     taken = []
-    monkeypatch.setattr(Reporter, "later", lambda self, step, *_: taken.append(step))
+
+    def later(self: Reporter, step: int, *_: Any) -> None:
+        taken.append(step)
+        if step > 2000:
+            threading.Event().wait(0.005)  # a real model's step takes longer than the start of a save
+
+    monkeypatch.setattr(Reporter, "later", later)
     recipe = small_recipe(TrainConfig_steps=4000, TrainConfig_checkpoint_every=2000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
@@ -339,14 +346,14 @@ def test_ctrl_c_saves_and_the_run_goes_on_bit_for_bit(
         if step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    later = Reporter.later
+    later, handler = Reporter.later, signal.getsignal(signal.SIGINT)
     output = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(Reporter, "later", press)
         with pytest.raises(KeyboardInterrupt):
             train(small_recipe(TrainConfig_checkpoint_every=100), data, output)
     assert checkpoint_steps(output / "checkpoints") == [3]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     train(small_recipe(), data, output)
     assert same_bits(saved(output, 6), saved(whole, 6))
 
