@@ -187,9 +187,12 @@ class Checkpoints:
         """
         try:
             self._manager.check_for_errors()
+            over = self._unsealed is not None and not self._manager.is_saving_in_progress()
+            if over and not (self.directory / str(self._unsealed)).exists():
+                self._manager.wait_until_finished()  # raises what check_for_errors doesn't know of
         except Exception as error:  # whatever the thread that writes has raised
             raise self._cannot_save(error) from error
-        if self._unsealed is not None and not self._manager.is_saving_in_progress():
+        if over:
             self._seal()
 
     def _seal(self) -> None:

@@ -311,7 +311,7 @@ def test_a_save_that_fails_beside_the_training_ends_it_long_before_the_next(
     def later(self: Reporter, step: int, *_: Any) -> None:
         taken.append(step)
         if step > 2000:
-            threading.Event().wait(0.005)  # a real model's step takes longer than the start of a save
+            threading.Event().wait(0.002)  # a real model's step takes longer than the start of a save
 
     monkeypatch.setattr(Reporter, "later", later)
     recipe = small_recipe(TrainConfig_steps=4000, TrainConfig_checkpoint_every=2000)
