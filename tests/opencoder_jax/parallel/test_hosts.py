@@ -241,8 +241,12 @@ def test_a_preempted_host_saves_and_leaves(hosts: int, data: Path, tmp_path: Pat
     ("flag", "told"),
     [
         ("--gin.TrainConfig.seed=7", "TrainConfig.seed is 0 on host 0 and 7 on host 1"),
-        ("--gin.DataConfig.mixture={'held_out': 1.0, 'refinecode': 1.0}", "DataConfig.mixture is {'refinecode': 1.0, "),
-        ("--data={other}", "data.refinecode is "),
+        pytest.param(
+            "--gin.DataConfig.mixture={'held_out': 1.0, 'refinecode': 1.0}",
+            "DataConfig.mixture is {'refinecode': 1.0, ",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("--data={other}", "data.refinecode is ", marks=pytest.mark.slow),
     ],
 )
 def test_hosts_that_differ_are_refused_before_the_first_step(flag: str, told: str, data: Path, tmp_path: Path) -> None:
