@@ -107,7 +107,7 @@ def redact(text: str, language: str, config: RedactConfig) -> tuple[str, list[st
     hits: list[str] = []
     if config.copyright:
         shorter = remove_notice(text, language)
-        if code(shorter, language) != code(text, language):
+        if shorter != text and code(shorter, language) != code(text, language):
             hits.append("nothing: code would have changed")
         elif shorter != text:
             hits.append("copyright")
