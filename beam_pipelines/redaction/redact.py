@@ -175,9 +175,8 @@ def _leading_comments(text: str, language: str) -> Iterator[_Comment]:
         if span.kind == "string" or not _PROLOGUE.fullmatch(text, min(end, span.start), span.start):
             break
         comment = text[span.start : span.stop]
-        closed = "\n" in comment.strip() or closing_mark(comment, language) < len(
-            comment
-        )  # Lua's `--[[` begins as `--`
+        # A block may begin as a line comment does: Lua's `--[[`.
+        closed = "\n" in comment.strip() or closing_mark(comment, language) < len(comment)
         lines = span.kind == "comment" and not closed and comment.lstrip().startswith(markers or ("\n",))
         kind = "docstring" if span.kind == "docstring" else "lines" if lines else "block"
         says = _WORD.search(text, span.start, span.stop) is not None
