@@ -62,7 +62,7 @@ lock:
 	$(if $(UV),,$(error make lock needs uv: https://docs.astral.sh/uv))
 	$(COMPILE) --extra dev -o requirements.txt
 	$(COMPILE) --extra data --extra build --constraint requirements.txt -o requirements-data.txt
-	$(COMPILE) --extra train --extra build --constraint requirements.txt -o requirements-train.txt
+	$(COMPILE) --extra train --extra huggingface --extra serving --extra build --constraint requirements.txt -o requirements-train.txt
 
 build-file: $(READY)
 	$(VENV) -m tests.make_build
@@ -78,7 +78,7 @@ else
 	$(PYTHON) -m venv --clear .venv
 endif
 
-# The packages come from the lock, with hashes; then the project itself, editable, without looking for dependencies.
+# The packages come from the lock, with hashes, and nothing besides; then the project itself, editable, without looking for dependencies.
 $(READY): $(LOCK) pyproject.toml | $(VENV)
 	echo "setting up .venv with $(or $(UV),pip): the first time takes some minutes"
 	rm -f .venv/*.ready
@@ -87,7 +87,7 @@ ifdef UV
 	uv pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
 else
 	$(VENV) -m ensurepip >/dev/null
-	$(PIP_INSTALL) --use-pep517 --require-hashes --requirement $(LOCK)
+	$(PIP_INSTALL) --use-pep517 --no-deps --require-hashes --requirement $(LOCK)
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 endif
 	touch $@
