@@ -11,6 +11,10 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+
+import numpy as np
+from numba import njit
 
 # Scripts without spaces: Thai and its neighbours, kana, Han.
 SPACELESS = re.compile(
@@ -20,7 +24,10 @@ SPACELESS = re.compile(
 Edits = list[tuple[int, int, str]]  # what lies from … to … becomes …
 
 _ENTITY = re.compile(r"&(?:amp;)*(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_ESCAPE = re.compile(r"\\+(?:u[0-9a-fA-F]{4}(?:\\+u[0-9a-fA-F]{4})*+|u\{[0-9a-fA-F]{1,6}\}|x[0-9a-fA-F]{2}|[ntr/\"'])")
+# A pattern that begins with one character, not with a number of them, is looked for at the speed of memory.
+_ESCAPE = re.compile(
+    r"\\\\*+(?:u[0-9a-fA-F]{4}(?:\\+u[0-9a-fA-F]{4})*+|u\{[0-9a-fA-F]{1,6}\}|x[0-9a-fA-F]{2}|[ntr/\"'])"
+)
 _CODE_UNIT = re.compile(r"u([0-9a-fA-F]{4})")
 _SPACES = {"n": "\n", "r": "\n", "t": "\t"}
 _TAG = re.compile(
@@ -82,7 +89,14 @@ def _before(edits: Edits, place: int) -> int:
 
 
 def _replaced(pattern: re.Pattern[str], said: Callable[[str], str]) -> Callable[[str], Edits]:
+    said = _remembered(said)
     return lambda text: [(*match.span(), said(match.group())) for match in pattern.finditer(text)]
+
+
+def _remembered(said: Callable[[str], str]) -> Callable[[str], str]:
+    """The same, and quicker of what is short and comes again."""
+    kept = lru_cache(100_000)(said)
+    return lambda what: (kept if len(what) <= 32 else said)(what)
 
 
 def _entity(entity: str) -> str:
@@ -102,9 +116,57 @@ def _escape(escape: str) -> str:
     return _SPACES.get(kind, kind)
 
 
+def _where(possible: Callable[[np.ndarray], bool], step: Callable[[str], Edits], text: str) -> Edits:
+    """What a step does to a text where it may do anything, as a quick look tells."""
+    return step(text) if possible(np.frombuffer(text.encode(errors="surrogatepass"), np.uint8)) else []
+
+
+@njit(cache=True, nogil=True)
+def _may_border(data):  # type: ignore[no-untyped-def]
+    """Whether UTF-8 has a quote that _BORDER may begin with; what isn't ASCII may be a space."""
+    for place in range(len(data) - 1):
+        if data[place] != 34 and data[place] != 39:
+            continue
+        at = place + 1
+        if place and data[place - 1] == 10 and (data[at] <= 32 or data[at] >= 128 or data[at] in (43, 44)):
+            return True
+        while at < len(data) - 1 and data[at] in (9, 32):
+            at += 1
+        if data[at] == 43:
+            at += 1
+            while at < len(data) - 1 and data[at] in (9, 32):
+                at += 1
+            if data[at] == 10:
+                return True
+        elif data[at] == 10:
+            while at < len(data) - 1 and (data[at] <= 32 or data[at] >= 128):
+                at += 1
+            if data[at] == 43:
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _may_count(data):  # type: ignore[no-untyped-def]
+    """Whether two lines of UTF-8 in a row may begin with numbers; what isn't ASCII may be a space or a digit."""
+    before, at = False, 0
+    while at < len(data):
+        foreign = False
+        while at < len(data) and (data[at] >= 128 or (data[at] <= 32 and data[at] != 10)):
+            foreign |= data[at] >= 128
+            at += 1
+        at += at < len(data) and (data[at] == 40 or data[at] == 91)
+        counts = foreign or (at < len(data) and (48 <= data[at] <= 57 or data[at] >= 128))
+        if counts and before:
+            return True
+        before = counts
+        while at < len(data) and data[at] != 10:
+            at += 1
+        at += 1
+    return False
+
+
 def _line_numbers(text: str) -> Edits:
-    if not _NUMBERED.search(text):
-        return []
     runs = [run for run in _counted(f"\n{text}") if len(run) >= _NUMBERED_LINES]
     return [(match.start(), match.end() - 1, "") for run in runs for match in run]
 
@@ -144,16 +206,20 @@ def _foreign(text: str) -> Edits:
     for match in _FOREIGN.finditer(text):
         start, stop = match.span()
         start -= start > 0 and unicodedata.combining(text[start]) > 0  # it belongs to the letter before
-        said = unicodedata.normalize("NFKC", text[start:stop])
-        edits.append((start, stop, SPACELESS.sub(r" \g<0> ", said.translate(_CHARACTERS))))
+        edits.append((start, stop, _typed(text[start:stop])))
     return edits
+
+
+@_remembered
+def _typed(foreign: str) -> str:
+    return SPACELESS.sub(r" \g<0> ", unicodedata.normalize("NFKC", foreign).translate(_CHARACTERS))
 
 
 _STEPS: tuple[Callable[[str], Edits], ...] = (
     _replaced(_ENTITY, _entity),
     _replaced(_ESCAPE, _escape),
     _replaced(_TAG, lambda tag: " "),
-    _replaced(_BORDER, lambda border: "\n"),
-    _line_numbers,
+    partial(_where, _may_border, _replaced(_BORDER, lambda border: "\n")),
+    partial(_where, _may_count, _line_numbers),
     _foreign,
 )

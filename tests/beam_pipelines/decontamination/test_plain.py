@@ -4,12 +4,20 @@ import html
 import json
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.decontamination.leaks import Decontaminate, DecontaminateConfig
-from opencoder_jax.beam_pipelines.decontamination.plain import origins, plain
+from opencoder_jax.beam_pipelines.decontamination.plain import (
+    _BORDER,
+    _line_numbers,
+    _may_border,
+    _may_count,
+    origins,
+    plain,
+)
 from tests.beam_pipelines.decontamination.disguises import CODE, PROSE
 from tests.beam_pipelines.decontamination.planting import renamed
 
@@ -82,3 +90,10 @@ def test_any_text_is_read_and_every_place_is_in_it(text: str) -> None:
     assert list(places) == sorted(places)
     assert not places or 0 <= places[0] <= places[-1] <= len(text)
     assert plain(html.escape("a\u00a0b")) == "a b"
+
+
+@given(st.text(alphabet="ab1２ \n\t\"'+,[(.|中\u00a0\x0b", max_size=40))
+def test_a_quick_look_overlooks_nothing(text: str) -> None:
+    data = np.frombuffer(text.encode(), np.uint8)
+    assert _may_border(data) or not _BORDER.search(text)
+    assert _may_count(data) or not _line_numbers(text)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opencoder_jax.beam_pipelines.decontamination.lexer import lex
 from opencoder_jax.beam_pipelines.decontamination.programs import bound_names, programs
-from opencoder_jax.beam_pipelines.decontamination.solutions import GRAM, SolutionIndex, lex, spans, token_grams
+from opencoder_jax.beam_pipelines.decontamination.solutions import GRAM, SolutionIndex, token_grams
 from opencoder_jax.benchmarks.problems import Fields, Problem, read_problem
 from tests.beam_pipelines.decontamination.planting import inside, reindented, renamed
 
@@ -67,7 +68,7 @@ def test_one_edit_in_thirty_tokens_is_forgiven_and_no_more() -> None:
     texts = [LONG]
     for old, new in edits:
         texts.append(texts[-1].replace(old, new))
-    allowed = len(lex(LONG.encode())) // 30
+    allowed = len(lex([LONG.encode()]).values[:-1]) // 30
     assert 2 <= allowed < len(edits)
     assert {row for row, _ in found(*texts)} >= set(range(allowed + 1))
     assert len(edits) not in {row for row, _ in found(*texts)}
@@ -98,24 +99,6 @@ def test_where_it_lies() -> None:
     ((_, leak),) = INDEX.leaks([text])
     assert text[leak.start : leak.stop].decode().strip() == textwrap.indent(SHORT, "  ").strip()
     assert leak.problem == 1
-
-
-def test_strings_and_numbers_by_what_they_are() -> None:
-    pairs = [("r'\\w+'", '"\\\\w+"'), ("1.", "1.0"), ("2.50", "2.5"), ("'''x y'''", '"x y"'), ("f(a)", "f( a,)")]
-    for one, other in pairs:
-        assert lex(b"y = " + one.encode()).tolist() == lex(b"y = " + other.encode()).tolist()
-    for one, other in [("1", "10"), ("1.5", "1.05"), ("'a'", "'b'"), ("x.append", "x.extend"), ("len(x)", "x(x)")]:
-        assert lex(one.encode()).tolist() != lex(other.encode()).tolist()
-    assert (
-        lex(b'def f():\n    """Docs,\n    "quoted"."""\n    return x  # "why"').tolist()
-        == lex(b"def f(): return x").tolist()
-    )
-
-
-@given(st.text(alphabet="ab1.,()'\"#\\\n =_é", max_size=80))
-def test_any_text_is_lexed(text: str) -> None:
-    raw = text.encode()
-    assert len(spans(raw)) == len(lex(raw))
 
 
 @given(st.lists(st.integers(-4, 4).filter(bool), max_size=30))
