@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from opencoder_jax.checks import Requirement, at_least, check
+from opencoder_jax.checks import Requirement, above, at_least, between, check
 from opencoder_jax.recipe import configurable
 
 
@@ -23,19 +23,27 @@ class SamplingConfig:
 
     Attributes:
         temperature: divides the logits; 0 takes the likeliest token always (greedy).
+        top_k: draws from so many likeliest tokens; 0 from all.
         top_p: draws from the likeliest tokens that together have this probability; 1 from all.
+        min_p: leaves out tokens less likely than this share of the likeliest one's probability.
+        repetition_penalty: divides the logits, where they are above 0, of tokens that the prompt or the answer has, and
+            multiplies them where they are below (arXiv 1909.05858, section 4.1); 1 does nothing.
         max_tokens: of an answer.
         seed: of all draws.
     """
 
     temperature: float = 0.0
+    top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     max_tokens: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
         share = Requirement(lambda value: 0 < value <= 1, "above 0 and at most 1")
-        check(self, temperature=at_least(0), top_p=share, max_tokens=at_least(1))
+        check(self, temperature=at_least(0), top_k=at_least(0), top_p=share, min_p=between(0, 1))
+        check(self, repetition_penalty=above(0), max_tokens=at_least(1), seed=between(0, 2**32 - 1))
 
 
 def choose(
