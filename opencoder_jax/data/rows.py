@@ -34,7 +34,7 @@ class Span(NamedTuple):
     rows: int | None  # None: it doesn't end
 
 
-class Piece(NamedTuple):
+class Part(NamedTuple):
     """A part of a record, mostly all of it."""
 
     record: int
@@ -158,14 +158,14 @@ class ExampleRows:
         """As of CutRows."""
         return _spread(int(self._first_row[-1]), rows, 1)
 
-    def _pack_group(self, group: int) -> list[list[Piece]]:
+    def _pack_group(self, group: int) -> list[list[Part]]:
         """What each row of a group holds."""
         first = group * GROUP
         sizes = self._records.lengths(first, min(first + GROUP, len(self._records))).tolist()
         # The last token of a row is only a target, and where a document is cut it's the first of what follows.
         longest = max(sizes) if self._packing == "fragment" else self._length + 1
         pieces = [
-            Piece(first + index, start, min(size, start + self._length + 1))
+            Part(first + index, start, min(size, start + self._length + 1))
             for index, size in enumerate(sizes)
             if size <= longest
             for start in range(0, size - 1, self._length)

@@ -76,7 +76,7 @@ NODES = {
 
 
 @dataclass(frozen=True)
-class Request:
+class QueuedResource:
     """A queued resource as it stands; by default, none.
 
     Attributes:
@@ -90,13 +90,15 @@ class Request:
     why: str = ""
 
     @staticmethod
-    def parse(printed: str) -> "Request":
+    def parse(printed: str) -> "QueuedResource":
         """Reads what `describe` printed."""
         resource = json.loads(printed or "{}")
         state = resource.get("state", {})
         labels = [spec.get("node", {}).get("labels", {}) for spec in resource.get("tpu", {}).get("nodeSpec", [])]
         why = state.get("failedData", {}).get("error", {}).get("message", "")
-        return Request(state.get("state", ""), bool(labels) and all(each.get(LABEL) == user() for each in labels), why)
+        return QueuedResource(
+            state.get("state", ""), bool(labels) and all(each.get(LABEL) == user() for each in labels), why
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Slice:
         ]
 
     def request(self) -> Command:
-        """Prints the queued resource, for Request.parse."""
+        """Prints the queued resource, for QueuedResource.parse."""
         return [*self._gcloud("queued-resources", "describe", self.name), "--format=json"]
 
     def node(self) -> Command:

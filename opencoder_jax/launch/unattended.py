@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from opencoder_jax.launch import host_scripts
-from opencoder_jax.launch.cloud_tpu import NODES, REQUESTS, Meaning, Node, Request, Slice
+from opencoder_jax.launch.cloud_tpu import NODES, REQUESTS, Meaning, Node, QueuedResource, Slice
 from opencoder_jax.launch.gcloud import Gcloud, GcloudError
 from opencoder_jax.launch.host_scripts import Host
 from opencoder_jax.recipe import TryAgain, UserError
@@ -114,9 +114,9 @@ class Training:
                 raise TryAgain(f"{self.place.name}: no training has run for {hours:g} hours (it was {self._last})")
             self.clock.sleep(pause)
 
-    def request(self) -> Request:
+    def request(self) -> QueuedResource:
         """Where the request for the slice stands. Raises UserError where gcloud refuses to say."""
-        return self._ask(self.place.request(), Request.parse)
+        return self._ask(self.place.request(), QueuedResource.parse)
 
     def hosts(self) -> list[Host]:
         """The hosts that answer."""
@@ -173,7 +173,7 @@ class Training:
             return self._look_at_node(goal, request, since)
         return False
 
-    def _look_at_node(self, goal: Goal, request: Request, since: float) -> bool:
+    def _look_at_node(self, goal: Goal, request: QueuedResource, since: float) -> bool:
         self._asked = True
         node = self._ask(self.place.node(), Node.parse)
         meaning = NODES.get(node.state, Meaning.PASSING)
@@ -189,7 +189,7 @@ class Training:
             return False
         return goal == Goal.SLICE or self._look_at_hosts(goal, request, node, since)
 
-    def _look_at_hosts(self, goal: Goal, request: Request, node: Node, since: float) -> bool:
+    def _look_at_hosts(self, goal: Goal, request: QueuedResource, node: Node, since: float) -> bool:
         hosts = self.hosts()
         ours = [host for host in hosts if host.code == self.job.digest]
         running = [host for host in hosts if host.state == "running"]
@@ -244,7 +244,7 @@ class Training:
         self._asked = True
         self._say("asked for")
 
-    def _wait(self, request: Request, what: str, since: float) -> None:
+    def _wait(self, request: QueuedResource, what: str, since: float) -> None:
         """Waits for what should pass; replaces the slice when it doesn't."""
         self._say(what)
         self._passing += since
@@ -256,7 +256,7 @@ class Training:
             self._replace(request, why)
             self._passing = 0
 
-    def _replace(self, request: Request, why: str) -> None:
+    def _replace(self, request: QueuedResource, why: str) -> None:
         """Gives a slice back from which no training comes back; the next look asks for another.
 
         Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opencoder_jax.launch import cloud_tpu, unattended
-from opencoder_jax.launch.cloud_tpu import NODES, REQUESTS, Request, Slice
+from opencoder_jax.launch.cloud_tpu import NODES, REQUESTS, QueuedResource, Slice
 from opencoder_jax.launch.gcloud import Done, Gcloud, GcloudError, execute
 from opencoder_jax.launch.launch import run
 from opencoder_jax.launch.unattended import Bounds, Clock, Goal, Job, Training
@@ -232,7 +232,7 @@ def test_a_command_that_hangs_is_cut_off_with_what_it_started(tmp_path: Path) ->
 
 def test_a_request_is_ours_only_by_its_label() -> None:
     ours = '{"state": {"state": "ACTIVE"}, "tpu": {"nodeSpec": [{"node": {"labels": {"opencoder-jax": "me"}}}]}}'
-    assert Request.parse(ours) == Request("ACTIVE", True)
-    assert Request.parse(ours.replace('"me"', '"you"')) == Request("ACTIVE", False)
-    assert Request.parse('{"state": {"state": "ACTIVE"}}') == Request("ACTIVE", False)
-    assert Request.parse("") == Request()
+    assert QueuedResource.parse(ours) == QueuedResource("ACTIVE", True)
+    assert QueuedResource.parse(ours.replace('"me"', '"you"')) == QueuedResource("ACTIVE", False)
+    assert QueuedResource.parse('{"state": {"state": "ACTIVE"}}') == QueuedResource("ACTIVE", False)
+    assert QueuedResource.parse("") == QueuedResource()
