@@ -50,6 +50,8 @@ VERBS = CHAINS | {
         ("select", "synthesis.select", "--documents=runs/clean", "runs/algorithmic"),
         ("doctests", "synthesis.doctests", "--documents=runs/clean", "runs/snippets"),
         ("instructions", "synthesis.instructions", "--snippets=runs/snippets", "runs/instructions"),
+        ("grammar", "synthesis.grammar.grammar", "--gin.GrammarConfig.items=1000", "runs/grammar"),
+        ("held_out", "synthesis.grammar.held_out", "--gin.HeldOutConfig.problems=200", "runs/held_out"),
         ("train_tokenizer", "tokens.train_tokenizer", "--documents=runs/clean", "runs/tokenizer"),
         ("released_tokenizer", "tokens.released_tokenizer", "--released=OpenCoder-8B-Instruct", "runs/tokenizer"),
         ("records", "tokens.records", "--documents=runs/clean --tokenizer=runs/tokenizer", "runs/tokens/refinecode"),

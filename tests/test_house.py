@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
                 ("deduplication",),
                 (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.data"),
             ),
-            ("synthesis", (), (f"{PACKAGE}.sandbox",)),
+            ("synthesis", (), (f"{PACKAGE}.sandbox", f"{PACKAGE}.benchmarks")),
             ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
         )
     },

@@ -15,15 +15,12 @@ from typing import Protocol
 
 from opencoder_jax import files
 from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.benchmarks.prompts import asked
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.samples import Kind, Sample, read_samples
 from opencoder_jax.progress import Progress
 
 Prompt = str | list[dict[str, str]]  # a text, or messages as opencoder_jax.data.chat takes them
-
-INSTRUCTION = (
-    "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
-)
 
 
 class Answer(Protocol):
@@ -71,7 +68,7 @@ def sample(
 def prompt(problem: FunctionProblem, chat: bool) -> Prompt:
     """What a model is asked: a conversation that it answers, or a text that it continues."""
     text = problem.prompt.strip()
-    return [{"role": "user", "content": f"{INSTRUCTION}\n```python\n{text}\n```\n"}] if chat else f"{text}\n"
+    return [{"role": "user", "content": asked(text)}] if chat else f"{text}\n"
 
 
 def sample_seed(seed: int, task_id: str, number: int) -> int:

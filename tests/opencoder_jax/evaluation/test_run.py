@@ -10,8 +10,9 @@ from typing import NamedTuple
 import pytest
 
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, FunctionProblem, function_problems
+from opencoder_jax.benchmarks.prompts import INSTRUCTION
 from opencoder_jax.evaluation.config import EvaluateConfig
-from opencoder_jax.evaluation.generate import INSTRUCTION, Prompt, sample, sample_seed
+from opencoder_jax.evaluation.generate import Prompt, sample, sample_seed
 from opencoder_jax.evaluation.run import Row, judge, read_rows, sandbox
 from opencoder_jax.evaluation.samples import Sample
 from opencoder_jax.recipe import UserError
