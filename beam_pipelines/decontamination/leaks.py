@@ -54,7 +54,7 @@ class DecontaminateConfig:
     boilerplate: int = 10
     entry_point_length: int = 16
     entry_point_words: int = 3
-    solution_tokens: int = 12
+    solution_tokens: int = 10
     edit_tokens: int = 30
 
     def __post_init__(self) -> None:

@@ -67,7 +67,7 @@ class Tokens(NamedTuple):
 def lex(texts: Sequence[bytes], bound: Iterable[bytes] = ()) -> Tokens:
     """The tokens of UTF-8 texts. `bound` are names although they are keywords or built-in functions."""
     joined = Texts.join(texts)
-    return Tokens(*_lex(joined.data, joined.offsets, _hashes(bound), *_KNOWN))
+    return Tokens(*_lex(joined.data, joined.offsets, np.sort(_hashes(bound)), *_KNOWN))
 
 
 @njit(inline="always")
@@ -150,8 +150,8 @@ def _past_comment(data, at, stop, operators):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _lex(data, offsets, bound, keywords, called, operators):  # type: ignore[no-untyped-def]
-    most = len(data) + len(offsets)
+def _lex(data, offsets, bound, keywords, called, operators, elif_parts):  # type: ignore[no-untyped-def]
+    most = len(data) + len(offsets)  # of tokens: the three of `elif` are its four bytes
     values, starts, stops = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
     ends = np.zeros(len(offsets), np.int64)
     count = 0
@@ -166,10 +166,17 @@ def _lex(data, offsets, bound, keywords, called, operators):  # type: ignore[no-
                     at += 1  # what a string begins with
                 else:
                     value = _hash(data, begin, at, _START)
-                    calls = at < stop and data[at] == ord("(")
+                    after = _past(data, at, stop, _BLANK)
+                    calls = after < stop and data[after] == ord("(")
                     if _among(bound, value) or not _among(called if calls else keywords, value):
                         value |= _NAME
-                    at += calls
+                    if calls:
+                        at = after + 1
+                    if value == elif_parts[0]:  # the same as `else: if`
+                        for part in elif_parts[1:3]:
+                            values[count], starts[count], stops[count] = part, begin - offsets[text], at - offsets[text]
+                            count += 1
+                        value = elif_parts[3]
             elif _DIGIT[byte]:
                 at = _past(data, at, stop, _IN_NUMBER)
                 last, point = at, False
@@ -222,9 +229,7 @@ def _lex(data, offsets, bound, keywords, called, operators):  # type: ignore[no-
 
 
 def _hashes(words: Iterable[bytes]) -> np.ndarray:
-    """The values of some words, in order."""
-    found = [np.frombuffer(word, np.uint8) for word in words]
-    return np.sort(np.array([_hash_of(word) for word in found], np.int64))
+    return np.array([_hash_of(np.frombuffer(word, np.uint8)) for word in words], np.int64)
 
 
 @njit(cache=True)
@@ -233,4 +238,7 @@ def _hash_of(word):  # type: ignore[no-untyped-def]
 
 
 # Arguments of the scanner, not constants: what is compiled stays while this file does, whatever words.py says then.
-_KNOWN = tuple(map(_hashes, (_KEYWORDS.union(_CONSTANTS), COMMON.union(_CONSTANTS), _OPERATORS)))
+_KNOWN = (
+    *(np.sort(_hashes(words)) for words in (_KEYWORDS.union(_CONSTANTS), COMMON.union(_CONSTANTS), _OPERATORS)),
+    _hashes((b"elif", b"else", b":", b"if")),
+)

@@ -21,7 +21,7 @@ from opencoder_jax.beam_pipelines.decontamination.lexer import lex
 from opencoder_jax.beam_pipelines.decontamination.lookup import Lookup
 from opencoder_jax.beam_pipelines.decontamination.plain import plain
 from opencoder_jax.beam_pipelines.decontamination.programs import bound_names, programs
-from opencoder_jax.beam_pipelines.decontamination.words import Leak
+from opencoder_jax.beam_pipelines.decontamination.words import BOILERPLATE, Leak
 from opencoder_jax.benchmarks.problems import Problem
 
 GRAM = 10  # tokens
@@ -68,7 +68,7 @@ class SolutionIndex:
 
     def __init__(self, problems: Sequence[Problem], shortest: int, an_edit: int) -> None:
         self.solutions: list[Fingerprint] = []
-        seen = set()
+        seen = {token_grams(lex([program.encode()]).values[:-1]).tobytes() for program in BOILERPLATE["programs"]}
         for number, problem in enumerate(problems):
             for program in programs(problem):
                 code = plain(program).encode()

@@ -46,6 +46,11 @@ _COUNTED = frozenset(
     b"sept oct nov dec".split()
 )
 
+# What everybody has: passages, names of functions in lower case, programs.
+BOILERPLATE: dict[str, list[str]] = tomllib.loads(
+    Path(__file__).with_name("boilerplate.toml").read_text(encoding="utf-8")
+)
+
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _AT_ONCE = 1_000  # problems whose words are in memory together
 
@@ -161,6 +166,8 @@ class NameIndex:
         self.names: dict[int, int] = {}
         for number, problem in enumerate(problems):
             name = problem.entry_point
+            if name.lower() in BOILERPLATE["names"]:
+                continue
             if len(name) >= length and len(name_parts(name)) >= parts:
                 # has_close_elements is hasCloseElements elsewhere.
                 for form in {name.lower(), name.lower().replace("_", "")}:
@@ -279,8 +286,7 @@ def _in_many(hashes: np.ndarray, problems: np.ndarray, benchmarks: np.ndarray, l
 
 def _quoted(size: int) -> np.ndarray:
     """The grams of what everybody quotes."""
-    quoted = tomllib.loads(Path(__file__).with_name("boilerplate.toml").read_text(encoding="utf-8"))
-    return _grams_of([Problem("", "", "", texts=tuple(quoted["passages"]))], 0, size, 1, 0, size).hashes
+    return _grams_of([Problem("", "", "", texts=tuple(BOILERPLATE["passages"]))], 0, size, 1, 0, size).hashes
 
 
 def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

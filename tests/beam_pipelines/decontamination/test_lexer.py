@@ -15,7 +15,7 @@ DOCSTRING = rb'[bfruBFRU]{0,2}+"""(?:[^"\\]++|\\.|"(?!""))*+"""'
 LEXER = re.compile(
     b"|".join(
         [
-            NAMED + rb"(?![\"'])\(?+",
+            NAMED + rb"(?![\"'])(?:[ \t]*+\()?+",
             rb"\." + NAMED + rb"\(?+",
             rb"[{};,][ \t]*+//[^\n]*+",
             rb"[^\s(),;\"'`\\/#A-Za-z_0-9\x80-\xff]",
@@ -35,7 +35,24 @@ LEXER = re.compile(
 )
 ANYWHERE = frozenset((b"sum",))  # of those below, a name where it isn't called
 PIECES = (
-    *(b"a", b"r", b"rb", b"f", b"if", b"sum", b"for ", b"in ", b"None", b"_", "é".encode(), b"1", b"0", b".0", b"1.50"),
+    *(
+        b"a",
+        b"r",
+        b"rb",
+        b"f",
+        b"if",
+        b"sum",
+        b"elif",
+        b"for ",
+        b"in ",
+        b"None",
+        b"_",
+        "é".encode(),
+        b"1",
+        b"0",
+        b".0",
+        b"1.50",
+    ),
     *(b"(", b")", b'"', b"'", b'"""', b"'''", b"\\", b"\n", b" ", b"\t", b"//", b"/", b"/*", b"*/", b"*", b"#", b"x y"),
     *(b"{", b"}", b";", b",", b".", b"@", b"\r", b"\x00", b"`", b"[", b"="),
 )
@@ -46,7 +63,7 @@ def said(text: bytes, bound: frozenset[bytes]) -> Iterator[tuple[tuple[int, int]
     for match in LEXER.finditer(text):
         token = match.group()
         first, last = token[:1], token[-1:]
-        kind, name = "other", token.removesuffix(b"(")
+        kind, name = "other", token.removesuffix(b"(").rstrip(b" \t")
         if first in (b"\n", b"#", b";", b",") or (first == b"/" and len(token) > 1):
             continue
         if first in (b"{", b"}"):
@@ -60,7 +77,8 @@ def said(text: bytes, bound: frozenset[bytes]) -> Iterator[tuple[tuple[int, int]
             kind = "other" if known and name not in bound else "name"
         elif first.isdigit():
             name = (token.rstrip(b"0") if b"." in token else token).removesuffix(b".")
-        yield match.span(), kind, name
+        parts = (b"else", b":", b"if") if name == b"elif" and kind == "other" else (name,)
+        yield from ((match.span(), kind, part) for part in parts)
 
 
 @given(st.lists(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), max_size=4), st.booleans())
@@ -92,7 +110,15 @@ def values(code: bytes) -> list[int]:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("r'\\w+'", '"\\\\w+"'), ("1.", "1.0"), ("2.50", "2.5"), ("'''x y'''", '"x y"'), ("f(a)", "f( a,)")],
+    [
+        ("if x: y\nelif z: a", "if x: y\nelse:\n  if z: a"),
+        ("sum (x)", "sum(x)"),
+        ("r'\\w+'", '"\\\\w+"'),
+        ("1.", "1.0"),
+        ("2.50", "2.5"),
+        ("'''x y'''", '"x y"'),
+        ("f(a)", "f( a,)"),
+    ],
 )
 def test_the_same_in_other_letters(one: str, other: str) -> None:
     assert values(b"y = " + one.encode()) == values(b"y = " + other.encode())
