@@ -6,9 +6,10 @@
 
 The argument is linguist's version (lib/linguist/VERSION) and commit; its licence, MIT, is languages.LICENSE. Linguist
 lists several languages for over 170 extensions: language_choices.json names one for each, with its reason, and nothing
-is left to the order of a listing. The patterns of its rules about content are Ruby's. They're translated for RE2, which
-Arrow holds: time is linear in the text, whatever the text. Four patterns look around or call themselves, which RE2
-doesn't; REWRITTEN says about the same without.
+is left to the order of a listing. content_rules.json adds rules where linguist has none and asks a classifier. The
+patterns of its rules about content are Ruby's. They're translated for RE2, which Arrow holds: time is linear in the
+text, whatever the text. Four patterns look around or call themselves, which RE2 doesn't; REWRITTEN says about the same
+without.
 """
 
 import json
@@ -73,23 +74,40 @@ def make_languages(linguist: dict[str, dict[str, Any]], choices: dict[str, Any])
         tables[table] = {key: picks[key] if key in ambiguous else names[0] for key, names in candidates.items()}
         if table == "extensions":
             tables["candidates"] = ambiguous
+    tables["aliases"] = {
+        alias.lower(): name for name, language in linguist.items() for alias in language.get("aliases", [])
+    }
     return tables
 
 
-def make_rules(linguist: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The rules of heuristics.json: extension -> its rules in order.
+def make_rules(linguist: dict[str, Any], ours: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rules of heuristics.json: extension, or file name -> its rules in order.
 
     A rule has languages, patterns that all match, and patterns none of which matches.
+
+    Args:
+        linguist: what heuristics.yml says.
+        ours: content_rules.json; before its `rules` go those of linguist's that ask something, after them the others.
 
     Raises:
         ValueError: a rule is of a form that isn't known here.
     """
     named = {name: _union(patterns) for name, patterns in linguist["named_patterns"].items()}
-    return {
+    theirs = {
         extension.lower(): [_rule(rule, extension, named) for rule in block["rules"]]
         for block in linguist["disambiguations"]
         for extension in block["extensions"]
     }
+    first, then = (
+        {key: [_rule(rule, "", named) for rule in rules] for key, rules in ours[part].items()}
+        for part in ("first", "rules")
+    )
+    tables = {}
+    for key in theirs.keys() | first.keys() | then.keys():
+        asking = [rule for rule in theirs.get(key, []) if rule["match"] or rule["absent"]]
+        others = [rule for rule in theirs.get(key, []) if rule not in asking]
+        tables[key] = first.get(key, []) + asking + then.get(key, []) + others
+    return tables
 
 
 def _rule(rule: dict[str, Any], extension: str, named: dict[str, str]) -> dict[str, Any]:
@@ -124,4 +142,5 @@ if __name__ == "__main__":
     linguist = json.load(sys.stdin)
     choices = json.loads((HERE / "language_choices.json").read_text(encoding="utf-8"))
     _write("languages.json", sys.argv[1], make_languages(linguist["languages"], choices))
-    _write("heuristics.json", sys.argv[1], {"rules": make_rules(linguist["heuristics"])})
+    ours = json.loads((HERE / "content_rules.json").read_text(encoding="utf-8"))
+    _write("heuristics.json", sys.argv[1], {"rules": make_rules(linguist["heuristics"], ours)})

@@ -33,7 +33,8 @@ PATTERNS = sorted({p for rules in RULES.values() for rule in rules for p in (*ru
         ("x.gd", 'DeclareGlobalFunction("F");\nInstallGlobalFunction(F, x -> x);\n', "GAP"),
         ("x.cls", "\\NeedsTeXFormat{LaTeX2e}\n\\ProvidesClass{a}\n", "TeX"),
         ("x.cls", 'VERSION 1.0 CLASS\nAttribute VB_Name = "A"\n', "VBA"),
-        ("x.cls", "public class A {\n  private Integer b;\n}\n", "TeX"),  # no rule holds: the choice
+        ("x.cls", "public class A {\n  private Integer b;\n}\n", "Apex"),
+        ("x.cls", "% nothing that tells\n", "TeX"),  # no rule holds: the choice
         ("x.1", ".TH LS 1\n.SH NAME\nls\n", "Roff Manpage"),
         ("x.1", "notes of a meeting\n", "Text"),
         ("x.ts", "export const a: number = 1;\n", "TypeScript"),
@@ -47,6 +48,64 @@ PATTERNS = sorted({p for rules in RULES.values() for rule in rules for p in (*ru
         ("x.txt", "*a.txt* help\n vim:tw=78:ft=help:norl:\n", "Vim Help File"),
         ("x.txt", "a plain text\n", "Text"),
         ("x.tpl", "<p>{$name}</p>\n", "Smarty"),
+        # Scripts of MATLAB and Octave, which define no function; M; a package of Wolfram's; and what is Objective-C.
+        ("x.m", "a = [1 2; 3 4];\nb = inv(a)\nplot(b(:, 1))\n", "MATLAB"),
+        ("x.m", "clear all\nclose all\nN = 20;\n", "MATLAB"),
+        ("x.m", "## Octave\n1;\npkg load signal\nx = linspace (0, 1, 5);\n", "MATLAB"),
+        ("x.m", "function r = f(x)\n  r = x;\nendfunction\n", "MATLAB"),
+        ("x.m", "for k = 1:10\n  disp(k)\nend\n", "MATLAB"),
+        ("x.m", "XUT ; a routine\n D EN^XUP\n S X=1 W !,X\n Q\n", "M"),
+        ("x.m", "area(r)\n quit 3.14*r*r\n", "M"),
+        ("x.m", 'BeginPackage["A`"]\nf[x_] := x^2\nEndPackage[]\n', "Wolfram Language"),
+        ("x.m", "#include <stdio.h>\nint main(void) { return 0; }\n", "Objective-C"),
+        ("x.m", "#import <UIKit/UIKit.h>\nint main() { return UIApplicationMain(0, 0, nil, nil); }\n", "Objective-C"),
+        ("x.m", 'static NSString *a = @"b";\nvoid f(void) {\n  [a length];\n}\n', "Objective-C"),
+        # What compilers write for make; the language D.
+        ("x.d", "build/my-lib.o: src/my-lib.c \\\n src/my-lib.h\n", "Makefile"),
+        (
+            "x.d",
+            "/srv/a-b/target/debug/libx.rlib: /srv/a-b/src/lib.rs\n\n/srv/a-b/src/lib.rs:\n",
+            "Makefile",
+        ),
+        ("x.d", "main.o main.d : main.cc /usr/include/stdc-predef.h\n", "Makefile"),
+        ("x.d", "C:/w/a.obj: C:/w/a.c C:/w/a.h\n", "Makefile"),
+        ("x.d", "module a.b;\nimport std.stdio;\nvoid main() { writeln(1); }\n", "D"),
+        ("x.d", "// a script\nimport std.stdio : writeln;\nvoid main()\n{\n}\n", "D"),
+        ("x.d", "struct A\n{\n  int x;\n}\n", "D"),
+        # qmake, ProGuard, Prolog, IDL
+        ("x.pro", "QT += core gui\nTARGET = a\nSOURCES += main.cpp\n", "QMake"),
+        ("x.pro", "TEMPLATE = subdirs\nSUBDIRS = lib app\n", "QMake"),
+        ("x.pro", "include(common.pri)\n", "QMake"),
+        ("x.pro", "-keep class a.B { *; }\n-dontwarn a.**\n", "Proguard"),
+        ("x.pro", "likes(X, Y) :- rich(Y), knows(X, Y).\n", "Prolog"),
+        ("x.pro", "pro plotit, x, y\n  plot, x, y\nend\n", "IDL"),
+        # Go's modules under other names than go.mod, as its proxy keeps them.
+        ("v1.2.3.mod", "module example.com/a/v2\n\ngo 1.21\n\nrequire golang.org/x/text v0.3.0\n", "Go Module"),
+        ("tools.mod", "// tools\nmodule tools\n", "Go Module"),
+        ("x.mod", "MODULE Hello;\nBEGIN\nEND Hello.\n", "Modula-2"),
+        ("x.mod", "param n integer > 0;\nvar x {1..n} >= 0;\nminimize cost: sum {i in 1..n} x[i];\n", "AMPL"),
+        ("x.mod", "NEURON {\n  SUFFIX hh\n}\n", "NMODL"),
+        # What linguist asks its classifier.
+        ("x.inc", 'SUMMARY = "A tool"\nLICENSE = "MIT"\nDEPENDS += "zlib"\n', "BitBake"),
+        ("x.inc", "#if defined _a_included\n  #endinput\n#endif\nnative Float:f(Float:x);\n", "Pawn"),
+        ("x.inc", '<div class="a">\n</div>\n', "HTML"),
+        ("x.inc", "template <class T> struct A { T t; };\n", "C++"),
+        ("x.sch", "EESchema Schematic File Version 2\n", "KiCad Schematic"),
+        ("x.sch", '<?xml version="1.0"?>\n<schema xmlns="http://purl.oclc.org/dsdl/schematron"/>\n', "XML"),
+        ("x.sch", "(define (f x) x)\n", "Scheme"),
+        ("x.cfg", "global\n  maxconn 10\nfrontend a\n  bind *:80\n", "HAProxy"),
+        ("x.cfg", "[global]\nmode = fast\n", "INI"),
+        ("x.spec", "a = Analysis(['a.py'])\npyz = PYZ(a.pure)\n", "Python"),
+        ("x.spec", "Name: a\nVersion: 1\n%description\nfor all\n", "RPM Spec"),
+        ("x.mo", 'import A "mo:base/A";\nactor {\n}\n', "Motoko"),
+        ("x.mo", "model A\n  Real x;\nequation\n  der(x) = -x;\nend A;\n", "Modelica"),
+        ("x.ks", "lang en_US\nrootpw secret\n%packages\n@core\n%end\n", "Kickstart"),
+        ("x.ks", "lock throttle to 1.\nwait until altitude > 1000.\n", "KerboScript"),
+        ("x.s", "\t.globl f\nf:\n\tret\n", "Unix Assembly"),
+        ("hosts", "[web]\na.internal ansible_user=joe\n", "INI"),
+        ("hosts", "127.0.0.1 localhost\n", "Hosts File"),
+        (".eslintrc", "root: true\n", "YAML"),
+        (".eslintrc", '// mine\n{"root": true}\n', "JSON with Comments"),
     ],
 )
 def test_content_tells_the_language(path: str, head: str, name: str) -> None:
@@ -84,15 +143,36 @@ def test_rules_join_named_negative_and_listed_patterns() -> None:
                     ],
                 }
             ],
-        }
+        },
+        {
+            "first": {".x": [{"language": "D", "pattern": "d"}]},
+            "rules": {".x": [{"language": "E", "pattern": "e", "negative_pattern": "f"}], "name": []},
+        },
     )
-    assert rules[".x"] == [
-        {"languages": ["A", "B"], "match": ["(?m)(?:a)|(?:b)"], "absent": ["(?m)(?is)c"]},
-        {"languages": ["C"], "match": [], "absent": []},
-    ]
+    assert rules == {
+        ".x": [
+            {"languages": ["D"], "match": ["(?m)d"], "absent": []},
+            {"languages": ["A", "B"], "match": ["(?m)(?:a)|(?:b)"], "absent": ["(?m)(?is)c"]},
+            {"languages": ["E"], "match": ["(?m)e"], "absent": ["(?m)f"]},
+            {"languages": ["C"], "match": [], "absent": []},  # what asks nothing is asked last
+        ],
+        "name": [],
+    }
 
 
 def test_a_rule_of_a_new_form_is_an_error() -> None:
     rule = {"language": "A", "or": []}
     with pytest.raises(ValueError, match="or, which"):
-        make_tables.make_rules({"named_patterns": {}, "disambiguations": [{"extensions": [".x"], "rules": [rule]}]})
+        make_tables.make_rules(
+            {"named_patterns": {}, "disambiguations": [{"extensions": [".x"], "rules": [rule]}]},
+            {"first": {}, "rules": {}},
+        )
+
+
+def test_our_rules_name_languages_and_keys_that_there_are() -> None:
+    tables = json.loads(Path(detect.__file__).with_name("languages.json").read_text(encoding="utf-8"))
+    ours = json.loads(Path(detect.__file__).with_name("content_rules.json").read_text(encoding="utf-8"))
+    for part in ("first", "rules"):
+        for key, rules in ours[part].items():
+            assert key in tables["extensions"] or key in tables["filenames"], key
+            assert all(rule["language"] in tables["kinds"] for rule in rules), key

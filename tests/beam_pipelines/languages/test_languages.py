@@ -1,6 +1,7 @@
 """The table of languages, the choices behind it, and the script that makes it."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.languages import make_tables
-from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN, identify, path_decides
+from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN, by_name, identify, path_decides
 
 SOURCES = Path(make_tables.__file__).parent
 TABLE = json.loads((SOURCES / "languages.json").read_text())
@@ -63,10 +64,58 @@ CHOICES = json.loads((SOURCES / "language_choices.json").read_text())
         ("x.cgi", b"#!/usr/bin/python\n", "Python", "code"),  # several languages: the shebang tells
         ("x.cgi", b"", "Perl", "code"),
         ("x.py", b"#!/bin/sh\n", "Python", "code"),  # one language: the extension is enough
+        ("run", b'#!/bin/sh\nexec scala "$0" "$@"\n!#\n', "Scala", "code"),  # a shell that hands the script on
+        ("2D.C", b"", "C", "code"),  # DOS knew capitals only
     ],
 )
 def test_identify(path: str, head: bytes, name: str, kind: str) -> None:
     assert identify(path, head) == (name, kind)
+
+
+@pytest.mark.parametrize(
+    ("path", "head", "name"),
+    [
+        ("vector", "// a header -*- C++ -*-\n", "C++"),
+        ("x.h", "/* -*- mode: c++; c-basic-offset: 2 -*- */\nint f();\n", "C++"),
+        ("x.h", "/* -*- Mode: C; tab-width: 4 -*- */\nclass\n", "C"),
+        ("build.conf", "# -*-sh-*-\n", "Shell"),
+        ("x.py", "# -*- coding: utf-8 -*-\n", "Python"),  # says nothing of a language
+        ("x.py", "# -*- mode: no-such-mode -*-\n", "Python"),
+        ("run", "#!/opt/odd\n# vim: ft=ruby ts=2\n", "Ruby"),
+        ("run", "# vi: set ft=perl sw=4 :\n", "Perl"),
+        ("run", "# vim: set ft=perl sw=4\n", "unknown"),  # Vim wants the colon after `set`
+        ("run", "# vim600: noai:filetype=lua:ts=3\n", "Lua"),
+        ("run", "1\n2\n3\n4\n5\n6\n7\n8\n# ex: syntax=tcl\n", "Tcl"),  # of the last five lines
+        ("run", "1\n2\n3\n4\n5\n# vim: ft=lua\n6\n7\n8\n9\n10\n", "unknown"),  # in the middle
+        ("run", "# lex: ft=lua\n# vim: titlestring=\\ ft=lua\n", "unknown"),
+        ("x.svg", "<!-- vim: ft=xml -->\n", "SVG"),  # excluded by its path alone
+        ("x.vba", '" Vimball\nUseVimball\nfinish\nvim: ft=help\n', "Vim script"),
+    ],
+)
+def test_a_modeline_decides(path: str, head: str, name: str) -> None:
+    assert identify(path, head.encode()).name == name
+
+
+def test_no_modeline_takes_long() -> None:
+    began = time.process_time()
+    for piece in (b"-*-", b"-*- ", b"vim:ft= ", b" vi:", b"ft=a\\:", b"mode:;", b" ex: set ft="):
+        identify("x", piece * 20_000)
+        identify("x", piece * 20_000 + b"\n" * 10)
+    assert time.process_time() - began < 1
+
+
+def test_names_that_people_write() -> None:
+    written = {
+        "C++": ["cpp", "C++"],
+        "C#": ["csharp", "C-Sharp"],
+        "Shell": ["bash", "sh"],
+        "Emacs Lisp": ["elisp", "emacs-lisp"],
+        "Go": ["golang"],
+        "Jupyter Notebook": ["Jupyter-Notebook"],
+        "unknown": ["no such thing", ""],
+    }
+    for language, names in written.items():
+        assert {by_name(name).name for name in names} == {language}
 
 
 @pytest.mark.parametrize("path", ["", "notes", "a.", ".", "x.unheard-of", "archive.tar.zst"])
@@ -98,7 +147,7 @@ def test_no_content_changes_what_the_path_decides(path: str) -> None:
 
 def test_a_path_of_an_ambiguous_extension_or_of_none_does_not_decide() -> None:
     assert all(path_decides(path) for path in ("x.py", "robots.txt", "x.svg"))
-    assert not any(path_decides(path) for path in ("x.sch", "x.h", "script"))
+    assert not any(path_decides(path) for path in ("x.sch", "x.h", "script", "hosts"))
 
 
 def test_every_extension_of_the_table_is_found() -> None:
