@@ -23,6 +23,7 @@ VERBS = {
         "opencoder_jax.compile.compile", "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4"
     ),
     "generate": Verb("opencoder_jax.inference.generate", '--checkpoint=runs/pretrain --prompt="def add(a, b):"'),
+    "serve": Verb("opencoder_jax.serving.serve", "--checkpoint=runs/pretrain"),
     "eval": Verb("opencoder_jax.evaluation.evaluate", "--checkpoint=runs/pretrain --output=runs/scores"),
     "export_tokenizer": Verb(
         "opencoder_jax.data.tokenizer_export",

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     f"{PACKAGE}.launch": (),
     f"{PACKAGE}.evaluation": tuple(f"{PACKAGE}.{name}" for name in ("inference", "data", "benchmarks", "sandbox")),
+    f"{PACKAGE}.serving": (f"{PACKAGE}.inference", f"{PACKAGE}.data"),
     f"{PIPELINES}.core": (),
     f"{PIPELINES}.languages": (),
     **{
@@ -73,11 +74,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 JAX = ("jax", "flax", "optax", "orbax")
 TENSORFLOW = ("seqio", "tensorflow", "tensorflow_datasets")
 BEAM = ("apache_beam",)
+SERVER = ("starlette", "uvicorn", "prometheus_client")
 
 # The libraries that only some rooms may import.
 ONLY_IN: dict[tuple[str, ...], tuple[str, ...]] = {
     TENSORFLOW: (f"{PACKAGE}.data.tasks",),
     BEAM: (PIPELINES,),
+    SERVER: (f"{PACKAGE}.serving",),
 }
 
 # What must not be reached by any chain of imports: Beam's workers load no JAX, and accelerator machines have neither
@@ -91,6 +94,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.training": TENSORFLOW + BEAM,
     f"{PACKAGE}.inference": TENSORFLOW + BEAM,
     f"{PACKAGE}.evaluation": TENSORFLOW + BEAM,
+    f"{PACKAGE}.serving": TENSORFLOW + BEAM,
 }
 
 
