@@ -25,8 +25,9 @@ VERBS = {
     "generate": Verb("opencoder_jax.inference.generate", '--checkpoint=runs/pretrain --prompt="def add(a, b):"'),
     "serve": Verb("opencoder_jax.serving.serve", "--checkpoint=runs/pretrain"),
     "eval": Verb("opencoder_jax.evaluation.evaluate", "--checkpoint=runs/pretrain --output=runs/scores"),
+    "convert": Verb("opencoder_jax.exchange.convert", "--from=DIR_OR_GGUF --to=runs/converted"),
     "export_tokenizer": Verb(
-        "opencoder_jax.data.tokenizer_export",
+        "opencoder_jax.exchange.tokenizer_export",
         "--tokenizer=runs/tokenizer/tokenizer.model --output=runs/hugging_face",
     ),
     "reference": Verb("opencoder_jax.reference", "--output=docs/reference.md"),

@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.model": (f"{PACKAGE}.kernels",),
     f"{PACKAGE}.parallel": (f"{PACKAGE}.model", f"{PACKAGE}.data"),
     f"{PACKAGE}.training": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
-    f"{PACKAGE}.inference": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
+    f"{PACKAGE}.exchange": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
+    f"{PACKAGE}.inference": tuple(f"{PACKAGE}.{name}" for name in ("exchange", "parallel", "model", "data")),
     f"{PACKAGE}.compile": tuple(
         f"{PACKAGE}.{name}" for name in ("training", "inference", "parallel", "model", "data", "kernels")
     ),

@@ -62,7 +62,8 @@ def due(recipe: Recipe, mesh: Mapping[str, int], parameters: Any, rows: int, len
 
     # The matrices of a chip: what it holds, in numbers. The rest of each is with the others of its fsdp group.
     layers = sum(_held(weight) for weight in jax.tree.leaves(parameters["layers"]) if len(weight.shape) > 2)
-    embedding, head = _held(parameters["embedding"]), _held(parameters["head"])
+    embedding = _held(parameters["embedding"])
+    head = embedding if model.tied_head else _held(parameters["head"])
     by_hand = tensor == 1 and replica * context > 1  # what step.py places itself
     of_head = item if by_hand else 4
     scattered = (layers * item + head * of_head) * (fsdp - 1)

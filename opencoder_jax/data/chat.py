@@ -20,7 +20,7 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from opencoder_jax.data.tokenizer import IM_END, IM_START, Tokenizer
+from opencoder_jax.data.tokenizer import IM_END, IM_START, TextTokenizer, Tokenizer
 
 DEFAULT_SYSTEM = "You are OpenCoder, created by OpenCoder Team."
 
@@ -94,12 +94,16 @@ def encode(
     return np.concatenate([tokens for tokens, _, _ in turns]), np.concatenate([mask for _, mask, _ in turns])
 
 
-def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-    """The ids of a conversation up to where the assistant's next answer begins.
+def encode_prompt(tokenizer: TextTokenizer, messages: Sequence[Message]) -> list[int]:
+    """The ids of a conversation up to where the assistant's next answer begins: in ChatML, or as the tokenizer has it.
 
     Raises:
-        ValueError: as `encode` does, but for answers given before, which may begin as they like.
+        ValueError: as `encode` does, but for answers given before, which may begin as they like; or the tokenizer's own
+            template refuses the conversation.
+        UserError: it's a tokenizer without chats.
     """
+    if not isinstance(tokenizer, Tokenizer):
+        return tokenizer.encode_chat(messages)
     turns = [_encode_turn(tokenizer, turn, "")[0] for turn in _with_system(messages)]
     return [*np.concatenate(turns).tolist(), tokenizer.im_start, *tokenizer.encode("assistant\n")]
 

@@ -10,10 +10,12 @@ OpenCoder. Control tokens are never made from text, whatever it says: only code 
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, filterfalse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -37,22 +39,85 @@ _TABLE_BYTES = 250_000_000
 _WORD_BYTES = 200
 
 
-class Tokenizer:
+class TextTokenizer(ABC):
+    """What turns text to token ids and back: ours, or that of a model made elsewhere (exchange/tokenizer.py).
+
+    Attributes:
+        fingerprint: SHA-256 in hexadecimal of the file that it is.
+        vocab_size: number of ids.
+        controls: the ids of all control tokens by their names; no text is encoded to one.
+        end_of_document: id of what stands between documents.
+        pad: id of what fills rows.
+        im_start: id of `<|im_start|>`, which opens a chat message in ChatML; None where chats are written otherwise.
+        im_end: id of `<|im_end|>`, which closes it.
+        ends: the ids that end an answer.
+        prefix: what stands in front of every document; nothing of ours.
+        byte_lengths: int32 [vocab_size], how many bytes of text each id stands for: their running sum says where in the
+            text a token lies.
+    """
+
+    fingerprint: str
+    vocab_size: int
+    controls: dict[str, int]
+    end_of_document: int
+    pad: int
+    im_start: int | None
+    im_end: int | None
+    ends: frozenset[int]
+    prefix: tuple[int, ...] = ()
+    byte_lengths: np.ndarray
+    _bytes: list[bytes]  # of each id
+
+    @abstractmethod
+    def encode_array(self, text: str) -> np.ndarray:
+        """The ids of a text, int32 [n], not to be written to. Raises ValueError as `encode` does."""
+
+    @abstractmethod
+    def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
+        """The ids of each text, int32 [n]. Raises ValueError as `encode` does."""
+
+    def encode_chat(self, messages: Sequence[Any]) -> list[int]:
+        """The ids of a conversation (chat.py) up to the next answer, by the tokenizer's own template.
+
+        Raises:
+            ValueError: the template refuses the conversation.
+            UserError: there is no template.
+        """
+        raise NotImplementedError  # of ours, chat.py is the template
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text. `decode` gives the same text back, whatever it holds.
+
+        Raises:
+            ValueError: the text holds a lone surrogate, which isn't a character and can't be UTF-8.
+        """
+        return self.encode_array(text).tolist()
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a document's beginning, as the model has seen them. Raises ValueError as `encode` does."""
+        return [*self.prefix, *self.encode(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids. Control tokens have none; bytes that aren't UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ids, exactly."""
+        return b"".join(map(self._bytes.__getitem__, ids))
+
+
+class Tokenizer(TextTokenizer):
     """A tokenizer, from the bytes of a SentencePiece model.
 
     Attributes:
         model: those bytes.
-        fingerprint: their SHA-256 in hexadecimal.
-        vocab_size: number of ids.
-        controls: the ids of all control tokens by their names.
         unknown: id of `<unk>`, which no text has.
         end_of_document: id of `</s>`.
         pad: id of `<pad>`.
-        im_start: id of `<|im_start|>`, which opens a chat message.
-        im_end: id of `<|im_end|>`, which closes it.
-        byte_lengths: int32 [vocab_size], how many bytes of text each id stands for: their running sum says where in the
-            text a token lies.
     """
+
+    im_start: int
+    im_end: int
 
     def __init__(self, model: bytes, name: str = "tokenizer model") -> None:
         """`name` is what errors call the model.
@@ -86,6 +151,7 @@ class Tokenizer:
         self.pad = self.controls[PAD]
         self.im_start = self.controls[IM_START]
         self.im_end = self.controls[IM_END]
+        self.ends = frozenset({self.end_of_document, self.im_end})
         self._bytes = [_piece_bytes(pieces, index) for index in range(self.vocab_size)]
         self.byte_lengths = np.array([len(piece) for piece in self._bytes], np.int32)
         self._words = _Words(pieces)
@@ -104,32 +170,14 @@ class Tokenizer:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise UserError(f"{path}: no such tokenizer model") from None
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text. `decode` gives the same text back, whatever it holds.
-
-        Raises:
-            ValueError: the text holds a lone surrogate, which isn't a character and can't be UTF-8.
-        """
-        return self.encode_array(text).tolist()
-
     def encode_array(self, text: str) -> np.ndarray:
-        """The ids of a text, int32 [n], not to be written to. Raises ValueError as `encode` does."""
         words = PRE_SPLIT.findall(text)
         self._words.learn(set(words))
         # The loop over words is C's: a table of bytes, and one join.
         return np.frombuffer(b"".join(map(self._words.__getitem__, words)), np.int32)
 
     def encode_batch(self, texts: Iterable[str]) -> list[np.ndarray]:
-        """The ids of each text, int32 [n]. Raises ValueError as `encode` does."""
         return [self.encode_array(text) for text in texts]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids. Control tokens have none; bytes that aren't UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
-
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids, exactly."""
-        return b"".join(map(self._bytes.__getitem__, ids))
 
 
 class _Words(dict[str, bytes]):

@@ -35,7 +35,7 @@ def open_model(run: Path) -> Model:
 
     def generate(prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> Sequence[Answer]:
         ids = [
-            engine.tokenizer.encode(prompt)
+            engine.tokenizer.encode_prompt(prompt)
             if isinstance(prompt, str)
             else chat.encode_prompt(engine.tokenizer, cast(list[chat.Message], prompt))
             for prompt in prompts

@@ -21,8 +21,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.data.tokenizer import TextTokenizer
+from opencoder_jax.exchange.tokenizer import open_tokenizer
 from opencoder_jax.inference.requests import Completion, Piece, Request
 from opencoder_jax.inference.sampling import SamplingConfig, choose
 from opencoder_jax.inference.stops import AnswerText, StopStrings
@@ -39,7 +39,7 @@ MOST_LIKELY = 20  # likeliest tokens that can be asked for in a token's place
 class Engine:
     """Answers with one model."""
 
-    def __init__(self, model: LoadedModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: LoadedModel, tokenizer: TextTokenizer) -> None:
         """Raises UserError when the tokenizer isn't the model's."""
         if tokenizer.vocab_size != model.config.vocab_size:
             raise UserError(
@@ -48,7 +48,7 @@ class Engine:
             )
         self.model = model
         self.tokenizer = tokenizer
-        self.ends = frozenset({tokenizer.end_of_document, tokenizer.im_end})
+        self.ends = tokenizer.ends
         self._lock = threading.Lock()
         self._numbered = 0
         self._queue: deque[tuple[int, Request]] = deque()
@@ -57,7 +57,7 @@ class Engine:
     @classmethod
     def open(cls, directory: Path, step: int | None = None) -> Self:
         """The engine of a model directory's newest checkpoint, or of another. Raises UserError as `load` does."""
-        return cls(load(directory, step), Tokenizer.load(directory / TOKENIZER))
+        return cls(load(directory, step), open_tokenizer(directory))
 
     @property
     def waiting(self) -> int:
@@ -257,7 +257,7 @@ def _extend(
 
 
 def _logits(decoder: Any, hidden: Float[Array, "B W"]) -> Float[Array, "B V"]:
-    head = decoder.head[...].astype(hidden.dtype)
+    head = decoder.to_logits.astype(hidden.dtype)
     return jnp.matmul(hidden, head, preferred_element_type=jnp.float32)
 
 

@@ -33,7 +33,9 @@ def main(argv: list[str]) -> None:
     engine = Engine.open(flags.checkpoint, flags.step)
     tokenizer = engine.tokenizer
     prompts = [
-        chat.encode_prompt(tokenizer, [{"role": "user", "content": prompt}]) if flags.chat else tokenizer.encode(prompt)
+        chat.encode_prompt(tokenizer, [{"role": "user", "content": prompt}])
+        if flags.chat
+        else tokenizer.encode_prompt(prompt)
         for prompt in flags.prompt
     ]
     completions = engine.generate(prompts, sampling)

@@ -5,7 +5,7 @@ The published sizes stand in gin_configs/models/, one file a model; a smaller mo
 
 from dataclasses import dataclass
 
-from opencoder_jax.checks import above, at_least, check, one_of
+from opencoder_jax.checks import Requirement, above, at_least, check, one_of, or_none
 from opencoder_jax.recipe import configurable
 
 
@@ -14,7 +14,7 @@ from opencoder_jax.recipe import configurable
 class ModelConfig:
     """The sizes of a decoder in the shape of Llama.
 
-    RMSNorm, rotary embedding, grouped-query attention, SwiGLU, no biases, and a head that isn't tied to the embedding.
+    RMSNorm, rotary embedding, grouped-query attention, SwiGLU, no biases, and a head that may be the embedding itself.
     The defaults are OpenCoder-1.5B (arXiv 2411.04905 table 4, and `config.json` of infly/OpenCoder-1.5B-Base).
 
     Attributes:
@@ -30,6 +30,9 @@ class ModelConfig:
         context: the longest row, in tokens, that the model is meant for.
         init_std: of the normal distribution that weights are drawn from.
         dtype: of the computation; parameters, norms, softmax and loss are float32 always.
+        rope_scaling: as Llama 3's "llama3" in Hugging Face's `rope_scaling`: (factor, low_freq_factor,
+            high_freq_factor, original_max_position_embeddings); None: the frequencies are as they are.
+        tied_head: logits are made with the embedding; there is no head of its own.
     """
 
     vocab_size: int = 96_640
@@ -44,6 +47,8 @@ class ModelConfig:
     context: int = 4096
     init_std: float = 0.02
     dtype: str = "bfloat16"
+    rope_scaling: tuple[float, float, float, int] | None = None
+    tied_head: bool = False
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "layers", "width", "heads", "kv_heads", "head_size", "ffn_width", "context")
@@ -53,6 +58,10 @@ class ModelConfig:
             raise ValueError(f"heads={self.heads}: must be a multiple of kv_heads={self.kv_heads}")
         if self.head_size % 2:
             raise ValueError(f"head_size={self.head_size}: must be even, the rotary embedding turns pairs")
+        scaling = Requirement(
+            lambda four: min(four) > 0 and four[1] < four[2], "positive, the low frequency factor below the high one"
+        )
+        check(self, rope_scaling=or_none(scaling))
 
     def matrix_parameters(self) -> int:
         """How many weights a token is multiplied with: all but the embedding's and the norms'."""
@@ -60,5 +69,6 @@ class ModelConfig:
         return self.layers * (attention + 3 * self.width * self.ffn_width) + self.width * self.vocab_size
 
     def parameters(self) -> int:
-        """The exact number of parameters, embedding and head included."""
-        return self.matrix_parameters() + self.width * (self.vocab_size + 2 * self.layers + 1)
+        """The exact number of parameters, embedding and head included; a tied head counts once."""
+        embedding = 0 if self.tied_head else self.vocab_size
+        return self.matrix_parameters() + self.width * (embedding + 2 * self.layers + 1)

@@ -91,13 +91,13 @@ class Layer(nnx.Module):
         self, x: Float[Array, "N W"], positions: Int[Array, "B S"]
     ) -> tuple[Float[Array, "B S H D"], Float[Array, "B S K D"], Float[Array, "B S K D"]]:
         """Queries, keys and values; queries and keys are turned to their positions."""
-        h, flat, theta = self._normed(x, self.attention_norm), positions.reshape(-1), self.config.rope_theta
+        h, angles = self._normed(x, self.attention_norm), rope_angles(self.config, positions.reshape(-1))
         q, k, v = (project(h, weight[...]) for weight in (self.query, self.key, self.value))
 
         def in_rows(x: Float[Array, "N H D"]) -> Float[Array, "B S H D"]:
             return x.reshape(*positions.shape, *x.shape[1:])
 
-        return in_rows(rotate(q, flat, theta)), in_rows(rotate(k, flat, theta)), in_rows(v)
+        return in_rows(rotate(q, angles)), in_rows(rotate(k, angles)), in_rows(v)
 
     def after_attention(self, x: Float[Array, "N W"], mixed: Float[Array, "B S H D"]) -> Float[Array, "N W"]:
         """Adds to the stream what attention mixed, then what the feed-forward makes of it."""
@@ -113,14 +113,20 @@ class Layer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """The whole network up to the final norm. Logits are `hidden @ head`, [W, V]; loss.py never holds all of them."""
+    """The whole network up to the final norm. Logits are `hidden @ to_logits`; loss.py never holds all of them."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         self.embedding = normal(rngs, config.init_std, vocabulary=config.vocab_size, width=config.width)
         self.layers = Layer(config, rngs)
         self.final_norm = ones(width=config.width)
-        self.head = normal(rngs, config.init_std, width=config.width, vocabulary=config.vocab_size)
+        if not config.tied_head:
+            self.head = normal(rngs, config.init_std, width=config.width, vocabulary=config.vocab_size)
+
+    @property
+    def to_logits(self) -> Float[Array, "W V"]:
+        """The matrix that makes logits of hidden states: the head, or where it is tied, the embedding, transposed."""
+        return self.embedding[...].T if self.config.tied_head else self.head[...]
 
     def __call__(
         self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], remat: str = "dots"
@@ -244,11 +250,25 @@ def rms_norm(x: Float[Array, "*tokens W"], scale: Float[Array, " W"], eps: float
     return (x32 * jax.lax.rsqrt(mean_square + eps) * scale).astype(x.dtype)
 
 
-def rotate(x: Float[Array, "N H D"], positions: Int[Array, " N"], theta: float) -> Float[Array, "N H D"]:
-    """Rotary embedding: turns the pair (i, i + D/2) by positions * theta^(-2i/D), as Llama's published weights want."""
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[:, None, None, None].astype(jnp.float32) * frequencies
+def rope_angles(config: ModelConfig, positions: Int[Array, " N"]) -> Float[Array, "N half"]:
+    """By how much the pairs of a head turn at each position: positions * theta^(-2i/D) for pair i, or slower.
+
+    With `rope_scaling`, frequencies of long waves are divided by the factor, those of short ones stay, and what lies
+    between is blended, as in Llama 3.1 (`apply_scaling` in llama-models, `llama3` in transformers' rope utilities).
+    """
+    half = config.head_size // 2
+    frequencies = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if config.rope_scaling:
+        factor, low, high, original = config.rope_scaling
+        turns = original * frequencies / (2 * jnp.pi)  # in the context that the model was first trained for
+        kept = jnp.clip((turns - low) / (high - low), 0, 1)
+        frequencies = frequencies * (kept + (1 - kept) / factor)
+    return positions[:, None].astype(jnp.float32) * frequencies
+
+
+def rotate(x: Float[Array, "N H D"], angles: Float[Array, "N half"]) -> Float[Array, "N H D"]:
+    """Rotary embedding: turns the pair (i, i + D/2) by the angle of pair i, as Hugging Face's weights want."""
+    angles = angles[:, None, None]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     return _turned(x, cos, jnp.concatenate((-sin, sin), axis=2))
 

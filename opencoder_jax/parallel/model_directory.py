@@ -48,7 +48,9 @@ def read_config(directory: Path) -> ModelConfig:
         raise UserError(f"{directory}: no {CONFIG}, so no model; give the --output directory of a training run")
     try:
         if fields:
-            return ModelConfig(**fields)
+            # JSON has no tuples.
+            sizes: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+            return ModelConfig(**sizes)
     except (ValueError, TypeError):
         pass
     raise UserError(f"{directory / CONFIG}: doesn't describe a model; the model has to be made again")

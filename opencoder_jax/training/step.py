@@ -141,7 +141,7 @@ def _loss(graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Bat
     model = nnx.merge(graphdef, parameters)
     tokens, targets, positions, mask = map(jnp.asarray, batch)
     hidden = model.after_embedding(_embedded(model, tokens), positions, recipe.train.remat)
-    return _summed_loss(hidden, model.head[...], targets, mask, recipe.train.loss_chunk)
+    return _summed_loss(hidden, model.to_logits, targets, mask, recipe.train.loss_chunk)
 
 
 # XLA's partitioner places the collectives of the layers well. Those of the vocabulary's two tables are placed here, but

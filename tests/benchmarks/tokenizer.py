@@ -22,7 +22,7 @@ import xxhash
 
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.data.tokenizer_export import hugging_face_files
+from opencoder_jax.exchange.tokenizer_export import hugging_face_files
 
 BATCH = 64
 

@@ -17,7 +17,7 @@ from opencoder_jax.beam_pipelines.tokens.compression import CompressionConfig, l
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.data.tokenizer_export import hugging_face_files
+from opencoder_jax.exchange.tokenizer_export import hugging_face_files
 from opencoder_jax.recipe import UserError
 
 TEXTS = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]

@@ -16,7 +16,7 @@ import numpy as np
 GOLDEN = Path(__file__).with_name("llama_golden.npz")
 PROMPT, GREEDY = 12, 8
 
-# OpenCoder's two shapes: every head with its own keys and size 160, as the 1.5B; grouped heads, as the 8B.
+# OpenCoder's two shapes come first: every head with its own keys and size 160, as the 1.5B; grouped heads, as the 8B.
 SIZES: dict[str, dict[str, Any]] = {
     "1p5b": {
         "vocab_size": 48,
@@ -37,6 +37,19 @@ SIZES: dict[str, dict[str, Any]] = {
         "head_size": 16,
         "ffn_width": 112,
         "rope_theta": 500_000.0,
+    },
+    # What OpenCoder has not, and others of Llama's family have: a tied head, Llama 3's slower turns, one key head.
+    "llama3": {
+        "vocab_size": 48,
+        "layers": 2,
+        "width": 64,
+        "heads": 4,
+        "kv_heads": 1,
+        "head_size": 32,
+        "ffn_width": 96,
+        "rope_theta": 500_000.0,
+        "rope_scaling": (8.0, 1.0, 4.0, 64),
+        "tied_head": True,
     },
 }
 
@@ -59,6 +72,8 @@ def weights_of(size: str) -> dict[str, np.ndarray]:
         "final_norm": (width,),
         "head": (width, of["vocab_size"]),
     }
+    if of.get("tied_head"):
+        del shapes["head"]
     return {
         name: (random.uniform(0.5, 1.5, shape) if "norm" in name else random.normal(0, 0.15, shape)).astype(np.float32)
         for name, shape in shapes.items()
@@ -83,6 +98,10 @@ def main() -> None:
     torch, transformers = map(importlib.import_module, ("torch", "transformers"))
     golden = {}
     for size, of in SIZES.items():
+        tied, rope = of.get("tied_head", False), {"rope_type": "default", "rope_theta": of["rope_theta"]}
+        if scaling := of.get("rope_scaling"):
+            names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+            rope |= {"rope_type": "llama3", **dict(zip(names, scaling, strict=True))}
         model = transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
                 vocab_size=of["vocab_size"],
@@ -93,15 +112,15 @@ def main() -> None:
                 num_key_value_heads=of["kv_heads"],
                 head_dim=of["head_size"],
                 rms_norm_eps=1e-5,
-                rope_parameters={"rope_type": "default", "rope_theta": of["rope_theta"]},
-                tie_word_embeddings=False,
+                rope_parameters=rope,
+                tie_word_embeddings=tied,
                 attention_bias=False,
                 attn_implementation="eager",
             )
         ).double()
         # A matrix of theirs is [out, in], all heads in one axis.
         ours = weights_of(size)
-        names = {
+        their_names = {
             "attention_norm": "input_layernorm",
             "query": "self_attn.q_proj",
             "key": "self_attn.k_proj",
@@ -125,9 +144,9 @@ def main() -> None:
         state = {
             "model.embed_tokens.weight": ours["embedding"],
             "model.norm.weight": ours["final_norm"],
-            "lm_head.weight": ours["head"].T,
+            "lm_head.weight": ours["embedding"] if tied else ours["head"].T,
         }
-        for name, their_name in names.items():
+        for name, their_name in their_names.items():
             for layer, weight in enumerate(ours[f"layers.{name}"]):
                 state[f"model.layers.{layer}.{their_name}.weight"] = theirs(name, weight)
         model.load_state_dict({name: torch.tensor(np.ascontiguousarray(value)) for name, value in state.items()})
@@ -142,14 +161,14 @@ def main() -> None:
         golden[f"{size}.tokens"] = tokens.numpy().astype(np.int32)
         golden[f"{size}.logits"] = out.logits[0].detach().numpy().astype(np.float32)
         golden[f"{size}.loss"] = np.float64(out.loss.detach().numpy())
-        gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
+        of_theirs = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
         gradients = {
-            "embedding": gradients["model.embed_tokens.weight"],
-            "final_norm": gradients["model.norm.weight"],
-            "head": gradients["lm_head.weight"].T,
+            "embedding": of_theirs["model.embed_tokens.weight"],
+            "final_norm": of_theirs["model.norm.weight"],
+            **({} if tied else {"head": of_theirs["lm_head.weight"].T}),
         }
-        for name, their_name in names.items():
-            stacked = [gradients[f"model.layers.{layer}.{their_name}.weight"].T for layer in range(of["layers"])]
+        for name, their_name in their_names.items():
+            stacked = [of_theirs[f"model.layers.{layer}.{their_name}.weight"].T for layer in range(of["layers"])]
             gradients[f"layers.{name}"] = np.stack(stacked).reshape(ours[f"layers.{name}"].shape)
         for name, gradient in gradients.items():
             golden[f"{size}.gradient.{name}"] = some_entries(gradient)

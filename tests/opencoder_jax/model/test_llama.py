@@ -30,12 +30,12 @@ def test_logits_greedy_tokens_and_gradients_are_theirs(size: str) -> None:
     @jax.value_and_grad
     def mean_loss(state: nnx.State) -> jax.Array:
         decoder = nnx.merge(graphdef, state)
-        return cross_entropy(decoder(tokens, positions), decoder.head[...], targets, mask, 10) / mask.sum()
+        return cross_entropy(decoder(tokens, positions), decoder.to_logits, targets, mask, 10) / mask.sum()
 
     @jax.jit
     def logits_of(state: nnx.State) -> jax.Array:
         decoder = nnx.merge(graphdef, state)
-        return jnp.matmul(decoder(tokens, positions)[0], decoder.head[...])
+        return jnp.matmul(decoder(tokens, positions)[0], decoder.to_logits)
 
     logits = np.asarray(logits_of(state), np.float64)
     ours, theirs = (

@@ -18,7 +18,7 @@ from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig,
 from opencoder_jax.data import chat
 from opencoder_jax.data.pre_split import PRE_SPLIT, hugging_face_rule
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.data.tokenizer_export import CHAT_TEMPLATE, hugging_face_files, joins, main
+from opencoder_jax.exchange.tokenizer_export import CHAT_TEMPLATE, hugging_face_files, joins, main
 from opencoder_jax.recipe import UserError
 from tests.opencoder_jax.data.test_tokenizer import texts
 
