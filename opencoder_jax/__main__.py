@@ -26,6 +26,7 @@ VERBS = {
     "serve": Verb("opencoder_jax.serving.serve", "--checkpoint=runs/pretrain"),
     "eval": Verb("opencoder_jax.evaluation.evaluate", "--checkpoint=runs/pretrain --output=runs/scores"),
     "convert": Verb("opencoder_jax.exchange.convert", "--from=DIR_OR_GGUF --to=runs/converted"),
+    "doctor": Verb("opencoder_jax.doctor", "--output=machine.json"),
     "export_tokenizer": Verb(
         "opencoder_jax.exchange.tokenizer_export",
         "--tokenizer=runs/tokenizer/tokenizer.model --output=runs/hugging_face",

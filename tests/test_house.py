@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.chain": (f"{PACKAGE}.verbs",),
     f"{PACKAGE}.reports": (),
     f"{PACKAGE}.sandbox": (),
+    f"{PACKAGE}.doctor": (f"{PACKAGE}.sandbox",),
     f"{PACKAGE}.benchmarks": (),
     f"{PACKAGE}.kernels": (),
     f"{PACKAGE}.data": (),

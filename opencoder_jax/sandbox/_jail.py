@@ -17,30 +17,27 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opencoder_jax.sandbox import _linux
 from opencoder_jax.sandbox.program import Limits
 
 ACTIVE = "active"
 
-# Beside the interpreter's own directories. The C library and the pwd, time and locale modules open these files of /etc.
-_READABLE = (
-    "/usr",
-    "/lib",
-    "/lib64",
-    "/etc/ld.so.cache",
-    "/etc/localtime",
-    "/etc/passwd",
-    "/etc/group",
-    "/etc/nsswitch.conf",
-)
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime")
+# Beside the interpreter's own directories. The pwd and locale modules open these files of /etc.
+_READABLE = (*_SYSTEM, "/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 Layers = dict[str, str]  # layer -> "active", or "missing: why"
 
 # Without one of these something lies open that no other layer closes: the files of this user, sockets, memory.
 NECESSARY = ("no new privileges", "no capabilities", "landlock", "rlimits", "seccomp")
+# A command's processes end with their namespace, and its directory is made of memory.
+NECESSARY_TO_COMMANDS = ("pid namespace", "read-only mounts")
+
+# What a runtime reserves and writes to without ever filling it, beyond twice the memory that is counted.
+_SLACK = 256 << 20
 
 
 class Rules(NamedTuple):
@@ -48,6 +45,26 @@ class Rules(NamedTuple):
 
     writing: int
     reading: int
+
+
+class Walls(NamedTuple):
+    """What differs between programs; these are Python's.
+
+    Attributes:
+        limits: fields of Limits.
+        counted: whether the watcher counts the memory, because an address space of that size is too small.
+        execute: whether it becomes another program, and may then become others.
+        forks: whether it may start processes.
+        reads: what may be read and executed beside the system's own.
+        proc: whether it has a /proc, which shows its own processes alone.
+    """
+
+    limits: dict[str, Any]
+    counted: bool = False
+    execute: bool = False
+    forks: bool = False
+    reads: Sequence[str] = ()
+    proc: bool = False
 
 
 @contextmanager
@@ -101,28 +118,38 @@ def enclose_zygote() -> tuple[Layers, Callable[[bool], None]]:
         with suppress(OSError):  # a machine without seccomp is told of as programs report their walls
             for process in 0, 1:  # built here once: for judges, and for the first process of each namespace
                 _linux.seccomp_filter(process, metadata=True)
+            _linux.seccomp_filter(1, metadata=True, execute=True, fork=True)  # that of a command
+            _linux.seccomp_filter(2, metadata=True, execute=True)  # and its first step
         return report | {"pid namespace": ACTIVE}, before_fork
     return report, lambda trusted: None
 
 
-def rules(base: str, hidden: Sequence[str]) -> Rules | None:
+def rules(base: str, hidden: Sequence[str], reads: Sequence[str] | None = None) -> Rules | None:
     """The files of the interpreter without those in `hidden`; `base` holds the working directories.
 
-    None where the kernel has no Landlock.
+    With `reads`, these and the system's instead of the interpreter's, and all of them may be executed. None where the
+    kernel has no Landlock.
     """
-    readable = list(_beside(_readable(), {os.path.realpath(path) for path in hidden}))
+    execute = reads is not None
+    paths = _readable() if reads is None else [*_SYSTEM, *reads]
+    readable = list(_beside(paths, {os.path.realpath(path) for path in hidden}))
     with suppress(OSError):
         return Rules(
-            _linux.landlock_rules(readable, [base], _DEVICES), _linux.landlock_rules([*readable, base], [], _DEVICES)
+            _linux.landlock_rules(readable, [base], _DEVICES, execute=execute),
+            _linux.landlock_rules([*readable, base], [], _DEVICES, execute=execute),
         )
     return None
 
 
-def enclose_program(work: str, limits: Limits, rules: Rules | None, trusted: bool) -> Layers:
+def enclose_program(work: str, walls: Walls, find_rules: Callable[[], Rules | None], trusted: bool) -> Layers:
     """Locks this process, a fresh fork of the zygote, into the directory `work` for good.
 
-    A trusted program may signal none, not even itself: so its filter needs not be built for its number.
+    `find_rules` is called when everything is mounted.
+
+    A trusted program may signal none, not even itself: so its filter needs not be built for its number. One that
+    executes starts others, and each of them goes behind `confine`.
     """
+    limits = Limits(**walls.limits)
     report: Layers = {}
     with suppress(OSError):  # where it fails, the zygote still ends its programs itself, unless it is killed
         _linux.die_with_parent()
@@ -131,6 +158,8 @@ def enclose_program(work: str, limits: Limits, rules: Rules | None, trusted: boo
         _linux.unshare(_linux.NEW_MOUNTS)
         _linux.private_mounts()
         _linux.mounts_read_only()
+        if walls.proc:
+            _linux.mount_processes()
         _linux.mount_memory(work, limits.file_bytes)
     with _layer(report, "no new privileges"):
         _linux.no_new_privileges()
@@ -138,16 +167,23 @@ def enclose_program(work: str, limits: Limits, rules: Rules | None, trusted: boo
         _linux.drop_capabilities()
     mounted = report["read-only mounts"] == ACTIVE
     with _layer(report, "landlock"):
-        if rules is None:
+        if (rules := find_rules()) is None:
             raise OSError("the kernel has no Landlock")
         _linux.landlock(rules.writing if mounted else rules.reading)
     _linux.not_traced()
     os.chdir(work)
     with _layer(report, "rlimits"):
-        _set_limits(limits)
+        _set_limits(limits, walls.counted)
     with _layer(report, "seccomp"):
-        _linux.seccomp(_linux.seccomp_filter(0 if trusted else os.getpid(), metadata=mounted))
+        number = 0 if trusted else os.getpid()
+        _linux.seccomp(_linux.seccomp_filter(number, metadata=mounted, execute=walls.execute, fork=walls.execute))
     return report
+
+
+def confine() -> None:
+    """Takes from a process that becomes another program what only the jail's first one needs: to start processes."""
+    with suppress(OSError):  # where there's no seccomp, the report says so
+        _linux.seccomp(_linux.seccomp_filter(os.getpid(), metadata=True, execute=True))
 
 
 def _readable() -> list[str]:
@@ -167,10 +203,15 @@ def _beside(paths: Iterable[str], hidden: set[str]) -> Iterator[str]:
             yield path
 
 
-def _set_limits(limits: Limits) -> None:
+def _set_limits(limits: Limits, counted: bool) -> None:
+    memory = (
+        (resource.RLIMIT_DATA, 2 * limits.memory_bytes + _SLACK)
+        if counted
+        else (resource.RLIMIT_AS, limits.memory_bytes)
+    )
     for kind, value in (
         (resource.RLIMIT_CPU, int(limits.cpu_seconds)),
-        (resource.RLIMIT_AS, limits.memory_bytes),
+        memory,
         (resource.RLIMIT_FSIZE, limits.file_bytes),
         (resource.RLIMIT_NOFILE, limits.open_files),
         (resource.RLIMIT_SIGPENDING, 256),  # timers and queued signals: memory of the kernel

@@ -17,10 +17,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # sched.h
 NEW_MOUNTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
 _CLONE_THREAD = 0x00010000
+_NEW_ANYTHING = 0x7E020000  # these, control groups and host names; a namespace of times is none of clone's flags
 # prctl.h
 _SET_PDEATHSIG, _SET_DUMPABLE, _SET_SECCOMP, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _SECCOMP_FILTER = 1, 4, 22, 24, 38, 2
 # mount.h
-_NOSUID, _NODEV, _RECURSIVE, _PRIVATE = 0x2, 0x4, 0x4000, 0x40000
+_READ_ONLY, _NOSUID, _NODEV, _NO_EXECUTION, _RECURSIVE, _PRIVATE = 0x1, 0x2, 0x4, 0x8, 0x4000, 0x40000
 _AT_FDCWD, _AT_RECURSIVE, _ATTR_READ_ONLY, _ATTR_NOSUID = -100, 0x8000, 0x1, 0x2
 # The system calls younger than 2019 have the same number on every architecture.
 _MOUNT_SETATTR, _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 442, 444, 445, 446
@@ -67,6 +68,11 @@ def mount_memory(target: str, size: int) -> None:
     _mount(b"tmpfs", target, b"tmpfs", _NOSUID | _NODEV, f"size={size},nr_inodes=1024,mode=0700".encode())
 
 
+def mount_processes() -> None:
+    """Mounts a /proc that shows the processes of this pid namespace alone; nothing can be changed by it."""
+    _mount(b"proc", "/proc", b"proc", _READ_ONLY | _NOSUID | _NODEV | _NO_EXECUTION, None)
+
+
 def mounts_read_only() -> None:
     """Makes every mounted file system of this mount namespace read-only, all the way down from the root."""
     attributes = struct.pack("QQQQ", _ATTR_READ_ONLY | _ATTR_NOSUID, 0, 0, 0)
@@ -109,18 +115,24 @@ _READ = _READ_FILE | _READ_DIRECTORY
 _ALL_RIGHTS_OF_VERSION = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
 
 
-def landlock_rules(read: Iterable[str], read_write: Iterable[str], read_write_files: Iterable[str]) -> int:
-    """The descriptor of rules that allow the files under these paths and no other, and nothing to be executed.
+def landlock_rules(
+    read: Iterable[str], read_write: Iterable[str], read_write_files: Iterable[str], *, execute: bool = False
+) -> int:
+    """The descriptor of rules that allow the files under these paths and no other.
 
     Missing paths are skipped. A path stands for what is mounted below it, too.
+
+    Args:
+        execute: whether what can be read under the first two may be executed.
     """
     version = _syscall("landlock", _LANDLOCK_CREATE, None, 0, 1)
     every = _ALL_RIGHTS_OF_VERSION[min(version, 5)]
     # Since version 6 a domain can also keep signals and abstract sockets inside.
     attributes = struct.pack("QQQ", every, 0, 3) if version >= 6 else struct.pack("Q", every)
     rules = _syscall("landlock", _LANDLOCK_CREATE, attributes, len(attributes), 0)
-    allowed = dict.fromkeys(read, _READ)
-    allowed |= dict.fromkeys(read_write, every & ~_EXECUTE)
+    executed = _EXECUTE if execute else 0
+    allowed = dict.fromkeys(read, _READ | executed)
+    allowed |= dict.fromkeys(read_write, every & ~_EXECUTE | executed)
     allowed |= dict.fromkeys(read_write_files, _READ_FILE | _WRITE_FILE)
     for path, rights in allowed.items():
         try:
@@ -128,7 +140,7 @@ def landlock_rules(read: Iterable[str], read_write: Iterable[str], read_write_fi
         except OSError:
             continue
         if not os.path.isdir(path):
-            rights &= _READ_FILE | _WRITE_FILE
+            rights &= _READ_FILE | _WRITE_FILE | _EXECUTE
         try:
             _syscall("landlock", _LANDLOCK_ADD, rules, 1, struct.pack("=Qi", rights, beneath), 0)
         finally:
@@ -141,8 +153,9 @@ def landlock(rules: int) -> None:
     _syscall("landlock", _LANDLOCK_RESTRICT, rules, 0)
 
 
-# seccomp. For each architecture: its audit number, clone, socketpair, and three lists of calls.
-# REFUSED, in this order: fork, vfork (x86-64 only), execve, execveat; socket; ptrace, process_vm_readv,
+# seccomp. For each architecture: its audit number, clone, socketpair, and five lists of calls.
+# FORK, vfork: x86-64 only. EXECUTE: execve, execveat.
+# REFUSED, in this order: socket; ptrace, process_vm_readv,
 # process_vm_writev, kcmp; mount, umount2, pivot_root, chroot; unshare, setns; name_to_handle_at, open_by_handle_at;
 # bpf, perf_event_open, userfaultfd; add_key, request_key, keyctl; init_module, delete_module, finit_module, kexec_load,
 # kexec_file_load, reboot. What is shared by all programs of a machine, or lies outside the limit of memory: shmget,
@@ -159,7 +172,9 @@ def landlock(rules: int) -> None:
 _FILTERS = {
     "x86_64": (
         (0xC000003E, 56, 53),
-        "57 58 59 322 41 101 310 311 312 165 166 155 161 272 308 303 304 321 298 323 248 249 250 175 176 313 246 320 "
+        "57 58",
+        "59 322",
+        "41 101 310 311 312 165 166 155 161 272 308 303 304 321 298 323 248 249 250 175 176 313 246 320 "
         "169 29 30 31 67 64 65 220 66 68 69 70 71 240 241 319 141 251 142 144 203 314 256 279 300 253 294 200 129 297 "
         "278 275 276 40 317 206 162 306 49 50 42",
         "302 62 234 157 72 16",
@@ -167,7 +182,9 @@ _FILTERS = {
     ),
     "aarch64": (
         (0xC00000B7, 220, 199),
-        "221 281 198 117 270 271 272 40 39 41 51 97 268 264 265 280 241 282 217 218 219 105 106 273 104 294 142 "
+        "",
+        "221 281",
+        "198 117 270 271 272 40 39 41 51 97 268 264 265 280 241 282 217 218 219 105 106 273 104 294 142 "
         "194 196 195 197 190 193 192 191 186 189 188 187 180 181 279 140 30 118 119 122 274 238 239 262 26 130 138 240 "
         "75 76 77 71 277 0 81 267 200 201 203",
         "261 129 131 167 25 29",
@@ -198,7 +215,7 @@ class _FilterProgram(ctypes.Structure):
 
 
 @cache
-def seccomp_filter(process: int, *, metadata: bool) -> bytes:
+def seccomp_filter(process: int, *, metadata: bool, execute: bool = False, fork: bool = False) -> bytes:
     """The instructions of a filter for the process of that number.
 
     It refuses (EPERM) to start processes and programs, to open sockets, and kernel interfaces that no program needs.
@@ -207,14 +224,20 @@ def seccomp_filter(process: int, *, metadata: bool) -> bytes:
 
     Args:
         metadata: whether the modes, owners, times and attributes of files may be changed.
+        execute: whether it may become another program.
+        fork: whether it may start processes, and signal any: only where it sees none but its own.
 
     Raises:
         OSError: the kernel has no seccomp, or the machine is neither x86-64 nor 64-bit ARM.
     """
     if platform.machine() not in _FILTERS:
         raise OSError(_ENOSYS, f"no filter for {platform.machine()}")
-    (architecture, clone, socketpair), refused, own_only, of_files = _FILTERS[platform.machine()]
+    (architecture, clone, socketpair), forking, executing, refused, own_only, of_files = _FILTERS[platform.machine()]
     numbers = [*map(int, refused.split()), *_YOUNG]
+    numbers += [] if fork else map(int, forking.split())
+    numbers += [] if execute else map(int, executing.split())
+    # A runtime that asks for its threads to be ordinary ones hears that they are, though nobody was asked.
+    scheduler = {"x86_64": 144, "aarch64": 119}[platform.machine()]
     if not metadata:
         numbers += [*map(int, of_files.split()), *_YOUNG_METADATA]
     instructions: list[tuple[int, int, int, int]] = [  # code, jump if true, jump if false, constant
@@ -227,10 +250,12 @@ def seccomp_filter(process: int, *, metadata: bool) -> bytes:
         # glibc goes back to clone, whose flags a filter can see.
         *_return_if_equal(_CLONE3, _ERRNO | _ENOSYS),
     ]
+    if execute:
+        instructions += _return_if_equal(scheduler, _ERRNO)
     for number in numbers:
         instructions += _return_if_equal(number, _ERRNO | _EPERM)
     limits, kill, thread_kill, prctl, fcntl, ioctl = map(int, own_only.split())
-    for number, other in (limits, 0), (kill, process), (thread_kill, process):
+    for number, other in ((limits, 0),) if fork else ((limits, 0), (kill, process), (thread_kill, process)):
         instructions += [
             (_JUMP_EQUAL, 0, 5, number),
             (_LOAD, 0, 0, _FIRST_ARGUMENT),
@@ -251,20 +276,23 @@ def seccomp_filter(process: int, *, metadata: bool) -> bytes:
             *compared,
             (_RETURN, 0, 0, _ALLOW),
         ]
+    # SOCK_STREAM, and SOCK_SEQPACKET, with which Rust hears of its processes. A datagram socket could still be pointed
+    # at another one.
+    pairs = (1, 5) if fork else (1,)
+    refuse, allow = (_RETURN, 0, 0, _ERRNO | _EPERM), (_RETURN, 0, 0, _ALLOW)
     instructions += [
         (_JUMP_EQUAL, 0, 4, clone),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_JUMP_SET, 0, 1, _CLONE_THREAD),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _ERRNO | _EPERM),
-        (_JUMP_EQUAL, 0, 6, socketpair),
+        (_JUMP_SET, 0, 1, _NEW_ANYTHING if fork else _CLONE_THREAD),
+        *((refuse, allow) if fork else (allow, refuse)),
+        (_JUMP_EQUAL, 0, 5 + len(pairs), socketpair),
         (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_JUMP_EQUAL, 0, 3, 1),  # AF_UNIX: another family may load a module of the kernel
+        (_JUMP_EQUAL, 0, 2 + len(pairs), 1),  # AF_UNIX: another family may load a module of the kernel
         (_LOAD, 0, 0, _SECOND_ARGUMENT),
         (_AND, 0, 0, 0xF),
-        (_JUMP_EQUAL, 1, 0, 1),  # SOCK_STREAM: a datagram socket could still be pointed at another one
-        (_RETURN, 0, 0, _ERRNO | _EPERM),
-        (_RETURN, 0, 0, _ALLOW),
+        *((_JUMP_EQUAL, len(pairs) - place, 0, kind) for place, kind in enumerate(pairs)),
+        refuse,
+        allow,
     ]
     return b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
 

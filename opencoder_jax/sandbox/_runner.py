@@ -27,7 +27,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
-from opencoder_jax.sandbox import _calls, _frames
+from opencoder_jax.sandbox.pair import _calls, _frames
 from opencoder_jax.sandbox.program import Status
 
 STATUS, SOURCE, CHANNEL = 3, 4, 5

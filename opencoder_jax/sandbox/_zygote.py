@@ -9,7 +9,8 @@ the order of a set must not change between runs; the environment is empty but fo
 on its socket are JSON:
 
 - out, first: {"layers": …, "directory": …};
-- in: {"roles": [role, …]}, with each one's descriptors (STDIN to SOURCE, and CHANNEL where there are two) in order;
+- in: {"roles": [role, …], "walls": …}, with each one's descriptors (STDIN to SOURCE, and those that `_runner.py` and
+  `_commands.py` name) in order; "walls" has the fields of _jail.Walls, where they aren't those of Python programs;
 - out: {"roles": [role, …]}, with a descriptor of each process (pidfd);
 - in: {"kill": index};
 - out: {"index": …, "exit": …, "cpu": …, "memory": …} as each ends.
@@ -32,8 +33,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from opencoder_jax.sandbox import _jail, _runner
-from opencoder_jax.sandbox.program import Limits
+from opencoder_jax.sandbox import _commands, _jail, _runner
 
 MESSAGE_BYTES, DESCRIPTORS = 1 << 16, 16
 
@@ -59,7 +59,7 @@ def main(root: str, options: str, control: str) -> None:
     base = tempfile.mkdtemp(prefix="sandbox-")
     try:
         with socket.socket(fileno=int(control)) as connection:
-            zygote = Zygote(connection, Limits(**settings["limits"]), base, settings["hidden"])
+            zygote = Zygote(connection, _jail.Walls(settings["limits"]), base, settings["hidden"])
             gc.freeze()  # keeps the collector of a fork from copying the pages of everything imported here
             zygote.serve()
     except (BrokenPipeError, ConnectionResetError, EOFError):
@@ -119,13 +119,12 @@ class _Process:
 class Zygote:
     """Forks programs into jails and says how they ended."""
 
-    def __init__(self, connection: socket.socket, limits: Limits, base: str, hidden: Sequence[str]):
-        self._connection, self._limits, self._base = connection, limits, base
+    def __init__(self, connection: socket.socket, walls: _jail.Walls, base: str, hidden: Sequence[str]):
+        self._connection, self._walls, self._base, self._hidden = connection, walls, base, hidden
         self._count = 0
         self._layers, self._before_fork = _jail.enclose_zygote()
-        rules = _jail.rules(base, hidden)
-        # Above every descriptor that a program is given.
-        self._rules = rules and _jail.Rules(*(fcntl.fcntl(rule, fcntl.F_DUPFD_CLOEXEC, 64) for rule in rules))
+        self._rules: dict[Sequence[str] | None, _jail.Rules | None] = {}
+        self._rules_of(None)
 
     def serve(self) -> None:
         """Answers until the other side hangs up, which raises EOFError."""
@@ -133,15 +132,28 @@ class Zygote:
         while True:
             message, descriptors = self._hear()
             if roles := message.get("roles"):  # a late "kill" is none's any more
-                self._run(roles, descriptors)
+                walls = _jail.Walls(**message["walls"]) if "walls" in message else self._walls
+                self._run(roles, walls, descriptors)
 
-    def _run(self, roles: Sequence[str], descriptors: Sequence[int]) -> None:
+    def _rules_of(self, reads: Sequence[str] | None) -> _jail.Rules | None:
+        """Landlock's rules for Python's programs, or for commands that read these; made once."""
+        if reads not in self._rules:
+            rules = _jail.rules(self._base, self._hidden, reads)
+            # Above every descriptor that a program is given.
+            self._rules[reads] = rules and _jail.Rules(
+                *(fcntl.fcntl(rule, fcntl.F_DUPFD_CLOEXEC, 64) for rule in rules)
+            )
+            for rule in rules or ():
+                os.close(rule)
+        return self._rules[reads]
+
+    def _run(self, roles: Sequence[str], walls: _jail.Walls, descriptors: Sequence[int]) -> None:
         each = len(descriptors) // len(roles)
         given = [descriptors[each * number : each * (number + 1)] for number in range(len(roles))]
         processes: list[_Process] = []
         try:
             for role, own in zip(roles, given, strict=True):
-                processes.append(self._start(role, own))
+                processes.append(self._start(role, walls, own))
             for descriptor in descriptors:
                 os.close(descriptor)
             self._say({"roles": roles}, [process.handle for process in processes])
@@ -169,8 +181,9 @@ class Zygote:
             if not process.ended and process.handle in ready:
                 self._say({"index": index, **process.reap()})
 
-    def _start(self, role: str, descriptors: Sequence[int]) -> _Process:
+    def _start(self, role: str, walls: _jail.Walls, descriptors: Sequence[int]) -> _Process:
         self._count += 1
+        rules = None if walls.proc else self._rules_of(tuple(walls.reads) if walls.execute else None)
         work = os.path.join(self._base, str(self._count))
         os.mkdir(work, 0o700)
         trusted = role == "judge"
@@ -178,8 +191,11 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             try:
-                self._become(descriptors, work, trusted)
-                _runner.run(role)
+                self._become(descriptors, work, walls, rules, trusted)
+                if role == "command":
+                    _commands.run(walls.forks)
+                else:
+                    _runner.run(role)
             except BaseException as error:
                 with suppress(OSError):
                     os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
@@ -187,13 +203,15 @@ class Zygote:
                 os._exit(0)
         return _Process(pid, work)
 
-    def _become(self, descriptors: Sequence[int], work: str, trusted: bool) -> None:
+    def _become(
+        self, descriptors: Sequence[int], work: str, walls: _jail.Walls, rules: _jail.Rules | None, trusted: bool
+    ) -> None:
         """Turns this fork into a jailed process with `descriptors` as 0, 1, 2, … and no others."""
         high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 32) for descriptor in descriptors]  # out of the way of dup2
         for number, descriptor in enumerate(high):
             os.dup2(descriptor, number)
         # Landlock's rules are needed until the walls stand.
-        kept = sorted(self._rules or ())
+        kept = sorted(rules or ())
         begin = len(high)
         for descriptor in kept:
             os.closerange(begin, descriptor)
@@ -202,7 +220,11 @@ class Zygote:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(HOME=work, TMPDIR=work)
         tempfile.tempdir = None
-        report = _jail.enclose_program(work, self._limits, self._rules, trusted)
+
+        def find_rules() -> _jail.Rules | None:  # a rule of /proc is one of that /proc
+            return _jail.rules(self._base, self._hidden, [*walls.reads, "/proc"]) if walls.proc else rules
+
+        report = _jail.enclose_program(work, walls, find_rules, trusted)
         for descriptor in kept:
             os.close(descriptor)
         os.write(_runner.STATUS, json.dumps(report).encode() + b"\n")

@@ -24,10 +24,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from opencoder_jax.sandbox._jail import ACTIVE, NECESSARY
+from opencoder_jax.sandbox._jail import ACTIVE, NECESSARY, NECESSARY_TO_COMMANDS
 from opencoder_jax.sandbox._watch import ZygoteLost, watch
 from opencoder_jax.sandbox._zygote import MESSAGE_BYTES
-from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
+from opencoder_jax.sandbox.program import Candidate, Command, Limits, Outcome, Program
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _PACKAGE = str(Path(__file__).resolve().parents[1])  # it holds benchmarks and their answers
@@ -97,11 +97,25 @@ class Sandbox:
         Never raises because of the program. A zygote that is lost under a program is replaced and the program run once
         more; lost again, the outcome is "sandbox_error".
         """
+        return self._run(Program(source, stdin, candidate))
+
+    def command(self, command: Command) -> Outcome:
+        """Runs programs of the machine, as `run` runs one of Python.
+
+        Raises:
+            SandboxError: not behind enough walls on this machine.
+        """
+        gaps = [f"{wall} is {self.layers[wall]}" for wall in NECESSARY_TO_COMMANDS if self.layers[wall] != ACTIVE]
+        if gaps:
+            raise SandboxError(f"only Python's programs can be run here, none of other languages: {'; '.join(gaps)}")
+        return self._run(command)
+
+    def _run(self, program: Program | Command) -> Outcome:
         zygote = self._idle.get()
         try:
             for _ in range(2):
                 try:
-                    return zygote.run(Program(source, stdin, candidate))
+                    return zygote.run(program)
                 except ZygoteLost as error:
                     reason = str(error)
                     zygote.stop()
@@ -194,7 +208,7 @@ class _Zygote:
         self._program_layers, self.layers = report, greeting["layers"] | json.loads(report)
         return self
 
-    def run(self, program: Program) -> Outcome:
+    def run(self, program: Program | Command) -> Outcome:
         if self._connection is None:
             raise ZygoteLost("the sandbox is closed")
         return watch(self._connection, program, self._limits, self._program_layers)[0]

@@ -1,6 +1,7 @@
 """What goes into the sandbox and what comes out: programs, limits, outcomes. Both sides of the pipe share it."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple
 
 Status = Literal[
@@ -8,8 +9,9 @@ Status = Literal[
     "exception",  # an exception left the program; `error` is its class
     "exited",  # the process ended by itself before the last statement: sys.exit, os._exit, whatever the exit code
     "syntax_error",  # Python refused to compile it
+    "compile_error",  # another language's compiler did; `error` says how it ended, where not by itself
     "timeout",  # the CPU time ran out, or it stood idle for too long
-    "memory",  # MemoryError, or hundreds of threads
+    "memory",  # MemoryError, more memory than the limit, or hundreds of threads or processes
     "output_limit",  # more than Limits.output_bytes on stdout and stderr together
     "unjudged",  # a value could not cross between a judge and its candidate: says nothing about the candidate
     "killed",  # a signal ended it; `error` is the signal's name
@@ -34,10 +36,10 @@ class Limits:
     output_bytes: int = 1 << 20  # stdout and stderr together
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if not value > 0:
-                raise ValueError(f"Limits.{field.name}={value!r}: must be positive")
+                raise ValueError(f"Limits.{each.name}={value!r}: must be positive")
         if self.cpu_seconds != int(self.cpu_seconds):
             raise ValueError(f"Limits.cpu_seconds={self.cpu_seconds!r}: the kernel counts whole seconds; round up")
         if self.memory_bytes < 64 << 20:
@@ -60,8 +62,45 @@ class Program(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Command:
+    """Programs of the machine, such as compilers and what they made, run in a private working directory.
+
+    The jail's first process is ours: it writes the files, starts each step when the one before ended well, and says how
+    the last of them ended. All processes end with it.
+
+    Attributes:
+        steps: command lines, found by the PATH of `environment`.
+        files: name and text of what lies in the working directory.
+        stdin: of the last step; the others have none.
+        kept: files that an earlier command has kept (Outcome.kept), laid there too.
+        keep: patterns of what to keep.
+        environment: beside HOME and TMPDIR, the working directory.
+        reads: what may be read and executed beside /usr.
+        proc: whether they have a /proc, which shows their own processes alone.
+        forks: whether the steps may start processes of their own.
+        counted: whether memory is counted as it is used, because a limit of the address space would break a runtime.
+        limits: instead of the sandbox's own. Memory and processor time are of all processes together.
+    """
+
+    steps: tuple[tuple[str, ...], ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    stdin: str = ""
+    kept: bytes = b""
+    keep: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    proc: bool = False
+    forks: bool = False
+    counted: bool = False
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """How a program ended, never whether it was right: "ok" means only that its last statement was reached."""
+    """How a program ended, never whether it was right: "ok" means only that its last statement was reached.
+
+    A command that ended by itself has "exited", whatever its exit code.
+    """
 
     status: Status
     error: str = ""  # the exception's class, the signal's name, or what the sandbox could not do
@@ -70,3 +109,5 @@ class Outcome:
     seconds: float = 0.0  # wall clock
     cpu_seconds: float = 0.0
     memory_bytes: int = 0  # largest resident set
+    exit_code: int | None = None  # of a command's last step, where it ended by itself
+    kept: bytes = b""  # what a command was to keep, for another

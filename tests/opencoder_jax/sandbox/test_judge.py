@@ -10,7 +10,8 @@ from random import Random
 
 import pytest
 
-from opencoder_jax.sandbox import _calls, _frames, _watch
+from opencoder_jax.sandbox import _watch
+from opencoder_jax.sandbox.pair import _calls, _frames
 from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Candidate, Limits, Program
 
@@ -347,7 +348,7 @@ def test_no_record_of_a_candidate_says_ok_of_it() -> None:
     random = Random(0)
     record = b'{"layers": "active"}\n{"token": "", "status": "ok", "error": ""}\n'
     pieces = [b"", b"[", b"{", b"\n", b"null", b'"status"', b'"passed"', b'"unjudged"', b"[" * 5000, b"\xff", b'"ok"']
-    process = _watch._Process("candidate", {}, "", None)
+    process = _watch._Process("candidate", {}, "")
     process.close()
     for _ in range(10_000):
         data = bytearray(record)

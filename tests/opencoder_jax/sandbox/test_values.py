@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.sandbox._values import assign, decode, encode
+from opencoder_jax.sandbox.pair._values import assign, decode, encode
 
 atoms = (
     st.none()

@@ -233,7 +233,7 @@ ATTACKS = {
     "an assertion": _body("raise AssertionError"),
     "an assertion of its own": _raises("[[['candidate', 'AssertionError']], [], '']"),
     "an exit across the wire": _raises("[[['builtins', 'SystemExit']], [0], '0']"),
-    "the lost peer": _raises("[[['opencoder_jax.sandbox._calls', 'PeerLost']], [], '']"),
+    "the lost peer": _raises("[[['opencoder_jax.sandbox.pair._calls', 'PeerLost']], [], '']"),
     "the lost peer by name, then an end": _replies("['raised', [[['x', 'PeerLost']], [], ''], []]"),
     "the lost peer by name, then a record": _WIRE
     + "reply(['raised', [[['x', 'PeerLost']], [], ''], []])\n"
@@ -289,11 +289,11 @@ ATTACKS = {
     "os changed": "import os\nos.write = lambda number, data: len(data)\ndef f(*given): return 0",
     "os.read changed": "import os\nos.read = lambda number, size: b'\\0' * size\ndef f(*given): return 0",
     "the wire changed": (
-        "import sys\ncalls = sys.modules['opencoder_jax.sandbox._calls']\n"
+        "import sys\ncalls = sys.modules['opencoder_jax.sandbox.pair._calls']\n"
         "calls.Conversation._outcome = lambda self, action, arguments: ['argument', 0]\ndef f(*given): return 0"
     ),
     "the values changed": (
-        "import sys\nvalues = sys.modules['opencoder_jax.sandbox._values']\n"
+        "import sys\nvalues = sys.modules['opencoder_jax.sandbox.pair._values']\n"
         "values._plain = lambda value, handles: {'yours': 0}\ndef f(*given): return 0"
     ),
     "the runner changed": (

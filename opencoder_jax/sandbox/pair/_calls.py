@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from opencoder_jax.sandbox import _values
-from opencoder_jax.sandbox._frames import receive, send
+from opencoder_jax.sandbox.pair import _values
+from opencoder_jax.sandbox.pair._frames import receive, send
 
 _MUTABLE = (list, dict, set, bytearray)
 ENTRY = 0  # the handle of the candidate's function
