@@ -1,7 +1,7 @@
-"""`python -m beam_pipelines VERB …`: every stage and every chain of stages is a verb.
+"""`python -m beam_pipelines VERB …`: every stage, every chain of stages and every tool is a verb.
 
-A stage's flags follow from its function `run` (core/command.py); a chain's module defines `main(argv)`. What a verb
-does is the first line of its module.
+A stage's flags follow from its function `run` (core/command.py); the module of a chain or a tool defines `main(argv)`.
+What a verb does is the first line of its module.
 """
 
 from opencoder_jax.recipe import run_command
@@ -15,7 +15,11 @@ STAGES = "runs/refinecode"
 CHAINS = {
     "refinecode": Verb(f"{PIPELINES}.refinecode", "--folders=/path/to/repositories --output=runs/refinecode"),
 }
-VERBS = CHAINS | {
+TOOLS = {
+    "verify": Verb(f"{PIPELINES}.verify", "runs/refinecode"),
+}
+COMMANDS = CHAINS | TOOLS
+VERBS = COMMANDS | {
     name: Verb(f"{PIPELINES}.{module}", f"{example} --output={output}")
     for name, module, example, output in (
         ("collect", "sources.collect", "--folders=/path/to/repositories", f"{STAGES}/collect"),
@@ -70,7 +74,7 @@ def main(argv: list[str]) -> None:
         print(usage(PROGRAM, VERBS))
         return
     name, rest = found
-    if name in CHAINS:
+    if name in COMMANDS:
         VERBS[name].load().main(rest)
     else:
         # Beam is imported here, after the check.

@@ -18,7 +18,9 @@ where each document went. It depends on the input, the recipe and the code alone
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 from opencoder_jax.beam_pipelines.core.command import add_accept, beam_options
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
@@ -112,16 +114,22 @@ def chosen_source(flags: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, Se
 
 
 def write_summary(output: str, chain: Sequence[Step]) -> None:
-    """Writes refinecode.json: every stage's manifest without its list of files, but with their fingerprint."""
-    stages = []
-    for step in chain:
-        manifest = Manifest.read(step.output)
-        known = {key: value for key, value in asdict(manifest).items() if key not in ("files", "stale")}
-        stages.append({"directory": step.name, "fingerprint": manifest.fingerprint, **known})
-    directory = Directory(output)
-    summary = {"stages": stages, "output": f"{chain[-1].name}/{MANIFEST}"}
-    if not directory.exists(SUMMARY) or directory.read_json(SUMMARY) != summary:
-        directory.write_json(SUMMARY, summary)
+    """Writes refinecode.json."""
+    directory, summary = Directory(output), summary_of([step.output for step in chain])
+    with suppress(FileNotFoundError, UserError):  # the first one, or a damaged one
+        if directory.read_sealed(SUMMARY) == summary:
+            return
+    directory.write_sealed(SUMMARY, summary)
+
+
+def summary_of(stages: Sequence[str]) -> dict[str, Any]:
+    """The manifests of stages without their lists of files, but with their fingerprints."""
+    told = []
+    for place in stages:
+        manifest = Manifest.read(place)
+        known = {key: value for key, value in asdict(manifest).items() if key not in ("files", "sizes", "stale")}
+        told.append({"directory": place.rsplit("/", 1)[-1], "fingerprint": manifest.fingerprint, **known})
+    return {"stages": told, "output": f"{told[-1]['directory']}/{MANIFEST}"}
 
 
 def throughput(chain: Sequence[Step], seconds: Mapping[str, float]) -> str:

@@ -66,7 +66,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
             ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
         )
     },
-    PIPELINES: (f"{PIPELINES}.core", f"{PACKAGE}.chain", f"{PACKAGE}.verbs"),  # chains, and the table of verbs
+    # Chains, tools, and the table of verbs.
+    PIPELINES: (f"{PIPELINES}.core", f"{PACKAGE}.chain", f"{PACKAGE}.verbs", f"{PACKAGE}.data"),
     # These stand above both halves: a verb's room is imported when the verb is called.
     f"{PACKAGE}.reference": (f"{PACKAGE}.verbs",),
     f"{PACKAGE}.__main__": (f"{PACKAGE}.verbs",),

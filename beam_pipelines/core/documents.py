@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from opencoder_jax.beam_pipelines.core.manifest import open_finished
 from opencoder_jax.beam_pipelines.core.storage import Directory
 
 SCHEMA = pa.schema(
@@ -164,7 +165,7 @@ def write_shard(directory: Directory, name: str, batches: Iterable[pa.RecordBatc
 
 def read_shard(directory: Directory, name: str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The batches of a shard as they were written, of all columns or of some in the order given."""
-    with directory.read(name) as stream:
+    with open_finished(directory, name) as stream:
         file = pq.ParquetFile(stream)
         schema = file.schema_arrow
         if columns is not None:
@@ -177,7 +178,7 @@ def read_shard(directory: Directory, name: str, columns: Sequence[str] | None = 
 
 def read_shard_columns(directory: Directory, name: str, columns: list[str]) -> pa.Table:
     """Some columns of a whole shard: what the report and the shuffles need, without the text."""
-    with directory.read(name) as stream:
+    with open_finished(directory, name) as stream:
         return pq.read_table(stream, columns=columns)
 
 

@@ -1,13 +1,17 @@
 """What a finished stage says of itself, and how its counts add up.
 
 `stage.json` holds what ran (stage, configuration, a digest of the code), on what (fingerprints of the inputs), what
-came out (documents and bytes in and out per language, drops per reason, counters) and the digest of every file. Nothing
-in it depends on the place, the time, the runner or the number of workers.
+came out (documents and bytes in and out per language, drops per reason, counters), the size and the digest of every
+file, and a seal of its own. Nothing in it depends on the place, the time, the runner or the number of workers.
+
+Who reads a file of a finished stage reads all of it first, for its digest (`open_finished`). A check of single pages,
+as Parquet has it, leaves out their headers and the file's tables, where a flipped bit gives other rows without a word.
 """
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -35,6 +39,7 @@ class Manifest:
         inputs: the fingerprints of its inputs.
         tally: what came in and out.
         files: the digest of each file.
+        sizes: the bytes of each file; older versions didn't say.
         stale: why an older output in the same place was made again; empty where there was none.
         accepted: what had changed when the user accepted this output all the same (`--accept`).
     """
@@ -45,6 +50,7 @@ class Manifest:
     inputs: list[str]
     tally: Tally
     files: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
 
@@ -55,12 +61,22 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: str) -> "Manifest":
-        """Raises UserError where no finished stage is."""
+        """Raises UserError where no finished stage is, or its manifest is damaged."""
         place = Directory(directory)
         if not place.exists(MANIFEST):
             state = "isn't finished" if place.exists(PLAN) else "holds no stage.json"
             raise UserError(f"{directory}: {state}; run the stage that writes it first")
-        return cls(**place.read_json(MANIFEST))
+        try:
+            return cls(**place.read_sealed(MANIFEST))
+        except TypeError:  # fields are missing, or there are others
+            raise UserError(
+                f"{directory}/{MANIFEST}: no manifest of a stage, or a damaged one; delete the directory and run the "
+                "command that wrote it again"
+            ) from None
+
+    def write(self, directory: Directory) -> None:
+        """Finishes a stage."""
+        directory.write_sealed(MANIFEST, asdict(self))
 
     def shards(self, table: str = "documents") -> list[str]:
         """The names of a table's shards, in order."""
@@ -135,6 +151,48 @@ def digest(directory: Directory, name: str) -> str:
         while block := stream.read(1 << 20):
             hasher.update(block)
     return hasher.hexdigest()
+
+
+def open_finished(directory: Directory, name: str) -> pa.NativeFile:
+    """Opens a file once all of it was found as the stage that wrote it left it; a process looks once at each.
+
+    Files of directories that aren't finished stages, or that a stage doesn't count as its own, are opened as they are.
+
+    Raises:
+        UserError: the file, or the stage's manifest, is damaged or missing.
+    """
+    if directory.exists(MANIFEST):
+        known = _finished(directory.uri, directory.changed(MANIFEST)).files.get(name)
+        if known is not None:
+            _refuse_damaged(directory.uri, name, known, directory.size(name), directory.changed(name))
+    return directory.read(name)
+
+
+def read_finished(directory: Directory, name: str) -> bytes:
+    """The content of a file, as `open_finished` opens it."""
+    with open_finished(directory, name) as stream:
+        return stream.read()
+
+
+@lru_cache(16)
+def _finished(uri: str, changed: int) -> Manifest:
+    return Manifest.read(uri)
+
+
+@lru_cache(1 << 16)
+def _refuse_damaged(uri: str, name: str, known: str, size: int, changed: int) -> None:
+    if why := damage(Directory(uri), name, known):
+        raise UserError(
+            f"{uri}/{name}: {why}; delete it and run the command that wrote it again, which makes only what is "
+            f"missing (python -m beam_pipelines verify {uri} --delete looks at every file)"
+        )
+
+
+def damage(directory: Directory, name: str, known: str) -> str:
+    """What is wrong with a file whose digest should be `known`, in a few words; nothing where it's whole."""
+    if not directory.exists(name):
+        return "missing"
+    return "" if digest(directory, name) == known else "damaged after it was written"
 
 
 def tally_documents(side: str, documents: pa.RecordBatch) -> Tally:

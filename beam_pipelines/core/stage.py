@@ -12,10 +12,10 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
@@ -28,6 +28,7 @@ from opencoder_jax.beam_pipelines.core.manifest import (
     digest,
     merge_tallies,
 )
+from opencoder_jax.beam_pipelines.core.owner import is_owner, owned
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.code_version import code_version
@@ -59,44 +60,86 @@ class Stage:
     def run(self, work: Callable[[Directory], tuple[Tally, dict[str, str]]], options: BeamOptions) -> Manifest:
         """Runs `work(output directory)` unless the output is up to date.
 
+        Of a finished stage that lost some of its files, only the shards that these belong to are made again.
+
         Args:
             work: writes the files, and returns the tally and the files' digests.
             options: name the stages whose older output is accepted as it is.
 
         Raises:
-            UserError: an input isn't finished, or the output is no place for a stage; whatever lies there stays.
+            UserError: an input isn't finished, the output is no place for a stage (whatever lies there stays), or
+                another process writes there.
         """
         head = self._head()
         directory = Directory(self.output)
-        names = set(directory.names())
-        stale: list[str] = []
-        if MANIFEST in names:
-            manifest = Manifest.read(self.output)
-            stale = changes(manifest, head)
-            missing = [f"{name} is missing" for name in sorted(manifest.files.keys() - names)]
-            if stale and not missing and {self.name, self.output.rstrip("/").rsplit("/", 1)[-1]} & set(options.accept):
+        if any(directory.same_as(Directory(source)) for source in self.inputs):
+            raise UserError(f"{self.output}: is an input too; name another directory for the output")
+        found = _look(directory, head)
+        if found.manifest and found.up_to_date and not found.leftovers:
+            print(f"{self.name}: up to date", file=sys.stderr)
+            return found.manifest
+        with owned(directory):
+            return self._run(work, head, directory, options)
+
+    def _run(
+        self,
+        work: Callable[[Directory], tuple[Tally, dict[str, str]]],
+        head: dict[str, Any],
+        directory: Directory,
+        options: BeamOptions,
+    ) -> Manifest:
+        """As `run`, by the directory's owner."""
+        found = _look(directory, head)
+        manifest, stale = found.manifest, found.stale
+        if manifest:
+            accepted = {self.name, self.output.rstrip("/").rsplit("/", 1)[-1]} & set(options.accept)
+            if stale and not found.missing and accepted:
                 print(f"{self.name}: accepted as it is, though {'; '.join(stale)}", file=sys.stderr)
-                accepted = {**asdict(manifest), **head, "accepted": [*manifest.accepted, *stale]}
-                manifest, stale = Manifest(**accepted), []
-                directory.write_json(MANIFEST, asdict(manifest))
-            if not stale and not missing:
+                manifest = replace(manifest, **head, accepted=[*manifest.accepted, *stale])
+                manifest.write(directory)
+                stale = []
+            if not stale and not found.missing:
                 print(f"{self.name}: up to date", file=sys.stderr)
                 _tidy(directory)
                 return manifest
-            print(f"{self.name}: runs again: {'; '.join([*stale, *missing])}", file=sys.stderr)
-        if any(directory.same_as(Directory(source)) for source in self.inputs):
-            raise UserError(f"{self.output}: is an input too; name another directory for the output")
-        if not names & {MANIFEST, PLAN} and not all(name.endswith(WRITING) for name in names):
-            raise UserError(f"{self.output}: holds other files, such as {min(names)}; name an empty or a new directory")
-        if not (PLAN in names and directory.read_json(PLAN) == head):
+            why = [*stale, *found.missing.values()]
+            print(f"{self.name}: runs again: {'; '.join(why)}", file=sys.stderr)
+            if not stale and self._mended(work, manifest, directory, found.missing):
+                return manifest
+        if not (directory.exists(PLAN) and directory.read_sealed(PLAN) == head):
             _start_over(directory, head)
         directory.remove(MANIFEST)
         with _explained(self.name):
             tally, files = work(directory)
-        manifest = Manifest(**head, tally=tally, files=files, stale=stale)
-        directory.write_json(MANIFEST, asdict(manifest))
+        sizes = directory.sizes()
+        if gone := sorted(files.keys() - sizes.keys()):
+            raise UserError(f"{self.output}/{gone[0]}: vanished while {self.name} ran; run the same command again")
+        manifest = Manifest(**head, tally=tally, files=files, sizes={name: sizes[name] for name in files}, stale=stale)
+        manifest.write(directory)
         _tidy(directory)
         return manifest
+
+    def _mended(
+        self,
+        work: Callable[[Directory], tuple[Tally, dict[str, str]]],
+        manifest: Manifest,
+        directory: Directory,
+        missing: Iterable[str],
+    ) -> bool:
+        """Makes what a finished stage has lost; whether the files are again what its manifest says.
+
+        The manifest stays, and tells `run_shards` which shards are still there.
+        """
+        for name in missing:
+            directory.remove(name)
+        directory.child("reports").remove_tree()
+        with _explained(self.name):
+            _, files = work(directory)
+        if files == manifest.files:
+            _tidy(directory)
+            return True
+        print(f"{self.name}: comes out otherwise than before, so all of it is made again", file=sys.stderr)
+        return False
 
     def _head(self) -> dict[str, Any]:
         config = json.loads(json.dumps(asdict(self.config)))
@@ -105,15 +148,49 @@ class Stage:
         return {"stage": self.name, "config": config, "code": code, "inputs": inputs}
 
 
+class _Found(NamedTuple):
+    """What lies in an output: its manifest, why that is out of date, which files it lost and how, and what to tidy."""
+
+    manifest: Manifest | None
+    stale: list[str]
+    missing: dict[str, str]
+    leftovers: bool
+
+    @property
+    def up_to_date(self) -> bool:
+        return not self.stale and not self.missing
+
+
+def _look(directory: Directory, head: dict[str, Any]) -> _Found:
+    """Raises UserError for a directory that something else than a stage has written."""
+    sizes = directory.sizes()
+    others = [name for name in sizes if not name.endswith(WRITING) and not is_owner(name)]
+    if others and not sizes.keys() & {MANIFEST, PLAN}:
+        raise UserError(f"{directory.uri}: holds other files, such as {min(others)}; name an empty or a new directory")
+    leftovers = any(name == PLAN or name.endswith(WRITING) or is_owner(name) for name in sizes)
+    leftovers = leftovers or directory.exists("reports")
+    if MANIFEST not in sizes:
+        return _Found(None, [], {}, leftovers)
+    manifest = Manifest.read(directory.uri)
+    missing = {}
+    for name in sorted(manifest.files):
+        size = manifest.sizes.get(name)
+        if name not in sizes:
+            missing[name] = f"{name} is missing"
+        elif size is not None and size != sizes[name]:
+            missing[name] = f"{name} has {sizes[name]} bytes and not {size}"
+    return _Found(manifest, changes(manifest, head), missing, leftovers)
+
+
 def _start_over(directory: Directory, head: dict[str, Any]) -> None:
     """Empties a directory for a new plan. Killed on the way it's a stage directory still, but nothing in it counts."""
     directory.write_json(PLAN, {})
     directory.remove(MANIFEST)
     for name in directory.names():
-        if name != PLAN:
+        if name != PLAN and not is_owner(name):
             directory.remove(name)
     directory.child("reports").remove_tree()
-    directory.write_json(PLAN, head)
+    directory.write_sealed(PLAN, head)
 
 
 def _tidy(directory: Directory) -> None:
@@ -152,6 +229,7 @@ def run_shards(
     The DoFn ends each shard with `report_shard`.
     """
     reports = directory.child("reports")
+    _report_what_is_left(directory, shards)
     done = {int(report.removesuffix(".json")) for report in reports.names() if report.endswith(".json")}
     missing = [shard for shard in range(shards) if shard not in done]
     if not missing:
@@ -161,10 +239,29 @@ def run_shards(
         _ = pipeline | beam.Create(missing) | name >> beam.ParDo(step)
 
 
+def _report_what_is_left(directory: Directory, shards: int) -> None:
+    """Where a finished stage is mended: a report for each shard whose files are all there.
+
+    Who asks for the sum of all tallies gets at least the manifest's.
+    """
+    if not directory.exists(MANIFEST):
+        return
+    manifest, there = Manifest.read(directory.uri), set(directory.names())
+    parts: dict[int, list[str]] = {}
+    for name in manifest.files:
+        if (part := re.search(r"-(\d+)-of-(\d+)", name)) and int(part[2]) == shards:
+            parts.setdefault(int(part[1]), []).append(name)
+    tally = manifest.tally
+    for shard, names in parts.items():
+        if there.issuperset(names):
+            report_shard(directory, shard, tally, names)
+            tally = {}
+
+
 def report_shard(directory: Directory, shard: int, tally: Tally, names: Sequence[str]) -> None:
     """Marks a shard as finished. `names` are the files that it wrote."""
     files = {name: digest(directory, name) for name in names}
-    directory.child("reports").write_json(f"{shard:05d}.json", {"tally": tally, "files": files})
+    directory.child("reports").write_sealed(f"{shard:05d}.json", {"tally": tally, "files": files})
 
 
 def gather_reports(directory: Directory, shards: int) -> tuple[Tally, dict[str, str]]:
@@ -174,7 +271,7 @@ def gather_reports(directory: Directory, shards: int) -> tuple[Tally, dict[str, 
         UserError: shards have no report: the pipeline ended without running, as a dry run does.
     """
     place = directory.child("reports")
-    reports = [place.read_json(name) for name in place.names() if name.endswith(".json")]
+    reports = [place.read_sealed(name) for name in place.names() if name.endswith(".json")]
     if len(reports) != shards:
         raise UserError(f"{directory.uri}: {shards - len(reports)} of {shards} shards weren't written; run it again")
     files = {name: value for report in reports for name, value in report["files"].items()}

@@ -7,13 +7,14 @@ appears whole or not at all: it's written under a temporary name and renamed.
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import xxhash
 from pyarrow import fs
 
 from opencoder_jax.files import WRITING
@@ -30,6 +31,11 @@ class Directory:
         uri = self.uri if "://" in self.uri else Path(self.uri).absolute().as_posix()
         system, root = fs.FileSystem.from_uri(uri)
         return system, f"{root}/{name}" if name else root
+
+    def local(self) -> Path | None:
+        """Where it lies on a disk of this machine; None for a bucket."""
+        system, root = self._place()
+        return Path(root) if isinstance(system, fs.LocalFileSystem) else None
 
     def same_as(self, other: "Directory") -> bool:
         """Whether both name one directory."""
@@ -57,9 +63,13 @@ class Directory:
 
     def names(self) -> list[str]:
         """The names of the files in it, sorted; none where the directory is missing."""
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file in it, by name; none where the directory is missing."""
         system, root = self._place()
         found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+        return {info.base_name: int(info.size or 0) for info in found if info.type == fs.FileType.File}
 
     def tree(self) -> list[str]:
         """The paths of the files in it and in its folders, sorted; hidden ones, as of caches, are left out."""
@@ -106,14 +116,36 @@ class Directory:
 
     def write_json(self, name: str, value: Any) -> None:
         """Sorted and indented, so that equal values are equal bytes."""
-        self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+        self.write_bytes(name, _json(value))
 
     def read_json(self, name: str) -> Any:
         """Raises UserError for a file that isn't JSON."""
         try:
             return json.loads(self.read_bytes(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.uri}/{name}: not JSON ({error}); delete the directory and run again") from None
+
+    def write_sealed(self, name: str, value: Mapping[str, Any]) -> None:
+        """As `write_json`, with a digest of the rest in its field `seal`."""
+        self.write_json(name, {**value, "seal": _seal(value)})
+
+    def read_sealed(self, name: str) -> Any:
+        """What `write_sealed` wrote, without the seal; JSON that has none, as of older versions, as it is.
+
+        Raises:
+            UserError: some bit isn't as it was written.
+        """
+        value = self.read_json(name)
+        if not isinstance(value, dict) or "seal" not in value:
+            return value
+        rest = {key: part for key, part in value.items() if key != "seal"}
+        # The bytes are compared, for there are several ways to write a number or a letter.
+        if value["seal"] != _seal(rest) or _json(value) != self.read_bytes(name):
+            raise UserError(
+                f"{self.uri}/{name}: damaged after it was written; delete the directory and run the command that "
+                "wrote it again"
+            )
+        return rest
 
     def remove(self, name: str) -> None:
         system, path = self._place(name)
@@ -130,3 +162,11 @@ class Directory:
         system, path = self._place()
         if system.get_file_info(path).type == fs.FileType.Directory:
             system.delete_dir(path)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(_json(value))

@@ -27,7 +27,7 @@ from opencoder_jax.beam_pipelines.core.documents import (
     unpack_addresses,
     write_shard,
 )
-from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, open_finished
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.shuffles import NODE, by_segment, pack, run_starts, sort_rows, star_edges, unpack
@@ -267,7 +267,7 @@ def largest_clusters(directory: Directory, names: list[str]) -> pa.RecordBatch:
 
 def aligned_batches(table: pa.Table, source: Directory, name: str) -> list[pa.RecordBatch]:
     """Cuts a table into batches of as many rows as those of a shard."""
-    with source.read(name) as stream:
+    with open_finished(source, name) as stream:
         metadata = pq.ParquetFile(stream).metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     starts = np.cumsum([0, *sizes])

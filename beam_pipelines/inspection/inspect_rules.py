@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from opencoder_jax.beam_pipelines.core.documents import unpack_addresses
-from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, open_finished
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
@@ -112,7 +112,7 @@ def read_examples(documents: str, wanted: Iterable[int]) -> dict[int, Example]:
     examples: dict[int, Example] = {}
     for shard in np.unique(shards).tolist():
         mine = shards == shard
-        with Directory(documents).read(names[shard]) as stream:
+        with open_finished(Directory(documents), names[shard]) as stream:
             file, first = pq.ParquetFile(stream), 0
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from opencoder_jax.beam_pipelines.core.documents import addresses, read_shard_columns
+from opencoder_jax.beam_pipelines.core.manifest import open_finished
 from opencoder_jax.beam_pipelines.core.stage import input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.filtering.filter import Judged, judge
@@ -276,7 +277,7 @@ def survey(documents: str, signals: str, profile: Profile, other: Profile | None
 
 
 def _signals(directory: str, name: str, used: list[str]) -> pa.Table:
-    with Directory(directory).read(name) as stream:
+    with open_finished(Directory(directory), name) as stream:
         known = set(pq.read_schema(stream).names)
     if missing := [signal for signal in ("natural_language", *used) if signal not in known]:
         raise UserError(f"inspect: {directory} holds no {missing[0]}; run the stage signals again")

@@ -22,7 +22,7 @@ import tokenizers
 from matplotlib.figure import Figure
 
 from opencoder_jax.beam_pipelines.core.documents import read_shard
-from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, merge_tallies
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, merge_tallies, read_finished
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
@@ -80,7 +80,9 @@ def run(
     Raises:
         UserError: an input or a file is missing, or isn't what it should be.
     """
-    ours = Tokenizer.load(Path(tokenizer) / TOKENIZER)
+    if not Directory(tokenizer).exists(TOKENIZER):
+        raise UserError(f"{tokenizer}: holds no {TOKENIZER}; --tokenizer takes the directory of a tokenizer")
+    ours = Tokenizer(read_finished(Directory(tokenizer), TOKENIZER), f"{tokenizer}/{TOKENIZER}")
     peers = {OURS: Peer(ours.vocab_size, lambda texts: sum(map(len, ours.encode_batch(texts))))}
     peers |= {name: load_peer(file) for name, file in config.against.items()}
     digests = {name: hashlib.sha256(Path(file).read_bytes()).hexdigest() for name, file in config.against.items()}

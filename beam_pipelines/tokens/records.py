@@ -29,6 +29,7 @@ from opencoder_jax.beam_pipelines.core.manifest import (
     Tally,
     digest,
     merge_tallies,
+    read_finished,
     tally_documents,
     tally_drops,
 )
@@ -122,7 +123,7 @@ def run(
             names = shard_names(shard, config.shards)
             with directory.read(names.places) as index:
                 summaries.append(summarise(index, directory.read_bytes(names.checksums)))
-        rest = metadata_files(summaries, Directory(tokenizer).read_bytes(TOKENIZER))
+        rest = metadata_files(summaries, read_finished(Directory(tokenizer), TOKENIZER))
         rest |= {drops: parts.read_bytes(drops) for drops in encoded.shards("drops")}
         for file, content in rest.items():
             directory.write_bytes(file, content)
@@ -144,7 +145,7 @@ class EncodeShard(beam.DoFn):
 
     def setup(self) -> None:
         """Loads the tokenizer, once a worker."""
-        model = Directory(self.tokenizer).read_bytes(TOKENIZER)
+        model = read_finished(Directory(self.tokenizer), TOKENIZER)
         self.encoder = Tokenizer(model, f"{self.tokenizer}/{TOKENIZER}")
 
     def process(self, number: int) -> Iterator[int]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pygit2
 import pytest
 
-from opencoder_jax.beam_pipelines.__main__ import CHAINS, VERBS, main
+from opencoder_jax.beam_pipelines.__main__ import CHAINS, COMMANDS, VERBS, main
 
 # What the examples call by a name of the user's own.
 PLACES = ("/path/to/repositories", "/path/to/clones", "/path/to/archives")
@@ -68,7 +68,7 @@ def words(example: str, home: Path) -> list[str]:
 
 
 # (That of released_tokenizer is run where a released one is made: tokens/test_released_tokenizer.py.)
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in {*CHAINS, "released_tokenizer"}])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in {*COMMANDS, "released_tokenizer"}])
 def test_the_example_of_a_stage_runs_as_printed(
     verb: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opencoder_jax import code_version
-from opencoder_jax.beam_pipelines.__main__ import CHAINS, VERBS
+from opencoder_jax.beam_pipelines.__main__ import COMMANDS, VERBS
 
 Edit = Callable[..., dict[str, str]]
 
@@ -121,7 +121,7 @@ def test_what_can_change_a_byte_changes_the_version_of_its_module(
     assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == {module}
 
 
-STAGES = {name: code_version.code_version((verb.module, "run")) for name, verb in VERBS.items() if name not in CHAINS}
+STAGES = {name: code_version.code_version((verb.module, "run")) for name, verb in VERBS.items() if name not in COMMANDS}
 
 
 @pytest.mark.parametrize("verb", STAGES)
