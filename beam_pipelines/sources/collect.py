@@ -26,7 +26,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, merge_ta
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language, identify
+from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
 from opencoder_jax.beam_pipelines.sources.folders import File, Root, list_files, python_library
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
@@ -72,7 +72,7 @@ def read_files(files: Iterable[File], config: CollectConfig) -> Iterator[Row]:
     """Reads files one at a time, in the order given: a row each."""
     stars = read_stars(config.stars_table)
     for file in files:
-        content, language = b"", identify(file.path)
+        content, language = b"", file.language()
         reason = file.reason
         try:
             if not reason:
@@ -96,7 +96,7 @@ def _read(file: File, max_file_bytes: int) -> tuple[bytes, Language]:
     """A file's content and language; no more than its head where that's of no language of the corpus."""
     with open(file.location, "rb") as stream:
         head = stream.read(HEAD_BYTES)
-        language = identify(file.path, head)
+        language = file.language(head)
         if language.kind in ("unknown", "excluded"):
             return head, language
         return head + stream.read(max(0, max_file_bytes + 1 - len(head))), language

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from opencoder_jax.beam_pipelines.core.documents import document_id
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN
-from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN, identify, path_decides
+from opencoder_jax.beam_pipelines.languages.attributes import NAME, Attributes, read_attributes
+from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN, Language, by_name, identify, path_decides
 from opencoder_jax.beam_pipelines.sources.builder import SKIPPED_FOLDERS
 from opencoder_jax.recipe import UserError
 
@@ -37,6 +38,11 @@ class File(NamedTuple):
     size: int = 0
     changed: int = 0  # nanoseconds since 1970
     reason: str = ""  # why it's dropped, as far as the listing tells
+    declared: str = ""  # the language that its repository names (attributes.py)
+
+    def language(self, head: bytes = b"") -> Language:
+        """Its language, as its repository has it, or else its path and the head of its content."""
+        return by_name(self.declared) if self.declared else identify(self.path, head)
 
     @property
     def identifier(self) -> str:
@@ -46,7 +52,7 @@ class File(NamedTuple):
     @property
     def wanted(self) -> bool:
         """Whether it's to be read, and its name tells its language."""
-        return not self.reason and identify(self.path) is not UNKNOWN
+        return not self.reason and self.language() is not UNKNOWN
 
 
 def python_library() -> list[Root]:
@@ -104,6 +110,7 @@ def _walk(root: Root, max_file_bytes: int, passed: Counter[str]) -> Iterator[Fil
     top = os.path.abspath(root.folder)
     name = root.repository or os.path.basename(top) or "root"
     repositories = {top: (top, name)}  # folder -> its repository's folder and name
+    attributes: dict[str, Attributes] = {}  # of a repository's folder
     unreadable = {"unreadable folder": 1}
     for folder, folders, names in os.walk(top, onerror=lambda _: passed.update(unreadable)):
         base, repository = repositories.pop(folder)
@@ -125,9 +132,15 @@ def _walk(root: Root, max_file_bytes: int, passed: Counter[str]) -> Iterator[Fil
                 repositories[location] = (location, child)
             else:
                 repositories[location] = (base, repository)
+        if NAME in names:
+            path = os.path.join(folder, NAME)
+            attributes.setdefault(base, Attributes()).add(_relative(path, base), read_attributes(path))
         for child in names:
             location = os.path.join(folder, child)
-            yield _listed(File(location, _relative(location, base), repository, root.source), max_file_bytes)
+            path = _relative(location, base)
+            language = attributes[base].language(path) if base in attributes else None
+            file = File(location, path, repository, root.source, declared=language.name if language else "")
+            yield _listed(file, max_file_bytes)
 
 
 def _listed(file: File, max_file_bytes: int) -> File:
@@ -144,7 +157,7 @@ def _listed(file: File, max_file_bytes: int) -> File:
         reason = "empty"
     elif status.st_size > max_file_bytes:
         reason = "too_large"
-    elif identify(file.path).kind == "excluded" and path_decides(file.path):  # else it's read first
+    elif file.language().kind == "excluded" and (file.declared or path_decides(file.path)):  # else it's read first
         reason = "excluded_language"
     return file._replace(size=status.st_size, changed=status.st_mtime_ns, reason=reason)
 

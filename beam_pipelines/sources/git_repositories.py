@@ -19,6 +19,7 @@ from pygit2.enums import FileMode, RepositoryOpenFlag, SortMode
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.languages.attributes import NAME, Attributes
 from opencoder_jax.beam_pipelines.sources.builder import SKIPPED_FOLDERS, Row, document
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
 from opencoder_jax.beam_pipelines.sources.stars import read_stars
@@ -122,6 +123,15 @@ def tree_entries(repository: pygit2.Repository) -> Iterator[tuple[str, pygit2.Ob
         waiting += reversed(below)
 
 
+def attributes_of(entries: Sequence[tuple[str, pygit2.Object]]) -> Attributes:
+    """What the repository says of its files' languages."""
+    attributes = Attributes()
+    for path, entry in entries:
+        if path.rpartition("/")[2] == NAME and isinstance(entry, pygit2.Blob):
+            attributes.add(path, entry.data)
+    return attributes
+
+
 def commit_times(repository: pygit2.Repository, paths: set[str]) -> dict[str, int]:
     """When each path changed last on the first-parent line, seconds since 1970; memory is that of the paths."""
     times: dict[str, int] = {}
@@ -153,6 +163,7 @@ def read_repository(unit: Unit, config: GitConfig) -> Iterator[Row]:
         if repository is None:
             raise UserError(f"{unit.directory}: the repository is gone")
         entries = list(tree_entries(repository))
+        attributes = attributes_of(entries)
         times = commit_times(repository, {path for path, _ in entries})
         for path, entry in entries:
             content, reason = b"", ""
@@ -167,6 +178,7 @@ def read_repository(unit: Unit, config: GitConfig) -> Iterator[Row]:
                 path,
                 content,
                 source="git",
+                language=attributes.language(path),
                 max_bytes=config.max_file_bytes,
                 reason=reason,
                 stars=stars,

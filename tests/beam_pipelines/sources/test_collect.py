@@ -128,6 +128,21 @@ def test_the_same_files_give_the_same_bytes_wherever_they_lie_and_go(folder: Pat
     assert b"elsewhere" not in (tmp_path / "second" / "stage.json").read_bytes()
 
 
+def test_a_repositorys_attributes_name_languages_and_change_what_is_up_to_date(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {"r/a.inc": "int a;\n", "s/a.inc": "int a;\n", "r/x.odd": "x = 1\n"}
+    folder = write(tmp_path / "in", files)
+    for declared in ("Pascal", "Lua"):
+        write(folder, {"r/.gitattributes": f"*.inc linguist-language={declared}\n*.odd linguist-language=Python"})
+        (folder / "s" / ".gitattributes").unlink(missing_ok=True)
+        (folder / "s" / ".gitattributes").symlink_to(folder / "r" / ".gitattributes")  # git follows none
+        manifest = run(folders=[str(folder)], output=str(tmp_path / "out"), config=CONFIG, options=BeamOptions())
+        rows = [row for name in manifest.shards() for row in pq.read_table(tmp_path / "out" / name).to_pylist()]
+        found = {(row["repository"], row["path"]): row["language"] for row in rows}
+        assert found[("r", "a.inc")] == declared
+        assert found[("r", "x.odd")] == "Python"
+        assert found[("s", "a.inc")] == "C++"
+
+
 def test_the_order_of_inputs_changes_no_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(write(tmp_path / side, {f"{side}/{n}.py": CODE for n in range(9)})) for side in ("left", "right")]
     first = run(folders=folders, output=str(tmp_path / "out"), config=CONFIG, options=BeamOptions())

@@ -79,6 +79,21 @@ def test_the_name_is_that_of_the_origin(tmp_path: Path) -> None:
     assert {(row["repository"], row["stars"]) for row in documents.values()} == {("someone/tool", 12)}
 
 
+def test_what_a_repository_says_of_its_languages_counts(tmp_path: Path) -> None:
+    files: dict[str, bytes | None] = {
+        ".gitattributes": b"*.inc linguist-language=Pascal\n",
+        "a.inc": b"int a;\n",
+        "lib/.gitattributes": b"b.inc linguist-language=cpp\n",
+        "lib/b.inc": b"int b;\n",
+    }
+    commit(pygit2.init_repository(tmp_path / "tool"), files, 1000)
+    _, documents, _ = collect(tmp_path / "tool", tmp_path / "out")
+    assert {path: documents[path]["language"] for path in ("a.inc", "lib/b.inc")} == {
+        "a.inc": "Pascal",
+        "lib/b.inc": "C++",
+    }
+
+
 def test_a_merge_counts_when_it_was_merged(tmp_path: Path) -> None:
     repository = pygit2.init_repository(tmp_path / "x")
     base = commit(repository, {"a.py": b"x = 1\n"}, 1000)
