@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.data.tokenizer import TextTokenizer
 from opencoder_jax.inference.requests import Piece
 from opencoder_jax.recipe import UserError
 from opencoder_jax.serving.bridge import Answers, Bridge, EngineFailed
@@ -44,11 +44,10 @@ class ServedModel(NamedTuple):
     """What clients learn of the model, and what reads their texts."""
 
     name: str
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     context: int
     created: int  # seconds since 1970
     fingerprint: str
-    chats: bool = True  # whether it was tuned for conversations: what the page opens with
 
 
 def application(
@@ -145,7 +144,6 @@ class _Server:
             "created": self._model.created,
             "owned_by": "opencoder_jax",
             "max_model_len": self._model.context,
-            "chat": self._model.chats,
         }
 
     async def completions(self, request: HttpRequest) -> Response:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.data.tokenizer import TextTokenizer
 from opencoder_jax.inference.requests import Piece, TokenLogprob
 from opencoder_jax.serving.openai_requests import Asked, prompt_tokens
 
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 class TokenNames:
     """How single tokens are written: their bytes, and a string for programs that take no bytes."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
         self._controls = {index: name for name, index in tokenizer.controls.items()}
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from opencoder_jax.data import chat
-from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
+from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, TextTokenizer
 from opencoder_jax.inference.requests import Request
 from opencoder_jax.inference.sampling import SamplingConfig
+from opencoder_jax.recipe import UserError
 from opencoder_jax.serving.config import ServeConfig
 from opencoder_jax.serving.parameters import (
     Reader,
@@ -190,7 +191,7 @@ _CHAT: dict[str, Reader] = {
 class RequestReader:
     """Reads bodies for one model. Not to be used by two threads at a time, as the tokenizer isn't."""
 
-    def __init__(self, name: str, tokenizer: Tokenizer, context: int, config: ServeConfig) -> None:
+    def __init__(self, name: str, tokenizer: TextTokenizer, context: int, config: ServeConfig) -> None:
         self.name = name
         self.tokenizer = tokenizer
         self.context = context
@@ -270,14 +271,14 @@ class RequestReader:
         """A text and its ids. One that can't fit isn't tokenised: it costs no more than its letters."""
         if len(given.encode()) > self._longest * self._most():
             raise self._too_long(place, f"more than {self._most()}")
-        return Prompt(self.tokenizer.encode(given), given)
+        return Prompt(self.tokenizer.encode_prompt(given), given)
 
     def _conversation(self, messages: list[chat.Message]) -> Prompt:
         if sum(len(message["content"].encode()) for message in messages) > self._longest * self._most():
             raise self._too_long("messages", f"more than {self._most()}")
         try:
             return Prompt(chat.encode_prompt(self.tokenizer, messages), "")
-        except ValueError as error:
+        except (ValueError, UserError) as error:
             raise Refused(f"messages: {error}", "messages", "invalid_value") from None
 
     def _in_the_middle(self, prompt: Prompt, suffix: str) -> Prompt:
@@ -288,7 +289,10 @@ class RequestReader:
                 "suffix: this model can't fill in: its tokenizer has no tokens for it", "suffix", "unsupported"
             )
         before, between, behind = cast(list[int], marks)
-        return Prompt([before, *prompt.ids, between, *self._encoded(suffix, "suffix").ids, behind], prompt.text)
+        after = self._encoded(suffix, "suffix").ids
+        prefix = len(self.tokenizer.prefix)  # stands in front of all
+        ids = [*prompt.ids[:prefix], before, *prompt.ids[prefix:], between, *after[prefix:], behind]
+        return Prompt(ids, prompt.text)
 
     def _asked(self, is_chat: bool, prompts: list[Prompt], found: dict[str, Any], logprobs: int | None) -> Asked:
         n, echo = found.get("n", 1), bool(found.get("echo"))

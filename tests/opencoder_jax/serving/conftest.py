@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sentencepiece
 from asgi_client import Client, running
-from scripted_engine import CONTEXT, ScriptedEngine
+from scripted_engine import ScriptedEngine
 
 from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, IM_END, IM_START, Tokenizer
 from opencoder_jax.serving.application import ServedModel, application
@@ -54,11 +54,12 @@ class Scripted:
     config: ServeConfig = field(default_factory=ServeConfig)
     keys: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    context: int = 256
 
     def __post_init__(self) -> None:
-        self.engine = ScriptedEngine(self.tokenizer)
+        self.engine = ScriptedEngine(self.tokenizer, context=self.context)
         self.bridge = Bridge(self.engine, self.config.waiting)
-        model = ServedModel("small", self.tokenizer, CONTEXT, 1700000000, "fp_0123456789ab")
+        model = ServedModel("small", self.tokenizer, self.context, 1700000000, "fp_0123456789ab")
         self.app = application(model, self.bridge, self.config, self.keys, self.hosts)
         self.client = Client(self.app)
 

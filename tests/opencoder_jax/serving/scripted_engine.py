@@ -7,14 +7,14 @@ from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.requests import Piece, Request, TokenLogprob
 from opencoder_jax.recipe import UserError
 
-CONTEXT = 256
-
 
 class ScriptedEngine:
-    def __init__(self, tokenizer: Tokenizer, slots: int = 4) -> None:
+    def __init__(self, tokenizer: Tokenizer, slots: int = 4, context: int = 256) -> None:
         self.tokenizer = tokenizer
+        self.context = context
         self.asked: list[Request] = []
         self.cancelled: list[int] = []
+        self.says = ""  # a text to say whatever is asked
         self.fails = False
         self.may_step = threading.Semaphore(0)
         self.held = False  # a step waits for `may_step`
@@ -24,7 +24,7 @@ class ScriptedEngine:
 
     def answer(self, request: Request) -> list[int]:
         """All that it would say, the end included."""
-        said = self.tokenizer.encode(f" é{request.prompt[-1] % 97}{request.seed}!" * 3)
+        said = self.tokenizer.encode(self.says or f" é{request.prompt[-1] % 97}{request.seed}!" * 3)
         return [*said, self.tokenizer.end_of_document][: request.sampling.max_tokens]
 
     def text(self, request: Request) -> str:
@@ -32,7 +32,7 @@ class ScriptedEngine:
 
     def submit(self, requests: Sequence[Request]) -> list[int]:
         for request in requests:
-            if len(request.prompt) + request.sampling.max_tokens > CONTEXT:
+            if len(request.prompt) + request.sampling.max_tokens > self.context:
                 raise UserError("too long")
         with self._lock:
             ids = [len(self.asked) + place for place in range(len(requests))]
