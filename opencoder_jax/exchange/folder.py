@@ -37,12 +37,14 @@ class Foreign(NamedTuple):
     Attributes:
         name: of the folder or file, for errors.
         config: of config.json, or what it would be.
+        about: its name and licence, where they're known.
         files: the content of those that come along, by their names.
         tensors: the weights.
     """
 
     name: str
     config: Mapping[str, Any]
+    about: dict[str, Any]
     files: Mapping[str, bytes]
     tensors: Tensors
 
@@ -55,13 +57,24 @@ def open_foreign(path: Path) -> Foreign:
             found = f"has {len(files)} GGUF files: name one" if files[1:] else f"has no {CONFIG} and no GGUF file"
             raise UserError(f"{path}: {found if path.is_dir() else 'neither a folder nor a GGUF file'}")
         gguf = GGUFFile(files[0])
-        return Foreign(str(files[0]), gguf.config, {name: text.encode() for name, text in gguf.files.items()}, gguf)
+        content = {name: text.encode() for name, text in gguf.files.items()}
+        return Foreign(str(files[0]), gguf.config, gguf.about, content, gguf)
     config = read_json(path / CONFIG)
     if not isinstance(config, dict):
         raise UserError(f"{path / CONFIG}: a JSON object is wanted, this is a {type(config).__name__}")
-    names = ("tokenizer.model", *FILES, CONFIG)
+    names = ("tokenizer.model", *FILES)
     files_there = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
-    return Foreign(str(path / CONFIG), config, files_there, SafetensorsFolder(path))
+    about = {"name": config.get("_name_or_path") or path.resolve().name, "license": _licence(path / "README.md")}
+    return Foreign(str(path / CONFIG), config, about, files_there, SafetensorsFolder(path))
+
+
+def _licence(card: Path) -> str | None:
+    """The licence in the head of a model card."""
+    if not card.is_file():
+        return None
+    head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    found = re.search(r"^license: *\"?([\w.-]+)\"? *$", head[1], re.MULTILINE) if head else None
+    return found[1] if found else None
 
 
 def compare(foreign: Foreign, weights: Sequence[Weight], tied: bool) -> None:

@@ -34,6 +34,7 @@ class GGUFFile:
 
     Attributes:
         config: as config.json.
+        about: the model's name and licence, None where they aren't said.
         files: those of the tokenizer, by their names.
         shapes: of the tensors, by Hugging Face's names.
         dtypes: what an exact copy of a tensor needs.
@@ -54,6 +55,7 @@ class GGUFFile:
             name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")
         }
         self._tensors = {_name(tensor.name): tensor for tensor in reader.tensors}
+        self.about = {name: self._metadata.get(f"general.{name}") for name in ("name", "license")}
         factors = self._tensors.pop(_ROPE_FACTORS, None)
         self.config = self._config(None if factors is None else self._numbers(factors, 0, None))
         self.files = gguf_tokenizer.hugging_face_files(self._metadata, str(path))

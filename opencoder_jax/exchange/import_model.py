@@ -4,19 +4,17 @@ Each tensor is read, turned and written before the next, tables in parts: the me
 matrices. The directory is there whole or not at all.
 """
 
-import errno
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from opencoder_jax.exchange.directory import ORIGIN, made
 from opencoder_jax.exchange.folder import Foreign, Tensors, compare, open_foreign
 from opencoder_jax.exchange.tokenizer import TOKENIZER_JSON, open_tokenizer
-from opencoder_jax.files import WRITING, write_whole
+from opencoder_jax.files import write_json, write_whole
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.huggingface import Weight, from_config, weights
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, write_config
@@ -42,6 +40,7 @@ def import_model(source: Path, target: Path, dtype: str | None = None) -> str:
     compare(foreign, found, config.tied_head)
     with made(target, 4 * config.parameters()) as directory:
         write_config(directory, config)
+        write_json(directory / ORIGIN, foreign.about | _dtypes(foreign.tensors))
         said = _bring_tokenizer(foreign, directory, config)
         tree: dict[str, Any] = {}
         for weight in found:
@@ -59,39 +58,11 @@ def import_model(source: Path, target: Path, dtype: str | None = None) -> str:
     )
 
 
-@contextmanager
-def made(target: Path, size: int) -> Iterator[Path]:
-    """A directory to fill, which is `target` once that's done.
-
-    Args:
-        size: about what it will take, in bytes.
-
-    Raises:
-        UserError: there is something already, or the disk is full.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{target}: there is something already; name a new directory")
-    directory = target.with_name(target.name + WRITING)
-    try:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        try:
-            yield directory
-            if target.exists():
-                target.rmdir()
-            directory.rename(target)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-    except OSError as error:
-        free = shutil.disk_usage(_existing(target)).free
-        room = f"; it takes about {size / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise UserError(f"{target}: can't be written: {error.strerror or error}{room if full else ''}") from error
-
-
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.absolute().parents) if each.exists())
+def _dtypes(tensors: Tensors) -> dict[str, Any]:
+    """What the tensors came in, for an export that gives the same bytes: what most are in, and the others."""
+    kinds = list(tensors.dtypes.values())
+    most = max(sorted(set(kinds)), key=kinds.count)
+    return {"dtype": most, "other_dtypes": {name: kind for name, kind in tensors.dtypes.items() if kind != most}}
 
 
 def _bring_tokenizer(foreign: Foreign, directory: Path, config: ModelConfig) -> str:

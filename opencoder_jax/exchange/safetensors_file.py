@@ -184,9 +184,18 @@ class SafetensorsWriter:
             self._places[name] = file.fileno(), 8 + len(content) + header[name]["data_offsets"][0]
 
     def write(self, name: str, rows: np.ndarray, start: int = 0) -> None:
-        """Writes a tensor, or its rows from `start` on, in the tensor's dtype. Raises OSError when the disk is full."""
+        """Writes a tensor, or its rows from `start` on, rounded to the tensor's dtype.
+
+        Raises:
+            OSError: the disk is full, for one.
+            UserError: a number is too large for the dtype.
+        """
         dtype, shape = self._tensors[name]
-        content = np.ascontiguousarray(rows, DTYPES[CODES[dtype]]).view(np.uint8).reshape(-1)
+        try:
+            with np.errstate(over="raise"):
+                content = np.ascontiguousarray(rows, DTYPES[CODES[dtype]]).view(np.uint8).reshape(-1)
+        except FloatingPointError:
+            raise UserError(f"{name} has numbers that are too large for {dtype}; take another --dtype") from None
         file, offset = self._places[name]
         offset += start * prod(shape[1:]) * DTYPES[CODES[dtype]].itemsize
         while len(content):

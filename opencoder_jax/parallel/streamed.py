@@ -57,6 +57,11 @@ def write(checkpoint: Path, parameters: Mapping[str, Any]) -> None:
     seal(checkpoint)
 
 
+def word_sum(piece: np.ndarray) -> int:
+    """The checksum of contiguous float32, see checkpoints.py; that of an array is the sum of its pieces'."""
+    return int(piece.view(np.uint32).sum(dtype=np.uint32))
+
+
 def _fill(spec: dict[str, Any], leaf: Streamed) -> int:
     """Writes an array, and gives its checksum."""
     metadata = {
@@ -71,7 +76,7 @@ def _fill(spec: dict[str, Any], leaf: Streamed) -> int:
     array, total = ts.open(ts.Spec(spec), create=True, delete_existing=True).result(), 0
     for place, piece in leaf.pieces():
         piece = np.ascontiguousarray(piece, np.float32)
-        total += int(piece.view(np.uint32).sum(dtype=np.uint32))
+        total += word_sum(piece)
         array[place].write(piece, can_reference_source_data_indefinitely=True).result()
     return total % 2**32
 

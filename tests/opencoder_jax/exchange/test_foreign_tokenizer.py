@@ -15,7 +15,6 @@ from opencoder_jax.exchange.chat_template import ChatTemplate
 from opencoder_jax.exchange.tokenizer import HuggingFaceTokenizer, open_tokenizer
 from opencoder_jax.exchange.tokenizer_export import hugging_face_files
 from opencoder_jax.recipe import UserError
-from tests.opencoder_jax.data.conftest import tokenizer as ours  # noqa: F401
 
 TEXTS = st.one_of(
     st.text(max_size=80), st.sampled_from(["<|im_end|>", "a<|im_start|>b\n", " 12\t345", "e\u0301\u0000"])
@@ -100,7 +99,8 @@ def test_what_transformers_puts_first_is_put_first(tmp_path: Path) -> None:
     assert found.encode_prompt("add") == [0, *found.encode("add")] == made.encode("add").ids
 
 
-def test_our_own_export_is_read_back(ours: Tokenizer, tmp_path: Path) -> None:  # noqa: F811
+def test_our_own_export_is_read_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    ours = tokenizer
     for name, text in hugging_face_files(ours).items():
         (tmp_path / name).write_text(text)
     found = open_tokenizer(tmp_path)
