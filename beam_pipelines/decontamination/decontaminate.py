@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.decontamination.leaks import Decontaminate, DecontaminateConfig
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.decontamination.leaks import INDEX, Decontaminate, DecontaminateConfig
 from opencoder_jax.beam_pipelines.decontamination.review import write_review
 
 
@@ -43,7 +44,8 @@ def run(documents: str, output: str, config: DecontaminateConfig, options: BeamO
     rules = asdict(config) | config.fields()._asdict()
     del rules["benchmarks"]
     identity = Identity(tuple((benchmark.name, benchmark.sha256) for benchmark in benchmarks), rules)
-    kernel = Decontaminate(config, benchmarks)
+    kernel = Decontaminate(config, benchmarks, output)
     manifest = map_stage("decontaminate", kernel, [documents], output, identity, options, megabytes_per_second=10.0)
+    Directory(output).remove(INDEX)
     write_review(output, manifest, kernel.problems)  # also where the stage was up to date, and no part of what it is
     return manifest

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows
+from opencoder_jax.beam_pipelines.core.shared import share, shared
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.decontamination.plain import origins, plain
 from opencoder_jax.beam_pipelines.decontamination.solutions import SolutionIndex
 from opencoder_jax.beam_pipelines.decontamination.words import WORD, Leak, NameIndex, WordIndex, cut
@@ -17,6 +20,8 @@ from opencoder_jax.benchmarks.problems import OWN, Benchmark, Fields, Problem, k
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data import chat
 from opencoder_jax.recipe import configurable
+
+INDEX = "index.shared"  # a file of the output while documents are read
 
 _SHOWN = 2_000  # characters of a match that are kept for review
 _OTHERS = 50  # problems that a removal names besides the first
@@ -73,30 +78,62 @@ class DecontaminateConfig:
         return tuple(Benchmark.read(name, self.fields()) for name in self.benchmarks)
 
 
+class Indices(NamedTuple):
+    """All that documents are compared with.
+
+    Attributes:
+        tasks: benchmark and task of each problem.
+    """
+
+    tasks: list[tuple[str, str]]
+    words: WordIndex
+    solutions: SolutionIndex
+    names: NameIndex
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem], config: DecontaminateConfig) -> "Indices":
+        limits = (config.ngram, config.shared_ngrams, config.distinct_words, config.telling_words, config.boilerplate)
+        return cls(
+            [(problem.benchmark, problem.task) for problem in problems],
+            WordIndex(problems, *limits),
+            SolutionIndex(problems, config.solution_tokens, config.edit_tokens),
+            NameIndex(problems, config.entry_point_length, config.entry_point_words),
+        )
+
+
 @dataclass(frozen=True)
 class Decontaminate:
-    """The kernel: drops documents that leak a problem. Its indices are made once a worker."""
+    """The kernel: drops documents that leak a problem.
+
+    Attributes:
+        benchmarks: the problems. Workers don't get them: …
+        output: … where this is a directory, the indices are made once, before workers start, and lie in a file there.
+    """
 
     config: DecontaminateConfig
     benchmarks: tuple[Benchmark, ...]
+    output: str = ""
 
     @cached_property
     def problems(self) -> list[Problem]:
         return [problem for benchmark in self.benchmarks for problem in benchmark.problems]
 
     @cached_property
-    def words(self) -> WordIndex:
-        it = self.config
-        limits = (it.ngram, it.shared_ngrams, it.distinct_words, it.telling_words, it.boilerplate)
-        return WordIndex(self.problems, *limits)
+    def indices(self) -> Indices:
+        return Indices.of(self.problems, self.config)
 
     @cached_property
-    def names(self) -> NameIndex:
-        return NameIndex(self.problems, self.config.entry_point_length, self.config.entry_point_words)
+    def _shared(self) -> dict[str, Any]:
+        share(self.indices, Directory(self.output), INDEX)
+        return {"config": self.config, "output": self.output}
 
-    @cached_property
-    def solutions(self) -> SolutionIndex:
-        return SolutionIndex(self.problems, self.config.solution_tokens, self.config.edit_tokens)
+    def __getstate__(self) -> dict[str, Any]:
+        return self._shared if self.output else {"config": self.config, "benchmarks": self.benchmarks, "output": ""}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "benchmarks" not in state:
+            self.__dict__.update(benchmarks=(), indices=shared(Directory(self.output), INDEX), _shared=state)
 
     def __call__(self, documents: pa.RecordBatch) -> Result:
         kinds = documents.column("kind").to_pylist()
@@ -110,12 +147,12 @@ class Decontaminate:
         words, offsets = cut(read)
         coded = [text.encode() for text in read]
         found: dict[int, list[Leak]] = defaultdict(list)
-        for row, leak in self.words.leaks(words, offsets):
+        for row, leak in self.indices.words.leaks(words, offsets):
             found[row].append(_in_characters(read[row], leak))
-        for row, leak in self.solutions.leaks(coded):
+        for row, leak in self.indices.solutions.leaks(coded):
             start, stop = (len(coded[row][:offset].decode()) for offset in (leak.start, leak.stop))
             found[row].append(leak._replace(start=start, stop=stop))
-        for row, leak in self.names.leaks(words, offsets):
+        for row, leak in self.indices.names.leaks(words, offsets):
             found[row].append(_in_characters(read[row], leak))
         for row, leaks in sorted(found.items()):
             places = origins(texts[row], *(place for leak in leaks for place in leak[2:]))
@@ -124,11 +161,11 @@ class Decontaminate:
 
     def _drop(self, row: int, text: str, leaks: Sequence[Leak]) -> Drop:
         first = leaks[0]
-        problem = self.problems[first.problem]
-        others = {self.problems[leak.problem].name: None for leak in leaks if leak.problem != first.problem}
+        benchmark, task = self.indices.tasks[first.problem]
+        others = {": ".join(self.indices.tasks[leak.problem]): None for leak in leaks if leak.problem != first.problem}
         evidence = {
-            "benchmark": problem.benchmark,
-            "task": problem.task,
+            "benchmark": benchmark,
+            "task": task,
             "line": text.count("\n", 0, first.start) + 1,
             "text": text[first.start : min(first.stop, first.start + _SHOWN)],
             "others": list(others)[:_OTHERS],

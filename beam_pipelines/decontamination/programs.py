@@ -1,6 +1,6 @@
 """The programs that solve a problem, and the names that they give."""
 
-import ast
+import symtable
 import warnings
 from collections.abc import Iterator
 
@@ -27,14 +27,14 @@ def _bound(program: str) -> frozenset[str] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "invalid escape sequence"
-            tree = ast.parse(program)
+            waiting = [symtable.symtable(program, "program", "exec")]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     names = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.ExceptHandler(name=str(name)):
-                names.add(name)
-    return frozenset(names)
+    while waiting:
+        scope = waiting.pop()
+        waiting += scope.get_children()
+        for symbol in scope.get_symbols():
+            if (symbol.is_assigned() or symbol.is_parameter()) and not symbol.is_imported():
+                names.add(symbol.get_name())
+    return frozenset(filter(str.isidentifier, names))  # a comprehension has a parameter `.0`

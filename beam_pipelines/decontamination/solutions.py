@@ -11,17 +11,17 @@ edits is cut into e+1 parts: a document that differs in e tokens still has one p
 the rarest, is all that we look up for every document.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from opencoder_jax.beam_pipelines.decontamination.lexer import lex
 from opencoder_jax.beam_pipelines.decontamination.lookup import Lookup
 from opencoder_jax.beam_pipelines.decontamination.plain import plain
 from opencoder_jax.beam_pipelines.decontamination.programs import bound_names, programs
-from opencoder_jax.beam_pipelines.decontamination.words import BOILERPLATE, Leak
+from opencoder_jax.beam_pipelines.decontamination.words import BOILERPLATE, COMMON, Leak
 from opencoder_jax.benchmarks.problems import Problem
 
 GRAM = 10  # tokens
@@ -33,28 +33,37 @@ _DISTANCES = np.random.PCG64(0x5EED).random_raw(GRAM)
 
 def token_grams(values: np.ndarray) -> np.ndarray:
     """uint64 [max(0, n - GRAM + 1)]: the grams of tokens."""
-    count = len(values) - GRAM + 1
-    if count < 1:
-        return np.empty(0, np.uint64)
-    names = values < 0
-    back = np.zeros(len(values), np.uint8)
-    for distance in range(GRAM - 1, 0, -1):  # the nearest overwrites
-        np.copyto(back[distance:], distance, where=(values[distance:] == values[:-distance]) & names[distance:])
-    said = np.where(names, _DISTANCES[back], values.view(np.uint64))
-    hashes = np.zeros(count, np.uint64)
-    for index in range(GRAM):
-        hashes *= _BASE
-        hashes += np.where(back[index : index + count] <= index, said[index : index + count], _DISTANCES[0])
-    return hashes ^ hashes >> np.uint64(29)
+    hashes: np.ndarray = _token_grams(values)
+    return hashes
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """A solution: its problem, its grams in order and as a set, and how many edits are forgiven."""
+@njit(cache=True, nogil=True)
+def _token_grams(values):  # type: ignore[no-untyped-def]
+    back = np.zeros(len(values), np.uint8)  # how many tokens ago a name stood last, if less than GRAM
+    for place in range(len(values)):
+        if values[place] < 0:
+            for distance in range(1, min(GRAM, place + 1)):
+                if values[place - distance] == values[place]:
+                    back[place] = distance
+                    break
+    hashes = np.zeros(max(0, len(values) - GRAM + 1), np.uint64)
+    for start in range(len(hashes)):
+        value = np.uint64(0)
+        for index in range(GRAM):
+            distance = back[start + index]
+            said = np.uint64(values[start + index])
+            if values[start + index] < 0:
+                said = _DISTANCES[distance if distance <= index else 0]
+            value = value * _BASE + said
+        hashes[start] = value ^ value >> np.uint64(29)
+    return hashes
+
+
+class Fingerprint(NamedTuple):
+    """A solution: its problem, its grams in order, and how many edits are forgiven."""
 
     problem: int
     grams: np.ndarray
-    distinct: np.ndarray
     edits: int
 
 
@@ -67,29 +76,36 @@ class SolutionIndex:
     """
 
     def __init__(self, problems: Sequence[Problem], shortest: int, an_edit: int) -> None:
-        self.solutions: list[Fingerprint] = []
+        found: list[Fingerprint] = []
         seen = {token_grams(lex([program.encode()]).values[:-1]).tobytes() for program in BOILERPLATE["programs"]}
         for number, problem in enumerate(problems):
             for program in programs(problem):
                 code = plain(program).encode()
-                bound = frozenset(name.encode() for name in bound_names(program))
+                bound = frozenset(name.encode() for name in bound_names(program)) & COMMON
                 # Both with built-in names that it takes for its own (`sum = 0`) and as anyone would read them.
-                for values in (lex([code]).values[:-1], lex([code], bound).values[:-1]):
+                for names in dict.fromkeys((frozenset[bytes](), bound)):
+                    values = lex([code], names).values[:-1]
                     grams = token_grams(values)
                     if len(values) >= max(shortest, GRAM) and grams.tobytes() not in seen:
                         seen.add(grams.tobytes())
-                        self.solutions.append(Fingerprint(number, grams, np.unique(grams), len(values) // an_edit))
-        spread = Counter(gram for solution in self.solutions for gram in solution.distinct.tolist())
-        anchors = sorted(
-            (int(solution.grams[index]), which, index)
-            for which, solution in enumerate(self.solutions)
-            for index in _anchors(solution, spread)
-        )
+                        found.append(Fingerprint(number, grams, len(values) // an_edit))
+        # Few arrays instead of many small ones: a process maps them from a file (shared.py) at no cost.
+        self._problems = np.array([one.problem for one in found], np.int32)
+        self._edits = np.array([one.edits for one in found], np.int32)
+        self._grams = np.concatenate([np.empty(0, np.uint64), *(one.grams for one in found)])
+        self._offsets = np.cumsum([0, *(len(one.grams) for one in found)])
+        spread = _Spread(np.concatenate([np.empty(0, np.uint64), *(np.unique(one.grams) for one in found)]))
+        anchors = [(int(one.grams[at]), which, at) for which, one in enumerate(found) for at in _anchors(one, spread)]
+        anchors.sort()
         hashes = np.array([anchor[0] for anchor in anchors], np.uint64)
         self._anchors = np.array([anchor[1:] for anchor in anchors], np.int64).reshape(-1, 2)
         keys, first = np.unique(hashes, return_index=True)
         self._bounds = np.append(first, len(hashes))
         self._lookup = Lookup(keys)
+
+    def _solution(self, which: int) -> Fingerprint:
+        grams = self._grams[self._offsets[which] : self._offsets[which + 1]]
+        return Fingerprint(int(self._problems[which]), grams, int(self._edits[which]))
 
     def leaks(self, texts: Sequence[bytes]) -> Iterator[tuple[int, Leak]]:
         """(document, leak) of every solution that a plain text holds; its start and stop count bytes."""
@@ -99,7 +115,7 @@ class SolutionIndex:
         for index, key in zip(*(found.tolist() for found in self._lookup.find(grams)), strict=True):
             for which, anchor in self._anchors[self._bounds[key] : self._bounds[key + 1]].tolist():
                 document = int(np.searchsorted(offsets, index, side="right")) - 1
-                solution = self.solutions[which]
+                solution = self._solution(which)
                 if (document, solution.problem) in seen:
                     continue
                 first, stop = int(offsets[document]), int(offsets[document + 1]) - 1
@@ -116,13 +132,24 @@ class SolutionIndex:
                     )
 
 
-def _anchors(solution: Fingerprint, spread: Counter[int]) -> Iterator[int]:
+class _Spread:
+    """In how many solutions each gram stands."""
+
+    def __init__(self, grams: np.ndarray) -> None:
+        self._keys, self._counts = np.unique(grams, return_counts=True)
+
+    def __call__(self, grams: np.ndarray) -> np.ndarray:
+        counts: np.ndarray = self._counts[np.searchsorted(self._keys, grams)]
+        return counts
+
+
+def _anchors(solution: Fingerprint, spread: _Spread) -> Iterator[int]:
     """Where the rarest gram of each part of a solution begins."""
     tokens, parts = len(solution.grams) + GRAM - 1, solution.edits + 1
-    grams = solution.grams.tolist()
+    counts = spread(solution.grams)
     for part in range(parts):
         first, stop = tokens * part // parts, tokens * (part + 1) // parts - GRAM + 1
-        yield min(range(first, max(stop, first + 1)), key=lambda index: spread[grams[index]])
+        yield first + int(np.argmin(counts[first : max(stop, first + 1)]))
 
 
 def _holds(grams: np.ndarray, tokens: np.ndarray, solution: Fingerprint, start: int) -> bool:
@@ -135,5 +162,18 @@ def _holds(grams: np.ndarray, tokens: np.ndarray, solution: Fingerprint, start: 
         return not (len(after) and after[0] > 0 and after[0] & 1)
     slack = length // 2
     near = grams[max(0, start - slack) : start + length + slack]
-    found = int(np.isin(solution.distinct, near).sum())
-    return found >= len(solution.distinct) - solution.edits * GRAM
+    return bool(_missing(solution.grams, near) <= solution.edits * GRAM)
+
+
+@njit(cache=True, nogil=True)
+def _missing(grams, near):  # type: ignore[no-untyped-def]
+    """How many different grams of a solution are not among those of a place."""
+    wanted, there = np.sort(grams), np.sort(near)
+    missing, at = 0, 0
+    for index in range(len(wanted)):
+        if index and wanted[index] == wanted[index - 1]:
+            continue
+        while at < len(there) and there[at] < wanted[index]:
+            at += 1
+        missing += at == len(there) or there[at] != wanted[index]
+    return missing

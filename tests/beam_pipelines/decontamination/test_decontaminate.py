@@ -1,6 +1,7 @@
 """Decontamination: what gives a problem away is dropped with the evidence, and nothing else is."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -109,6 +110,20 @@ def test_a_document_with_many_problems_names_the_others(kernel: Decontaminate, b
     (drop,) = kernel(batch(f"{PROBLEMS[2]['text']}\n{PROMPT}{SOLUTION}")).drops
     evidence = json.loads(drop.detail)
     assert {evidence["task"], *evidence["others"]} == {"Test/<2>", "problems.jsonl: Test/0"}
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_workers_share_one_index(scheme: str, kernel: Decontaminate, batch: Batch, tmp_path: Path) -> None:
+    """Of the problems nothing travels to them; what they get is mapped, so it can't be written."""
+    sent = pickle.dumps(replace(kernel, output=f"{scheme}{tmp_path}"))
+    assert b"any two numbers closer" not in sent
+    worker = pickle.loads(sent)
+    texts = batch(filler(9), f"{PROMPT}{SOLUTION}", RENAMED, "y = has_close_elements(x)")
+    assert worker(texts).drops == kernel(texts).drops
+    assert len(kernel(texts).drops) == 3
+    mapped = worker.indices.words.owners.flags
+    assert (mapped.writeable, mapped.owndata) == (False, False)
+    assert pickle.dumps(worker) == pickle.dumps(pickle.loads(pickle.dumps(worker)))
 
 
 def test_opencoders_own_rule_for_names(kernel: Decontaminate, batch: Batch) -> None:
