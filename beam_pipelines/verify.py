@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     )
     flags, rest = parse_flags(parser, argv)
     refuse_unknown(parser, rest)
-    damaged = [each for directory in flags.directories for each in verify(Directory(directory.rstrip("/") or "/"))]
+    damaged = [each for directory in flags.directories for each in verify(Directory(directory))]
     if flags.delete:
         for each in damaged:
             if each.of_stage:
@@ -80,12 +80,12 @@ def verify(root: Directory) -> Iterator[Damage]:
         UserError: there is nothing to verify.
     """
     held: dict[str, set[str]] = {}  # names by folder
-    for path in root.tree():
+    for path in root.tree() if root.uri else ():
         folder, _, name = path.rpartition("/")
         held.setdefault(folder, set()).add(name)
     some = False
     for folder, names in sorted(held.items()):
-        directory = root.child(folder) if folder else root
+        directory = root.child(folder) if folder else Directory(root.uri.rstrip("/") or "/")
         found: Iterator[Damage] | None = None
         if MANIFEST in names:
             found = _damaged_stage(directory)

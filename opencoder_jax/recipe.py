@@ -12,10 +12,14 @@ import ast
 import difflib
 import io
 import operator
+import os
 import re
+import select
 import shlex
 import sys
 import textwrap
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -47,6 +51,11 @@ FIELDS_HEADING = "fields of its recipe"  # in a command's help
 
 # What a command that raises TryAgain exits with: sysexits.h's "temporary failure", which launchers answer by a restart.
 TRY_AGAIN = 75
+BROKEN_PIPE = 141  # as a shell says of a program that SIGPIPE ended
+
+OUTPUT = "standard output"  # in the place of a file's name
+DEBUG = "--debug"  # a flag of every command
+_SHOWN_BY_DEBUG = f"the same command with {DEBUG} shows where"
 
 
 def configurable(cls: type[T]) -> type[T]:
@@ -322,23 +331,96 @@ def refuse_unknown(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None
 
 
 def run_command(main: Callable[[list[str]], None]) -> NoReturn:
-    """Runs `main(argv)` as a command: exit 0, 2 with one line for a user's error, 75 to try again, 130 interrupted."""
+    """Runs `main(argv)` as a command, which ends in one line and never in a traceback, unless `--debug` asks for it.
+
+    Exit codes: 0; 2 for what the user can mend; 1 for a fault of the program; 75 to try again; 130 interrupted; 141
+    where nobody reads the output any more.
+    """
+    argv = sys.argv[1:]
+    own = argv[: argv.index("--")] if "--" in argv else argv  # behind that, another command's
+    debug = DEBUG in own
+    if debug:
+        argv.remove(DEBUG)
+    else:
+        # Libraries' threads, and what Python cleans up in the end, would print tracebacks of their own.
+        threading.excepthook = lambda thread: print(f"warning: {_told(thread.exc_value)}", file=sys.stderr)
+        sys.unraisablehook = lambda unraisable: None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold what no encoding has
+    code, line = 0, ""
     try:
-        main(sys.argv[1:])
-    except TryAgain as reason:
-        print(f"stopped: {reason}", file=sys.stderr)
-        sys.exit(TRY_AGAIN)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        try:
+            main(argv)
+        finally:
+            flush_output()
+    except BaseException as error:
+        code, line = ending(error)
+        if debug and code not in (0, BROKEN_PIPE):
+            traceback.print_exc()
+    if line:
+        with suppress(OSError):
+            print(line.replace("\n", "\\n"), file=sys.stderr, flush=True)  # names of files may hold such a thing
+    sys.exit(code)
+
+
+def ending(error: BaseException) -> tuple[int, str]:
+    """The exit code of a command that an error ends, and what is said of it in one line."""
+    match error:
+        case SystemExit():
+            return (error.code, "") if isinstance(error.code, int) else (int(bool(error.code)), str(error.code or ""))
+        case TryAgain():
+            return TRY_AGAIN, f"stopped: {error}"
+        case UserError():
+            return 2, f"error: {error}"
+        case KeyboardInterrupt():
+            return 130, "interrupted: run the same command again to go on from here"
+        case BrokenPipeError() if error.filename == OUTPUT or not (error.filename or _is_read()):
+            return BROKEN_PIPE, ""
+        case OSError():
+            # A full disk, a directory without permission: the file and the system's words say it all.
+            place, why = error.filename, error.strerror or _last_line(str(error))
+            if not place and (arrows := re.search(r"'(.+)'\. Detail: (?:\[errno \d+\] )?(.+)", why)):
+                place, why = arrows.groups()
+            return 2, f"error: {place or 'input/output'}: {why}"
+        case ModuleNotFoundError() if error.name and error.name.split(".")[0] != PACKAGE.name:
+            return 2, f"error: the package {error.name} isn't installed; README says which requirements take it along"
+        case MemoryError():
+            return 1, f"error: out of memory; {_SHOWN_BY_DEBUG}"
+    return 1, f"error: {_told(error)} (a fault of this program; {_SHOWN_BY_DEBUG})"
+
+
+def _told(error: BaseException | None) -> str:
+    told = _last_line(str(error))
+    return told if re.match(r"(\w+\.)*\w*(Error|Exception): ", told) else f"{type(error).__name__}: {told}"
+
+
+def _last_line(text: str) -> str:
+    """What a message says in the end: that of a worker is its whole traceback."""
+    last = text.rsplit("Traceback (most recent call last):\n", 1)[-1]
+    lines = [line for line in last.splitlines() if line.strip() and not line.startswith(" ")] or [
+        " ".join(text.split())
+    ]
+    return lines[0].split(" [while running")[0]
+
+
+def flush_output() -> None:
+    """Writes out what was printed. Raises OSError, with OUTPUT as its file, where that can't be done."""
+    if sys.stdout is None:  # it was closed before the program began
+        return
+    try:
+        sys.stdout.flush()
     except OSError as error:
-        # A full disk, a directory without permission: the file and the system's words say it all.
-        print(f"error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on from here", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
+        # Nothing can be printed any more, and Python would complain of that once again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise type(error)(error.errno, error.strerror, OUTPUT) from None
+
+
+def _is_read() -> bool:
+    """Whether the standard output still has a reader, if it's a pipe."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 _WORDS = {"true": True, "false": False, "none": None}  # as other tools spell them

@@ -96,4 +96,10 @@ def usage(program: str, verbs: Mapping[str, Verb]) -> str:
     lines = [f"usage: {program} VERB [flags]", ""]
     for name, verb in verbs.items():
         lines += [f"  {name:{width}}  {verb.help}", f"  {'':{width}}  {program} {name} {verb.example}"]
-    return "\n".join([*lines, "", "Each verb has a --help of its own, with the fields of its recipe."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Each verb has a --help of its own, with the fields of its recipe. --debug shows where an error came from.",
+        ]
+    )

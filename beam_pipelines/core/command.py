@@ -36,7 +36,8 @@ def command(verb: str, module: str, example: str, argv: list[str]) -> None:
     Raises:
         UserError: a flag or an input is wrong.
     """
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it logs the traceback of every error that it raises
+    for library in ("apache_beam", "concurrent.futures", "grpc"):  # they log the traceback of every error they meet
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     stage = importlib.import_module(module)
     parameters = [
         parameter

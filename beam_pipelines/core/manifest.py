@@ -10,7 +10,7 @@ as Parquet has it, leaves out their headers and the file's tables, where a flipp
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -63,16 +63,23 @@ class Manifest:
     def read(cls, directory: str) -> "Manifest":
         """Raises UserError where no finished stage is, or its manifest is damaged."""
         place = Directory(directory)
-        if not place.exists(MANIFEST):
-            state = "isn't finished" if place.exists(PLAN) else "holds no stage.json"
-            raise UserError(f"{directory}: {state}; run the stage that writes it first")
         try:
-            return cls(**place.read_sealed(MANIFEST))
-        except TypeError:  # fields are missing, or there are others
+            found = place.read_sealed(MANIFEST)
+        except (FileNotFoundError, NotADirectoryError):
+            state = "isn't finished" if place.exists(PLAN) else "holds no stage.json"
+            raise UserError(f"{directory}: {state}; run the stage that writes it first") from None
+        known = {each.name for each in fields(cls)}
+        trees = ("config", "tally", "files", "sizes")
+        if (
+            not isinstance(found, dict)
+            or not {"stage", "config", "code", "inputs", "tally"} <= found.keys() <= known
+            or not all(isinstance(found.get(name, {}), dict) for name in trees)
+        ):
             raise UserError(
                 f"{directory}/{MANIFEST}: no manifest of a stage, or a damaged one; delete the directory and run the "
                 "command that wrote it again"
-            ) from None
+            )
+        return cls(**found)
 
     def write(self, directory: Directory) -> None:
         """Finishes a stage."""

@@ -98,7 +98,13 @@ class MapShard(beam.DoFn):
         ):
             for batches in self._aligned(shard):
                 documents = batches[0]
-                result = self.kernel(*batches)
+                try:
+                    result = self.kernel(*batches)
+                except (UserError, OSError):
+                    raise
+                except Exception as error:  # which documents they were is all that a message can tell
+                    place = f"{self.inputs[0]}/{self.names[0][shard]}"
+                    raise RuntimeError(f"{place}: {type(error).__name__}: {error}") from error
                 drops = drop_table(documents, result.drops)
                 kept.write(result.table)
                 if drops.num_rows:

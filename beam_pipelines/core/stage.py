@@ -171,7 +171,12 @@ def _look(directory: Directory, head: dict[str, Any]) -> _Found:
     leftovers = leftovers or directory.exists("reports")
     if MANIFEST not in sizes:
         return _Found(None, [], {}, leftovers)
-    manifest = Manifest.read(directory.uri)
+    try:
+        manifest = Manifest.read(directory.uri)
+    except UserError:
+        if directory.exists(MANIFEST):
+            raise
+        return _Found(None, [], {}, True)  # its owner is just beginning anew
     missing = {}
     for name in sorted(manifest.files):
         size = manifest.sizes.get(name)

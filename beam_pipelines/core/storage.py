@@ -29,7 +29,12 @@ class Directory:
 
     def _place(self, name: str = "") -> tuple[fs.FileSystem, str]:
         uri = self.uri if "://" in self.uri else Path(self.uri).absolute().as_posix()
-        system, root = fs.FileSystem.from_uri(uri)
+        try:
+            system, root = fs.FileSystem.from_uri(uri)
+        except UnicodeEncodeError:
+            raise UserError(f"{self.uri}: a path that isn't UTF-8; rename it, or give a link to it") from None
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{self.uri}: no address of a directory ({str(error).splitlines()[0]})") from None
         return system, f"{root}/{name}" if name else root
 
     def local(self) -> Path | None:
@@ -120,8 +125,11 @@ class Directory:
 
     def read_json(self, name: str) -> Any:
         """Raises UserError for a file that isn't JSON."""
+        return self._parsed(name, self.read_bytes(name))
+
+    def _parsed(self, name: str, content: bytes) -> Any:
         try:
-            return json.loads(self.read_bytes(name))
+            return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.uri}/{name}: not JSON ({error}); delete the directory and run again") from None
 
@@ -135,12 +143,13 @@ class Directory:
         Raises:
             UserError: some bit isn't as it was written.
         """
-        value = self.read_json(name)
+        content = self.read_bytes(name)
+        value = self._parsed(name, content)
         if not isinstance(value, dict) or "seal" not in value:
             return value
         rest = {key: part for key, part in value.items() if key != "seal"}
         # The bytes are compared, for there are several ways to write a number or a letter.
-        if value["seal"] != _seal(rest) or _json(value) != self.read_bytes(name):
+        if value["seal"] != _seal(rest) or _json(value) != content:
             raise UserError(
                 f"{self.uri}/{name}: damaged after it was written; delete the directory and run the command that "
                 "wrote it again"

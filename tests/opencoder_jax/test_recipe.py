@@ -1,6 +1,7 @@
 """Recipes: what binds, what wins, and how a mistake is told."""
 
 import argparse
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -311,6 +312,22 @@ def test_an_unknown_argument_is_told_with_the_nearest() -> None:
         ("open('no/such/file')", 2, "error: no/such/file: No such file or directory\n"),
         ("raise OSError(28, 'No space left on device')", 2, "error: input/output: No space left on device\n"),
         ("raise KeyboardInterrupt", 130, "interrupted: run the same command again to go on from here\n"),
+        (
+            "import numppy",
+            2,
+            "error: the package numppy isn't installed; README says which requirements take it along\n",
+        ),
+        (
+            "1 // 0",
+            1,
+            "error: ZeroDivisionError: integer division or modulo by zero (a fault of this program; the same command "
+            "with --debug shows where)\n",
+        ),
+        (
+            "raise RuntimeError('Traceback (most recent call last):\\n  File x\\nKeyError: 1 [while running 2]\\n')",
+            1,
+            "error: KeyError: 1 (a fault of this program; the same command with --debug shows where)\n",
+        ),
     ],
 )
 def test_a_command_ends_with_its_code_and_one_line(statement: str, code: int, error: str) -> None:
@@ -320,11 +337,43 @@ def test_a_command_ends_with_its_code_and_one_line(statement: str, code: int, er
     assert ended.stdout == ("['a', 'b']\n" if code == 0 else "")
 
 
-def test_a_fault_of_the_program_keeps_its_traceback() -> None:
-    program = "from opencoder_jax.recipe import run_command\nrun_command(lambda argv: 1 // 0)"
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+def test_debug_shows_the_traceback_too() -> None:
+    program = "from opencoder_jax.recipe import run_command\nrun_command(lambda argv: print(argv) or 1 // 0)"
+    command = [sys.executable, "-c", program, "a", "--debug", "--", "--debug"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1
-    assert "ZeroDivisionError" in ended.stderr
+    assert ended.stdout == "['a', '--', '--debug']\n"
+    assert ended.stderr.count("Traceback") == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: ZeroDivisionError")
+
+
+def test_a_thread_that_fails_is_one_line_too() -> None:
+    program = (
+        "import threading\nfrom opencoder_jax.recipe import run_command\ndef main(argv):\n"
+        "    thread = threading.Thread(target=lambda: 1 // 0)\n    thread.start()\n    thread.join()\nrun_command(main)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stderr == "warning: ZeroDivisionError: integer division or modulo by zero\n"
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_an_output_that_nobody_reads_ends_a_command_quietly(lines: int) -> None:
+    program = f"from opencoder_jax.recipe import run_command\nrun_command(lambda argv: print('x\\n' * {lines}))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_output_that_is_full_is_one_line() -> None:
+    program = "from opencoder_jax.recipe import run_command\nrun_command(lambda argv: print('x'))"
+    command, buffered = [sys.executable, "-c", program], os.environ | {"PYTHONUNBUFFERED": ""}
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True, env=buffered)
+    assert (ended.returncode, ended.stderr) == (2, "error: standard output: No space left on device\n")
 
 
 def test_a_module_may_be_run_and_imported_at_once(tmp_path: Path) -> None:

@@ -371,7 +371,8 @@ def test_a_mistake_in_the_data_is_one_line_and_a_bug_is_not(
         run_here(bad, tmp_path / "out")
     assert str(told.value) == "file.txt:7: not UTF-8; convert it"
     bug = stage_directory(tmp_path / "bug", [[batch("a bug")]])
-    with pytest.raises(KeyError, match="not the user's"):  # though it was raised while an OSError was handled
+    # Though it was raised while an OSError was handled.
+    with pytest.raises(RuntimeError, match=r"bug/documents-00000-of-00001.parquet: KeyError: .*not the user's"):
         run_here(bug, tmp_path / "out")
 
 
