@@ -11,11 +11,11 @@ The layers see the B rows of S tokens as one row of N = B * S: attention alone w
 out what lies between products as these want it, where rows of their own would cost copies (tests/benchmarks/LOG.md).
 
 Shapes: B rows, S tokens in a row, N tokens in all, W width, H heads, K heads of keys and values, D head size,
-F feed-forward width, V vocabulary, L layers, T slots of the cache.
+F feed-forward width, V vocabulary.
 """
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,13 +46,6 @@ REMAT = {
     # Nothing.
     "full": _policies.nothing_saveable,
 }
-
-
-class Cache(NamedTuple):
-    """The keys and values of every layer at every slot (a row's tokens so far), in the compute dtype."""
-
-    keys: Float[Array, "L B K T D"]
-    values: Float[Array, "L B K T D"]
 
 
 def normal(rngs: nnx.Rngs, std: float, **axes: int) -> nnx.Param:
@@ -163,37 +156,6 @@ class Decoder(nnx.Module):
 
     def _final(self, x: Float[Array, "*tokens W"]) -> Float[Array, "*tokens W"]:
         return rms_norm(x, self.final_norm[...], self.config.norm_eps)
-
-    def empty_cache(self, rows: int, slots: int) -> Cache:
-        """A cache for `rows` rows of at most `slots` tokens each."""
-        config = self.config
-        shape = (config.layers, rows, config.kv_heads, slots, config.head_size)
-        return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-
-    def decode(
-        self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], cache: Cache, slot: int | Int[Array, ""]
-    ) -> tuple[Float[Array, "B S W"], Cache]:
-        """The hidden states of S more tokens of each row, which take the slots from `slot` on.
-
-        All rows stand at the same slot, so a shorter row is padded on its left. A row whose first token stands at slot
-        p gives its token at slot i the position i - p, which tells attention where the row starts; padding has
-        position 0.
-        """
-
-        def one_layer(carry: tuple[Array, Cache], item: tuple[Array, Layer]) -> tuple[tuple[Array, Cache], None]:
-            (x, cache), (index, layer) = carry, item
-            q, k, v = layer.heads(x, positions)
-            # The cache is carried, not scanned over: XLA then writes the new slots in place and copies nothing.
-            corner = (index, 0, 0, slot, 0)
-            keys = jax.lax.dynamic_update_slice(cache.keys, k.swapaxes(1, 2)[None], corner)
-            values = jax.lax.dynamic_update_slice(cache.values, v.swapaxes(1, 2)[None], corner)
-            mixed = attention(q, keys[index].swapaxes(1, 2), values[index].swapaxes(1, 2), positions, slot)
-            return (layer.after_attention(x, mixed), Cache(keys, values)), None
-
-        x = self.embed(tokens)
-        layers = jnp.arange(self.config.layers), self.layers
-        (hidden, cache), _ = jax.lax.scan(one_layer, (x.reshape(-1, x.shape[-1]), cache), layers)
-        return self._final(hidden).reshape(x.shape), cache
 
 
 def _lengthened(x: Array, added: int) -> Array:

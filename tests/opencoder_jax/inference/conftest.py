@@ -16,7 +16,7 @@ from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.parallel.model_directory import LoadedModel
 
-CONFIG = ModelConfig(300, 2, 16, 4, 2, 8, 24, context=256, dtype="float32")
+CONFIG = ModelConfig(300, 2, 32, 4, 2, 16, 48, context=256, dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.inference.engine import ROWS, Engine
+from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.parallel.model_directory import LoadedModel
 from opencoder_jax.recipe import UserError
 
+ROWS = 32
 GREEDY = SamplingConfig(max_tokens=20)
 SAMPLED = SamplingConfig(temperature=1.0, top_p=0.9, max_tokens=20)
 

@@ -145,24 +145,6 @@ def test_one_document_cannot_touch_another() -> None:
     assert not np.array_equal(before[:, 5:13], after[:, 5:13])
 
 
-@CONFIGS
-def test_a_prompt_and_then_token_by_token_equals_all_at_once(config: ModelConfig) -> None:
-    """Two rows, the second padded by two on the left, on a cache with room to spare."""
-    decoder, _ = made(config)
-    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, 9))
-    positions = np.maximum(np.arange(9) - np.array([[0], [2]]), 0)
-    whole = hidden_states(decoder, tokens[:1], positions[:1])
-    alone = hidden_states(decoder, tokens[1:, 2:], np.arange(7)[None])
-    step = nnx.jit(Decoder.decode)
-    hidden, cache = step(decoder, tokens[:, :5], positions[:, :5], decoder.empty_cache(2, 12), 0)
-    for slot in range(5, 9):
-        one = slice(slot, slot + 1)
-        last, cache = step(decoder, tokens[:, one], positions[:, one], cache, jnp.int32(slot))
-        hidden = jnp.concatenate([hidden, last], axis=1)
-    np.testing.assert_allclose(hidden[0], whole[0], atol=1e-5)
-    np.testing.assert_allclose(hidden[1, 2:], alone[0], atol=1e-5)
-
-
 def test_bfloat16_computes_what_float32_does_roughly() -> None:
     tokens, positions = row_of_documents(GROUPED, 9)
     decoder, _ = made(GROUPED)

@@ -1,0 +1,171 @@
+"""The network as an engine runs it: new tokens of some rows at a time, over a cache of their keys and values.
+
+It computes what `Decoder` does (tests/opencoder_jax/model/test_decoding.py), from weights that lie otherwise: each
+layer's apart, because a scan over stacked ones copies them before it multiplies, and reading the weights is most of the
+time of a step; and in the dtype that they are multiplied in, or in 8 bits.
+
+Shapes: R rows of the cache, T slots in a row, B rows with new tokens, S new tokens in each, N = B * S; W, H, K, D, F, V
+as in decoder.py.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Int8
+
+from opencoder_jax.kernels.attention.cached import cached_attention
+from opencoder_jax.kernels.rows import by_rows
+from opencoder_jax.model.config import ModelConfig
+from opencoder_jax.model.decoder import rms_norm, rope_angles, rotate
+
+
+class Eight(NamedTuple):
+    """A matrix in 8 bits: column j is values[:, j] * scales[j]."""
+
+    values: Int8[Array, "I O"]
+    scales: Float[Array, " O"]
+
+
+Matrix = Array | Eight
+
+
+class LayerWeights(NamedTuple):
+    """One layer's weights, named as in `Layer`; a matrix has two axes, inputs and outputs."""
+
+    attention_norm: Float[Array, " W"]
+    query: Matrix
+    key: Matrix
+    value: Matrix
+    output: Matrix
+    ffn_norm: Float[Array, " W"]
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+
+
+class Weights(NamedTuple):
+    """A decoder's weights."""
+
+    embedding: Float[Array, "V W"]
+    layers: tuple[LayerWeights, ...]
+    final_norm: Float[Array, " W"]
+    head: Matrix  # [W, V]
+
+
+class Cache(NamedTuple):
+    """The keys and values of each layer: of row r's token at position p at [r, :, p], in the dtype of the stream."""
+
+    keys: tuple[Float[Array, "R K T D"], ...]
+    values: tuple[Float[Array, "R K T D"], ...]
+
+    @property
+    def rows(self) -> int:
+        return int(self.keys[0].shape[0])
+
+    @property
+    def slots(self) -> int:
+        return int(self.keys[0].shape[2])
+
+
+MATRICES = {"query": 1, "key": 1, "value": 1, "output": 2, "gate": 1, "up": 1, "down": 1}  # leading axes of inputs
+
+
+def weights_of(
+    parameters: Mapping[str, Any], config: ModelConfig, place: Callable[[Any, str], Any] = lambda weight, _: weight
+) -> Weights:
+    """The weights of a decoder.
+
+    Args:
+        parameters: its state in nested dictionaries.
+        place: given one weight (of a layer one layer's, in its axes of old) and its name, it puts it where it will lie,
+            in the dtype that it shall have.
+    """
+
+    def one(index: int, name: str) -> Any:
+        weight = place(parameters["layers"][name][index], name)
+        return weight.reshape(prod(weight.shape[: MATRICES[name]]), -1) if name in MATRICES else weight
+
+    layers = (LayerWeights(*(one(index, name) for name in LayerWeights._fields)) for index in range(config.layers))
+    head = parameters["embedding"].T if config.tied_head else parameters["head"]
+    embedding, final_norm = (place(parameters[name], name) for name in ("embedding", "final_norm"))
+    return Weights(embedding, tuple(layers), final_norm, place(head, "head"))
+
+
+def in_eight_bits(matrix: Float[Array, "I O"]) -> Eight:
+    """Rounds a matrix, with a scale for each column: the greatest of it becomes 127."""
+    scales = jnp.maximum(jnp.abs(matrix).max(axis=0), jnp.finfo(jnp.float32).tiny) / 127
+    return Eight(jnp.round(matrix / scales).astype(jnp.int8), scales)
+
+
+def empty_cache(config: ModelConfig, rows: int, slots: int, dtype: Any) -> Cache:
+    """A cache for `rows` rows of at most `slots` tokens each."""
+    shape = (rows, config.kv_heads, slots, config.head_size)
+    empty = lambda: tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))  # noqa: E731
+    return Cache(empty(), empty())
+
+
+def extend(
+    weights: Weights,
+    config: ModelConfig,
+    cache: Cache,
+    tokens: Int[Array, "B S"],
+    before: Int[Array, " B"],
+    count: Int[Array, " B"],
+    row: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "B S W"], Cache]:
+    """Reads S more tokens of all rows, or of one.
+
+    Args:
+        before: how many tokens of each row were read before.
+        count: how many of the S are to be kept; the others are padding behind them.
+        row: of the cache, where the tokens are of one row; None: of all R.
+
+    Returns:
+        The final-normed hidden state of each token, and the cache with their keys and values.
+    """
+    rows, length = tokens.shape
+    positions = before[:, None] + jnp.arange(length)
+    # What is written behind the last slot is dropped.
+    slots = jnp.where(jnp.arange(length) < count[:, None], positions, cache.slots)
+    into = jnp.arange(rows)[:, None] if row is None else row[None, None]
+    x = weights.embedding[tokens.reshape(-1)].astype(cache.keys[0].dtype)
+    turned = partial(rotate, angles=rope_angles(config, positions.reshape(-1)))
+    all_keys, all_values = [], []
+    for layer, keys, values in zip(weights.layers, cache.keys, cache.values, strict=True):
+        h = rms_norm(x, layer.attention_norm, config.norm_eps)
+        q, k, v = (
+            project(h, matrix).reshape(len(x), -1, config.head_size) for matrix in (layer.query, layer.key, layer.value)
+        )
+        new_keys, new_values = (each.reshape(rows, length, *each.shape[1:]) for each in (turned(k), v))
+        keys = keys.at[into, :, slots].set(new_keys, mode="drop", unique_indices=True)
+        values = values.at[into, :, slots].set(new_values, mode="drop", unique_indices=True)
+        all_keys.append(keys)
+        all_values.append(values)
+        if row is not None:
+            keys, values = (jax.lax.dynamic_slice_in_dim(each, row, 1) for each in (keys, values))
+        mixed = cached_attention(turned(q).reshape(rows, length, *q.shape[1:]), keys, values, before)
+        x = x + project(mixed.reshape(len(x), -1), layer.output)
+        h = rms_norm(x, layer.ffn_norm, config.norm_eps)
+        x = x + project(jax.nn.silu(project(h, layer.gate)) * project(h, layer.up), layer.down)
+    hidden = rms_norm(x, weights.final_norm, config.norm_eps)
+    return hidden.reshape(rows, length, -1), Cache(tuple(all_keys), tuple(all_values))
+
+
+def logits(weights: Weights, hidden: Float[Array, "N W"]) -> Float[Array, "N V"]:
+    """In float32."""
+    return project(hidden, weights.head, jnp.float32)
+
+
+def project(x: Float[Array, "N I"], matrix: Matrix, dtype: Any = None) -> Float[Array, "N O"]:
+    """`x` times a matrix, summed up in float32, in the dtype of `x` unless another is asked for."""
+    stored = matrix.values if isinstance(matrix, Eight) else matrix
+
+    def product(rows: Array) -> Array:
+        return jnp.matmul(rows, stored.astype(rows.dtype), preferred_element_type=jnp.float32)
+
+    result = by_rows(product, x)
+    return (result * matrix.scales if isinstance(matrix, Eight) else result).astype(dtype or x.dtype)
