@@ -2,7 +2,7 @@
 
 A row's keys lie from its first token on, so all that a query has to know is how many come before it. On CPUs the result
 depends, to the bit, on the row alone: not on the other rows, nor on the cache's size, nor on how many new tokens come
-at once (kernels/rows.py).
+at once (kernels/attention/rows.py).
 """
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from opencoder_jax.kernels.attention.attention import attention, traced_for
-from opencoder_jax.kernels.rows import by_rows
+from opencoder_jax.kernels.attention.rows import by_rows
 
 _BLOCK = 128  # keys whose weights are summed up at once
 

@@ -27,10 +27,10 @@ from opencoder_jax.exchange.tokenizer import open_tokenizer
 from opencoder_jax.inference import programs
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.placement import place_cache, place_weights
-from opencoder_jax.inference.programs import MOST_LIKELY, STEPS, Likely, Rows
+from opencoder_jax.inference.programs import MOST_LIKELY, STEPS, Likely, RowStates
 from opencoder_jax.inference.requests import Completion, FinishReason, Piece, Request, TokenLogprob
-from opencoder_jax.inference.sampling import SamplingConfig, Settings
-from opencoder_jax.inference.slots import Answer, Slots, common
+from opencoder_jax.inference.sampling import SamplingConfig, Settings, random_numbers
+from opencoder_jax.inference.slots import OpenAnswer, Slots, common
 from opencoder_jax.inference.stops import AnswerText, StopStrings
 from opencoder_jax.model.decoding import empty_cache
 from opencoder_jax.parallel.model_directory import LoadedModel, load
@@ -71,7 +71,7 @@ class Engine:
         )
         self._lock = threading.Lock()
         self._numbered = 0
-        self._queue: deque[Answer] = deque()
+        self._queue: deque[OpenAnswer] = deque()
         self._cancelled: set[int] = set()
         self._seconds_a_step = 0.0
         self.steps = 0  # of drawing, so far
@@ -118,10 +118,11 @@ class Engine:
             self._queue.extend(answers)
         return [answer.number for answer in answers]
 
-    def _answer(self, request: Request, stops: StopStrings) -> Answer:
+    def _answer(self, request: Request, stops: StopStrings) -> OpenAnswer:
         tokens = np.zeros(len(request.prompt) + request.sampling.max_tokens, np.int32)
         tokens[: len(request.prompt)] = request.prompt
-        return Answer(-1, request, AnswerText(stops), tokens, len(request.prompt))
+        random = random_numbers(request.sampling.seed, request.seed, request.sampling.max_tokens)
+        return OpenAnswer(-1, request, AnswerText(stops), tokens, random, len(request.prompt))
 
     def _why_not(self, request: Request) -> str | None:
         """Why a request can't be answered."""
@@ -247,7 +248,7 @@ class Engine:
             while not answer.has_read_its_prompt and budget > 0:
                 budget -= self._read_part(row, answer)
 
-    def _read_part(self, row: int, answer: Answer) -> int:
+    def _read_part(self, row: int, answer: OpenAnswer) -> int:
         """Reads some more of a prompt, and returns how much."""
         rest = answer.length - 1 - answer.read
         size = next((size for size in READS if size >= rest), READS[-1])
@@ -303,28 +304,29 @@ class Engine:
         self._seconds_a_step = seconds / max(1, taken)
         return [self._say(row, answer, tokens[:, row], counts[:, row], likely) for row, answer in drawing]
 
-    def _rows(self, drawing: Sequence[tuple[int, Answer]]) -> Rows:
+    def _rows(self, drawing: Sequence[tuple[int, OpenAnswer]]) -> RowStates:
         """Where the rows stand, for the device."""
         rows = self._cache.rows
         history = np.zeros((rows, self._cache.slots), np.int32)
-        last, drawn, left = (np.zeros(rows, np.int32) for _ in range(3))
+        last, left = (np.zeros(rows, np.int32) for _ in range(2))
         temperature, min_p = (np.zeros(rows, np.float32) for _ in range(2))
         top_p, penalty = (np.ones(rows, np.float32) for _ in range(2))
-        top_k, seeds = np.zeros(rows, np.int32), np.zeros((rows, 2), np.uint32)
+        top_k, random = np.zeros(rows, np.int32), np.zeros((rows, STEPS * (1 + self.config.draft)), np.uint32)
         for row, answer in drawing:
             known = min(answer.known, self._cache.slots)
             history[row, :known] = answer.tokens[:known]
-            last[row], drawn[row], left[row] = answer.known - 1, answer.drawn, answer.left
+            last[row], left[row] = answer.known - 1, answer.left
             sampling = answer.request.sampling
             temperature[row], top_k[row], top_p[row] = sampling.temperature, sampling.top_k, sampling.top_p
             min_p[row], penalty[row] = sampling.min_p, sampling.repetition_penalty
-            seeds[row] = sampling.seed, answer.request.seed
+            following = answer.random[answer.drawn :][: random.shape[1]]
+            random[row, : len(following)] = following
         # The device takes numpy's arrays as its own.
-        settings: Any = (temperature, top_k, top_p, min_p, penalty, seeds)
-        state: Any = (history, last, drawn, left)
-        return Rows(*state, Settings(*settings))
+        settings: Any = (temperature, top_k, top_p, min_p, penalty)
+        state: Any = (history, last, left, Settings(*settings), random)
+        return RowStates(*state)
 
-    def _say(self, row: int, answer: Answer, tokens: np.ndarray, count: np.ndarray, likely: Likely | None) -> Piece:
+    def _say(self, row: int, answer: OpenAnswer, tokens: np.ndarray, count: np.ndarray, likely: Likely | None) -> Piece:
         """What is new of an answer, from the tokens [steps, width] that were drawn."""
         first = answer.known
         text: list[str] = []
@@ -385,7 +387,7 @@ class Engine:
         return jax.set_mesh(self._mesh) if self._mesh else nullcontext()
 
 
-def shared(one: Answer, other: Answer) -> int:
+def shared(one: OpenAnswer, other: OpenAnswer) -> int:
     """How many tokens two prompts begin with alike, if the other may take them from the one."""
     if other.request.prompt_logprobs:
         return 0

@@ -4,14 +4,14 @@ The device holds the weights and the cache, and nothing else between two calls: 
 in what the rows are, which is little. All shapes but the cache's are fixed.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt
 
 from opencoder_jax.inference.sampling import Settings, draw, penalised
+from opencoder_jax.kernels.attention.rows import jit_by_rows
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoding import Cache, Weights, extend, logits
 
@@ -19,14 +19,14 @@ STEPS = 16  # most steps of one call
 MOST_LIKELY = 20  # likeliest tokens that can be asked for in a token's place
 
 
-class Rows(NamedTuple):
+class RowStates(NamedTuple):
     """Where each row stands. Its last known token hasn't been read yet: that is what a step begins with."""
 
     history: Int[Array, "R T"]  # the tokens of prompt and answer
     last: Int[Array, " R"]  # where its last known token stands
-    drawn: Int[Array, " R"]  # tokens of its answer so far
     left: Int[Array, " R"]  # tokens that it may still draw; 0: it is idle
     settings: Settings
+    random: UInt[Array, "R N"]  # the random numbers of its next tokens
 
 
 class Likely(NamedTuple):
@@ -45,7 +45,7 @@ class Drawn(NamedTuple):
     likely: Likely  # of them; zeros unless asked for
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="cache")
+@jit_by_rows(static_argnames="config", donate_argnames="cache")
 def read(
     weights: Weights,
     cache: Cache,
@@ -60,7 +60,7 @@ def read(
     return cache
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="cache")
+@jit_by_rows(static_argnames="config", donate_argnames="cache")
 def read_and_rate(
     weights: Weights,
     cache: Cache,
@@ -76,7 +76,7 @@ def read_and_rate(
     return cache, rated(logits(weights, hidden[0]), following)
 
 
-@partial(jax.jit, donate_argnames="cache")
+@jit_by_rows(donate_argnames="cache")
 def copy(cache: Cache, source: Int[Array, ""], target: Int[Array, ""]) -> Cache:
     """Copies what one row has read to another."""
 
@@ -87,7 +87,7 @@ def copy(cache: Cache, source: Int[Array, ""], target: Int[Array, ""]) -> Cache:
     return jax.tree.map(copied, cache)
 
 
-@partial(jax.jit, static_argnames="slots")
+@jit_by_rows(static_argnames="slots")
 def resize(cache: Cache, rows: Int[Array, " R"], slots: int) -> Cache:
     """A cache of these rows of another, with more slots or fewer."""
 
@@ -98,11 +98,11 @@ def resize(cache: Cache, rows: Int[Array, " R"], slots: int) -> Cache:
     return jax.tree.map(resized, cache)
 
 
-@partial(jax.jit, static_argnames=("config", "ends", "draft"), donate_argnames="cache")
+@jit_by_rows(static_argnames=("config", "ends", "draft"), donate_argnames="cache")
 def answer(
     weights: Weights,
     cache: Cache,
-    rows: Rows,
+    rows: RowStates,
     steps: Int[Array, ""],
     rate: Bool[Array, ""],
     until_one_ends: Bool[Array, ""],
@@ -128,13 +128,13 @@ def answer(
         _nothing((STEPS, count, width)),
     )
 
-    def goes_on(state: tuple[Array, Cache, Rows, Drawn]) -> Array:
+    def goes_on(state: tuple[Array, Cache, RowStates, Drawn]) -> Array:
         step, _, now, _ = state
         running = now.left > 0
         leave = until_one_ends & jnp.any(began & ~running)
         return (step < steps) & jnp.any(running) & ~leave
 
-    def one(state: tuple[Array, Cache, Rows, Drawn]) -> tuple[Array, Cache, Rows, Drawn]:
+    def one(state: tuple[Array, Cache, RowStates, Drawn]) -> tuple[Array, Cache, RowStates, Drawn]:
         step, cache, now, out = state
         known = jnp.take_along_axis(now.history, now.last[:, None], axis=1)
         guessed = guesses(now.history, now.last, draft)
@@ -143,9 +143,10 @@ def answer(
         hidden, cache = extend(weights, config, cache, tokens, now.last, jnp.where(running, width, 0))
         made = logits(weights, hidden.reshape(count * width, -1))
         of_each = jax.tree.map(lambda setting: jnp.repeat(setting, width, axis=0), now.settings)
-        places = (now.drawn[:, None] + jnp.arange(width)).reshape(-1)
+        places = (now.last - rows.last)[:, None] + jnp.arange(width)
+        random = jnp.take_along_axis(now.random, places, axis=1).reshape(-1)
         lowered = penalised(made, of_each, lambda: jnp.repeat(_seen(now, config.vocab_size), width, axis=0))
-        chosen = draw(lowered, of_each, places).reshape(count, width)
+        chosen = draw(lowered, of_each, random).reshape(count, width)
 
         # The first token is right; each further one if what it was drawn behind was guessed right, and didn't end.
         right = (chosen[:, :-1] == guessed) & (now.settings.repetition_penalty == 1)[:, None]
@@ -160,7 +161,7 @@ def answer(
         flat = jax.lax.cond(rate, lambda: rated(made, chosen.reshape(-1)), lambda: _nothing((count * width,)))
         likely = jax.tree.map(lambda each: each.reshape(count, width, *each.shape[1:]), flat)
         out = jax.tree.map(lambda all_, one: all_.at[step].set(one), out, Drawn(chosen, new, likely))
-        return step + 1, cache, Rows(history, now.last + new, now.drawn + new, left, now.settings), out
+        return step + 1, cache, RowStates(history, now.last + new, left, now.settings, now.random), out
 
     _, cache, _, out = jax.lax.while_loop(goes_on, one, (jnp.int32(0), cache, rows, empty))
     return cache, out
@@ -198,7 +199,7 @@ def _nothing(shape: tuple[int, ...]) -> Likely:
     return Likely(jnp.zeros(shape), jnp.zeros(tops), jnp.zeros(tops, jnp.int32))
 
 
-def _seen(rows: Rows, vocabulary: int) -> Bool[Array, "R V"]:
+def _seen(rows: RowStates, vocabulary: int) -> Bool[Array, "R V"]:
     """Which tokens each row has."""
     count, slots = rows.history.shape
     tokens = jnp.where(jnp.arange(slots) <= rows.last[:, None], rows.history, vocabulary)

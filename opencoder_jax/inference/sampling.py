@@ -1,8 +1,11 @@
-"""How the next token is chosen: a function of the row's logits, settings, seeds and place in the answer, and no other.
+"""How the next token is chosen: a function of the row's logits, its settings and a random number, of no other row.
 
 All settings are arrays with one value a row, so that each request has its own and none is compiled anew. Probabilities
 are rounded to multiples of 2**-30 and counted as integers: sums of integers don't depend on their order, and what a
 filter keeps is all from some probability up, which is found by halving and without a sort.
+
+Random numbers are drawn on the host: the n-th of an answer is the n-th of Philox (Salmon et al. 2011), whose key is the
+seeds of the configuration and of the request.
 """
 
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from opencoder_jax.checks import Requirement, above, at_least, between, check
@@ -58,7 +62,11 @@ class Settings(NamedTuple):
     top_p: Float[Array, " R"]
     min_p: Float[Array, " R"]
     repetition_penalty: Float[Array, " R"]
-    seeds: UInt[Array, "R 2"]  # of the configuration and of the request
+
+
+def random_numbers(seed: int, request_seed: int, count: int) -> np.ndarray:
+    """The first random numbers of an answer, uint32 in 0 .. 2**30 - 1."""
+    return (np.random.Philox(key=[seed, request_seed]).random_raw(count) >> 34).astype(np.uint32)
 
 
 def penalised(
@@ -74,8 +82,8 @@ def penalised(
     return jax.lax.cond(jnp.any(penalty != 1), apply, lambda: logits)
 
 
-def draw(logits: Float[Array, "R V"], settings: Settings, index: Int[Array, " R"]) -> Int[Array, " R"]:
-    """The next token of each row; `index` is its place in the answer, from 0."""
+def draw(logits: Float[Array, "R V"], settings: Settings, random: UInt[Array, " R"]) -> Int[Array, " R"]:
+    """The next token of each row, of its random number in 0 .. 2**30 - 1."""
     greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
     def drawn() -> Array:
@@ -83,7 +91,7 @@ def draw(logits: Float[Array, "R V"], settings: Settings, index: Int[Array, " R"
         probabilities = jax.nn.softmax(logits / warm[:, None])
         masses = jnp.round(probabilities * ONE).astype(jnp.int32)
         kept = jnp.where(masses >= least_kept(masses, settings)[:, None], masses, 0)
-        return jnp.where(settings.temperature > 0, _at_random(kept, settings.seeds, index), greedy)
+        return jnp.where(settings.temperature > 0, _at_random(kept, random), greedy)
 
     return jax.lax.cond(jnp.any(settings.temperature > 0), drawn, lambda: greedy)
 
@@ -124,14 +132,8 @@ def _greatest(holds: Callable[[Array], Array], rows: int) -> Int[Array, " R"]:
     return low
 
 
-def _at_random(masses: Int[Array, "R V"], seeds: UInt[Array, "R 2"], index: Int[Array, " R"]) -> Int[Array, " R"]:
+def _at_random(masses: Int[Array, "R V"], random: UInt[Array, " R"]) -> Int[Array, " R"]:
     """A token of each row, as often as its share of the row's sum."""
-
-    def bits(seeds: Array, index: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds[0]), seeds[1]), index)
-        return jax.random.bits(key) >> 2
-
-    random = jax.vmap(bits)(seeds, index)  # [0, 2**30)
     blocks = jnp.pad(masses, ((0, 0), (0, -masses.shape[1] % _BLOCK))).reshape(len(masses), -1, _BLOCK)
     ends = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
     # random * total / 2**30, rounded down, from halves of 15 bits: in [0, total).

@@ -14,11 +14,12 @@ from opencoder_jax.inference.stops import AnswerText
 
 
 @dataclass
-class Answer:
+class OpenAnswer:
     """An answer in the making.
 
     Attributes:
         tokens: of the prompt and of the answer so far, int32, with room for all of the answer.
+        random: the random numbers of its tokens.
         known: how many of them there are.
         read: how many of them the cache has read; the last known one is read when the next is drawn.
         rated: log-probabilities of the prompt, if they are asked for.
@@ -28,6 +29,7 @@ class Answer:
     request: Request
     text: AnswerText
     tokens: np.ndarray
+    random: np.ndarray
     known: int
     read: int = 0
     rated: list[TokenLogprob] = field(default_factory=list)
@@ -60,12 +62,12 @@ class Slots:
     """
 
     def __init__(self, rows: int) -> None:
-        self.answers: list[Answer | None] = [None] * rows
+        self.answers: list[OpenAnswer | None] = [None] * rows
         self.held: list[np.ndarray] = [np.zeros(0, np.int32)] * rows
         self._used = list(range(rows))  # rows, those that were used the longest ago first
 
     @property
-    def taken(self) -> list[tuple[int, Answer]]:
+    def taken(self) -> list[tuple[int, OpenAnswer]]:
         """The rows with answers, those that began first, first."""
         found = [(row, answer) for row, answer in enumerate(self.answers) if answer is not None]
         return sorted(found, key=lambda each: each[1].number)
@@ -79,7 +81,7 @@ class Slots:
         self._used.remove(row)
         self._used.append(row)
 
-    def place(self, answer: Answer) -> int:
+    def place(self, answer: OpenAnswer) -> int:
         """Gives an answer a free row: the one that has read most of its prompt, or else the longest unused one."""
         free = [row for row in self._used if self.answers[row] is None]
         common = {row: self.common(row, answer) for row in free}
@@ -90,7 +92,7 @@ class Slots:
         self.use(row)
         return row
 
-    def common(self, row: int, answer: Answer) -> int:
+    def common(self, row: int, answer: OpenAnswer) -> int:
         """How many tokens of an answer's prompt a row has read, from the first on; the last isn't asked for."""
         return 0 if answer.request.prompt_logprobs else common(self.held[row], answer.tokens[: answer.length - 1])
 

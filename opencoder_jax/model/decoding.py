@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8
 
 from opencoder_jax.kernels.attention.cached import cached_attention
-from opencoder_jax.kernels.rows import by_rows
+from opencoder_jax.kernels.attention.rows import by_rows
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import rms_norm, rope_angles, rotate
 
