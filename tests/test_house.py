@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.parallel": (f"{PACKAGE}.model", f"{PACKAGE}.data"),
     f"{PACKAGE}.training": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
     f"{PACKAGE}.exchange": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
-    f"{PACKAGE}.inference": tuple(f"{PACKAGE}.{name}" for name in ("exchange", "parallel", "model", "data")),
+    f"{PACKAGE}.inference": tuple(f"{PACKAGE}.{name}" for name in ("exchange", "parallel", "model", "kernels", "data")),
     f"{PACKAGE}.compile": tuple(
         f"{PACKAGE}.{name}" for name in ("training", "inference", "parallel", "model", "data", "kernels")
     ),
