@@ -50,9 +50,13 @@ def is_trained(message: Message) -> bool:
 
 def parse(text: str) -> list[Message]:
     """The conversation in a JSON list of objects with the strings role and content. Raises ValueError for another."""
-    messages = json.loads(text)
+    return messages_of(json.loads(text))
+
+
+def messages_of(messages: object) -> list[Message]:
+    """The conversation that a JSON value is. Raises ValueError as `parse` does."""
     if not isinstance(messages, list):
-        raise ValueError(f"a conversation must be a JSON list of messages; got {text:.80}")
+        raise ValueError(f"a conversation must be a JSON list of messages; got {messages!r:.80}")
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
             raise ValueError(f"message {number} must have the strings role and content; got {message!r:.80}")

@@ -81,6 +81,7 @@ def application(
             Route("/v1/completions", server.completions, methods=["POST"]),
             Route("/v1/chat/completions", server.chats, methods=["POST"]),
             Route("/tokenize", server.tokenize, methods=["POST"]),
+            Route("/tokenizer_info", server.tokenizer_info),
             Route("/detokenize", server.detokenize, methods=["POST"]),
         ],
         middleware=[Middleware(Gate, metrics=bridge.metrics, keys=keys, hosts=hosts)],
@@ -153,10 +154,16 @@ class _Server:
         return self._answer(await self._read(request, self._reader.chat_completion))
 
     async def tokenize(self, request: HttpRequest) -> Response:
-        tokens = await self._read(request, self._reader.tokenize)
-        names = [self._names.name(token) for token in tokens]
+        tokens, strings = await self._read(request, self._reader.tokenize)
+        said = {"tokens": tokens, "count": len(tokens), "max_model_len": self._model.context}
+        return JSONResponse(said | ({"token_strs": list(map(self._names.name, tokens))} if strings else {}))
+
+    async def tokenizer_info(self, request: HttpRequest) -> Response:
+        """By this lm-evaluation-harness knows a server that has a tokenizer."""
+        tokenizer, name = self._model.tokenizer, self._names.name
+        bos = name(tokenizer.prefix[0]) if tokenizer.prefix else None
         return JSONResponse(
-            {"tokens": tokens, "count": len(tokens), "max_model_len": self._model.context, "token_strs": names}
+            {"eos_token": name(tokenizer.end_of_document), "pad_token": name(tokenizer.pad), "bos_token": bos}
         )
 
     async def detokenize(self, request: HttpRequest) -> Response:

@@ -188,6 +188,15 @@ _CHAT: dict[str, Reader] = {
 }
 
 
+_TOKENIZE: dict[str, Reader] = {
+    "model": text,
+    "prompt": text,
+    "messages": _messages,
+    "add_special_tokens": boolean,
+    "return_token_strs": boolean,
+}
+
+
 class RequestReader:
     """Reads bodies for one model. Not to be used by two threads at a time, as the tokenizer isn't."""
 
@@ -228,13 +237,20 @@ class RequestReader:
         logprobs = found.get("top_logprobs", 0) if found.get("logprobs") else None
         return self._asked(True, [self._conversation(found["messages"])], found, logprobs)
 
-    def tokenize(self, body: dict[str, Any]) -> list[int]:
-        """The ids of a text, or of a conversation up to its answer, for /tokenize. Raises Refused."""
-        found = read(body, {"model": text, "prompt": text, "messages": _messages})
+    def tokenize(self, body: dict[str, Any]) -> tuple[list[int], bool]:
+        """For /tokenize: ids of a text, or of a conversation up to its answer; whether strings are wanted, too.
+
+        Raises Refused.
+        """
+        found = read(body, _TOKENIZE)
         self._check_model(found)
         if ("prompt" in found) == ("messages" in found):
             raise Refused("give either prompt or messages", "prompt", "missing_parameter")
-        return (self._conversation(found["messages"]) if "messages" in found else self._encoded(found["prompt"])).ids
+        strings = found.get("return_token_strs", False)
+        if "messages" in found:
+            return self._conversation(found["messages"]).ids, strings
+        ids = self._encoded(found["prompt"]).ids
+        return ids if found.get("add_special_tokens", True) else ids[len(self.tokenizer.prefix) :], strings
 
     def detokenize(self, body: dict[str, Any]) -> str:
         """The text of ids, for /detokenize. Raises Refused."""
@@ -350,7 +366,8 @@ class RequestReader:
                 **given,
             )
         except ValueError as error:
-            raise Refused(str(error), str(error).partition("=")[0], "invalid_value") from None
+            message = str(error).splitlines()[0]  # gin adds lines of its own
+            raise Refused(message, message.partition("=")[0], "invalid_value") from None
 
     def _most(self) -> int:
         """Tokens of the longest prompt: one token of an answer must fit behind it."""

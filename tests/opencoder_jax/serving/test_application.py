@@ -150,6 +150,10 @@ def test_tokens_there_and_back(scripted: Any) -> None:
         said = (await it.client.post("/tokenize", {"prompt": "def añ"})).json
         assert (said["count"], said["max_model_len"]) == (len(said["tokens"]), 256)
         assert (await it.client.post("/detokenize", {"tokens": said["tokens"]})).json == {"prompt": "def añ"}
+        said = (await it.client.post("/tokenize", {"prompt": "ñ", "return_token_strs": True})).json
+        assert said["token_strs"] == ["bytes:\\xc3", "bytes:\\xb1"]
+        info = (await it.client.get("/tokenizer_info")).json
+        assert info == {"eos_token": "</s>", "pad_token": "<pad>", "bos_token": None}
         said = (await it.client.post("/tokenize", HELLO)).json
         assert said["tokens"] == chat.encode_prompt(it.tokenizer, [chat.turn("user", "hello")])
 

@@ -118,6 +118,7 @@ def test_what_is_wrong_is_named(scripted: Any) -> None:
             assert answer.error["param"] == param, body
             assert param.partition("[")[0].rpartition(".")[2] in answer.error["message"], body
             assert len(answer.error["message"]) < 700
+            assert "\n" not in answer.error["message"]
         assert it.engine.asked == []
 
     scripted().run(talk)
