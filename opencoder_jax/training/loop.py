@@ -22,7 +22,7 @@ from opencoder_jax.files import need_directory
 from opencoder_jax.parallel.checkpoints import Checkpoints, checkpoint_steps, restore, verify
 from opencoder_jax.parallel.hosts import Preemption, leads, leave, refuse_differences, wait_for_all
 from opencoder_jax.parallel.mesh import data_parallel, make_mesh
-from opencoder_jax.parallel.model_directory import CHECKPOINTS, choose_step
+from opencoder_jax.parallel.model_directory import CHECKPOINTS, CONFIG, choose_step
 from opencoder_jax.recipe import TryAgain, UserError
 from opencoder_jax.training import run as runs
 from opencoder_jax.training.counts import check_counts, count_sources, counts_table
@@ -188,7 +188,8 @@ def _origin(recipe: Recipe, init_from: Path, output: Path, tokenizer_fingerprint
     if step is None and (output / "run.json").exists() and (known := runs.read(output)["origin"]):
         step = known["step"]
     if step is None:
-        runs.read(init_from)
+        if not (init_from / CONFIG).exists():
+            runs.read(init_from)  # says what is missing
         step = choose_step(init_from)
     return runs.origin(init_from, step, recipe, tokenizer_fingerprint)
 

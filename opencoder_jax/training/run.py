@@ -33,7 +33,7 @@ from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import REMAT
 from opencoder_jax.parallel.hosts import all_agree, leads
 from opencoder_jax.parallel.mesh import MeshConfig
-from opencoder_jax.parallel.model_directory import read_config, write_config
+from opencoder_jax.parallel.model_directory import CHECKPOINTS, read_config, write_config
 from opencoder_jax.recipe import UserError, configurable
 from opencoder_jax.training.optimizer import OptimizerConfig
 
@@ -151,7 +151,7 @@ VERSION = 1  # of run.json
 class Origin(NamedTuple):
     """The checkpoint of another run that a run started from."""
 
-    run: str  # sha256 of the other run's run.json
+    run: str  # sha256 of the other run's run.json; of a converted model's, of the checksums of its weights
     step: int
 
 
@@ -250,12 +250,18 @@ def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> 
     Raises:
         UserError: its weights don't fit this recipe's model, or its tokenizer is another one.
     """
-    theirs, model = read(run), dataclasses.asdict(read_config(run))
+    model, trained = dataclasses.asdict(read_config(run)), (run / "run.json").exists()
+    theirs = read(run) if trained else {"tokenizer": _digest(run / TOKENIZER)}
     for name, now in dataclasses.asdict(recipe.model).items():
         # Any context and any dtype of the computation can go on from the same float32 weights.
         if name not in ("context", "dtype") and (was := model[name]) != now:
             raise UserError(f"{run} can't start this run: its ModelConfig.{name} is {was}, this recipe's is {now}")
-    guarded = theirs["recipe"]["OptimizerConfig"].get("spike_limit") is not None
+    if recipe.train.init_optimizer and not trained:
+        raise UserError(
+            f"{run} can't start this run with its moments: it was converted and has none; set"
+            " TrainConfig.init_optimizer=False"
+        )
+    guarded = trained and theirs["recipe"]["OptimizerConfig"].get("spike_limit") is not None
     if recipe.train.init_optimizer and guarded != (recipe.optimizer.spike_limit is not None):
         raise UserError(
             f"{run} can't start this run with its moments: it has {'a' if guarded else 'no'} spike guard; set"
@@ -263,7 +269,14 @@ def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> 
         )
     if theirs["tokenizer"] != tokenizer_fingerprint:
         raise UserError(f"{run} can't start this run: its tokenizer is not the one that --data was made with")
-    return Origin(hashlib.sha256((run / "run.json").read_bytes()).hexdigest(), step)
+    # What was converted is known by its weights.
+    file = run / "run.json" if trained else run / CHECKPOINTS / str(step) / "sums" / "metadata"
+    return Origin(_digest(file) or "", step)
+
+
+def _digest(file: Path) -> str | None:
+    """The SHA-256 of a file; None: it isn't there."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
 
 
 def flat(tree: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:

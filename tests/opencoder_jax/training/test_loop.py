@@ -20,6 +20,8 @@ import pytest
 
 from opencoder_jax import recipe as recipes
 from opencoder_jax.data.token_records import write_records
+from opencoder_jax.exchange.export_model import export_model
+from opencoder_jax.exchange.import_model import import_model
 from opencoder_jax.parallel.checkpoints import checkpoint_steps, restore
 from opencoder_jax.parallel.mesh import make_mesh
 from opencoder_jax.parallel.model_directory import read_config
@@ -399,6 +401,21 @@ def test_the_next_stage_starts_from_the_last(whole: Path, data: Path, tmp_path: 
         train(small_recipe(**changes, ModelConfig_ffn_width=32), data, tmp_path / "other", init_from=whole)
     with pytest.raises(UserError, match=r"no run\.json there"):
         train(small_recipe(**changes), data, tmp_path / "nothing", init_from=data)
+
+
+def test_a_converted_model_starts_a_run_as_the_run_does_that_it_was(whole: Path, data: Path, tmp_path: Path) -> None:
+    export_model(whole, tmp_path / "theirs")
+    import_model(tmp_path / "theirs", tmp_path / "ours")
+    changes = {"TrainConfig_steps": 1, "TrainConfig_init_optimizer": False}
+    for name, origin in (("from run", whole), ("from model", tmp_path / "ours")):
+        train(small_recipe(**changes), data, tmp_path / name, init_from=origin)
+    assert losses(tmp_path / "from run")[0]["loss"] == losses(tmp_path / "from model")[0]["loss"]
+    assert json.loads((tmp_path / "from model" / "run.json").read_text())["origin"]["step"] == 0
+    with pytest.raises(UserError, match=r"converted and has none; set TrainConfig\.init_optimizer=False"):
+        train(small_recipe(), data, tmp_path / "moments", init_from=tmp_path / "ours")
+    (tmp_path / "ours" / "tokenizer.model").write_bytes(b"another")
+    with pytest.raises(UserError, match="its tokenizer is not the one"):
+        train(small_recipe(**changes), data, tmp_path / "tokens", init_from=tmp_path / "ours")
 
 
 def test_data_and_model_must_share_a_vocabulary(data: Path, tmp_path: Path) -> None:
