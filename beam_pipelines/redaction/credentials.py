@@ -5,9 +5,8 @@ and looks random. A password looks like anything, so only its place tells: behin
 string, an SQL statement, a command line, the arguments of a call that logs in. What names no secret (a placeholder, a
 template, an expression, prose) stays.
 
-Each place is looked for from a literal that it must contain, so text without any is left after a few substring
-searches; every pattern is anchored at that literal and bounded, so the cost is linear. Literals and lists are data:
-secrets.json.
+Each place is looked for from a literal that it must contain, if the text can hold it (seen.py); every pattern is
+anchored at that literal and bounded, so the cost is linear. Literals and lists are data: secrets.json.
 """
 
 import json
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from opencoder_jax.beam_pipelines.redaction.seen import Seen
 
 Span = tuple[int, int, str]  # start, stop, "key" or "password"
 
@@ -26,36 +27,48 @@ def lists() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("secrets.json").read_text(encoding="utf-8"))
 
 
-def find_credentials(text: str, lower: str, language: str) -> Iterator[Span]:
+def find_credentials(text: str, lower: str, language: str, seen: Seen) -> Iterator[Span]:
     """Keys and passwords, in no order; they may overlap.
 
     Args:
         lower: the text in lower case, character by character.
         language: linguist's name; in some, values need no quotes.
+        seen: what `lower` holds.
     """
-    yield from _by_form(text)
-    yield from _named(text, lower, language)
-    yield from _in_places(text, lower)
+    yield from _by_form(text, seen)
+    yield from _named(text, lower, language, seen)
+    yield from _in_places(text, lower, seen)
 
 
 # ------------------------------------------------------------------------------------------------- forms of their own
 
 _PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?:[^-]++|-(?!----))*+-----END [A-Z0-9 ]{0,30}-----"
+    r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+    # A block that was cut ends with its last line of 64 signs.
+    r"(?:(?:[^-]++|-(?!----))*+-----END [A-Z0-9 ]{0,30}-----|(?:(?:\\n|\s|[\"'+\\#*/])*+[A-Za-z0-9+/=]{40,76}){2,}+)"
 )
 
 
 @cache
-def _key_patterns() -> dict[str, re.Pattern[str]]:
+def _key_patterns() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Prefix in lower case -> the prefixes that are so written, with their forms."""
     prefixes = {prefix: form for prefix, form in lists()["key_prefixes"].items() if prefix != "reason"}
-    return {prefix: re.compile(rf"{form}(?![A-Za-z0-9])") for prefix, form in prefixes.items()}
+    patterns: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for prefix, form in prefixes.items():
+        patterns.setdefault(prefix.lower(), []).append((prefix, re.compile(rf"{form}(?![A-Za-z0-9])")))
+    return patterns
 
 
-def _by_form(text: str) -> Iterator[Span]:
+@cache
+def _key_prefixes() -> tuple[str, ...]:
+    return tuple(_key_patterns())
+
+
+def _by_form(text: str, seen: Seen) -> Iterator[Span]:
     if "PRIVATE KEY" in text:
         for block in _PRIVATE_KEY.finditer(text):
             yield *block.span(), "key"
-    for literal, pattern in _key_patterns().items():
+    for literal, pattern in (each for prefix in seen.among(_key_prefixes()) for each in _key_patterns()[prefix]):
         place = text.find(literal)
         while place >= 0:
             before = text[place - 1 : place]
@@ -71,7 +84,7 @@ def _by_form(text: str) -> Iterator[Span]:
 # After the name: the rest of it, a closing quote or bracket, a type annotation, `=`, `:` or `=>`; then a quoted value.
 _QUOTED = re.compile(
     r"""(?:_base|_value)?[\])"' \t]{0,4}(?::\s?str\s?)?[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}"""
-    r"""[rbufN]?(["'])([^"'\n]{4,200})\1(?![%\w])"""
+    r"""(?:u8|[rbufNL@$]|(?:\[\]byte|[\w.]{1,40}[Bb](?:ytes|uffer|uffer\.from))\()?(["'])([^"'\n]{4,200})\1(?![%\w])"""
 )
 _BARE = re.compile(r"""[ \t]{0,8}[:=][ \t]{0,8}([^\s"'#$<>{}()\[\];,]{6,200})[ \t]*(?=$|#|;)""", re.MULTILINE)
 _BARE_HEX = re.compile(r"""[ \t]{0,8}[:=][ \t]{0,8}([0-9a-f]{32,128})[ \t]*$""", re.MULTILINE)
@@ -83,10 +96,11 @@ _FORMS = tuple(
     for before, after in [
         # define('DB_PASSWORD', '…') · setPassword("…") · #define PASSWORD "…" · getenv("DB_PASSWORD", "…")
         (
-            r"(?:define|put\w*|set\w*|add\w*|get\w*|fetch|env|config|string)\([ ]?[\"'][\w.-]*\Z",
-            r"[\"'],[ ]?(?:default=)?[\"']([^\"'\n]{4,200})[\"']",
+            r"(?:define|put\w*|set\w*|add\w*|get\w*|fetch|env|config|string|\w*field)"
+            r"\([ ]?(?:[\"']\w+[\"'],[ ])?[\"'][\w.-]*\Z",
+            r"[\"'],[ ]?(?:default=)?[\"'](?:\\\\[\"'])?([^\"'\\\n]{4,200})(?:\\\\)?[\"']",
         ),
-        (r"set_?\Z", r"\([\"']([^\"'\n]{4,200})[\"']\)"),
+        (r"\bset\w{0,40}\Z", r"\([\"']([^\"'\n]{4,200})[\"']\)"),
         (r"#[ \t]*define[ \t]+\w*\Z", r"[ \t]+\"([^\"\n]{4,200})\"$"),
         # process.env.DB_PASSWORD || '…' · ENV['DB_PASSWORD'] || '…' · ENV.fetch("DB_PASSWORD") { "…" }
         (r"env[.\[(\"'\w]*\Z", r"[\"'\])]{0,3}[ ]?(?:\|\||\?\?|or|\?:)[ ][\"']([^\"'\n]{4,200})[\"']"),
@@ -96,6 +110,9 @@ _FORMS = tuple(
             r"(?:[;?&\"'][\w-]*|\b(?:user|uid|username|dbname|database|host|port)=[^\s,()\"']{1,80})[ ]?\Z",
             rf"=({_WORD}{{4,400}}?)(?=[;&\s\"'`]|$)",
         ),
+        # AccountKey=…== of a connection string, and before a command: PGPASSWORD=… psql
+        (r"", r"=([A-Za-z0-9+/]{40,200}={0,2})(?=;)"),
+        (r"^[ \t]*(?:export[ ])?[A-Z_]*\Z", rf"=[\"']?({_WORD}{{4,200}})[\"']?(?=[ ]+[a-z./])"),
         # --password=… · --password … · -e DB_PASSWORD=… · - DB_PASSWORD=… · ENV PASSWORD … · <password>…</password>
         (r"--(?:[\w-]+-)?\Z", rf"=({_WORD}{{4,200}})(?=\s|$)"),
         (r"--(?:[\w-]+-)?\Z", rf"[ ][\"']?(?=\S*[\d!@#%^*])({_WORD}{{4,200}})[\"']?(?=\s|$)"),
@@ -120,16 +137,44 @@ def _names() -> dict[str, str]:
     return dict.fromkeys(lists()["key_names"], "key") | dict.fromkeys(lists()["password_names"], "password")
 
 
-def _named(text: str, lower: str, language: str) -> Iterator[Span]:
+@cache
+def _names_looked_for() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names that are looked for one by one; and, less their ending, those that end in "key"."""
+    keys = tuple(name.removesuffix("key") for name in _names() if name.endswith("key"))
+    return tuple(name for name in _names() if not name.endswith("key")), keys
+
+
+def _named(text: str, lower: str, language: str, seen: Seen) -> Iterator[Span]:
     bare = language in lists()["bare_value_languages"]
-    for name, kind in _names().items():
+    for name, start in _places_of_names(lower, seen):
+        kind, stop = _names()[name], start + len(name)
+        value = _value(text, start, stop, name, bare)
+        may_be = _is_password if kind == "password" else _is_key
+        if value and may_be(text[slice(*value)]) and not _is_public(lower, start):
+            yield *value, kind
+
+
+def _places_of_names(lower: str, seen: Seen) -> Iterator[tuple[str, int]]:
+    """Each name that a key or a password may stand behind, and where it begins."""
+    names, keys = _names_looked_for()
+    for name in seen.among(names):
         start = lower.find(name)
         while start >= 0:
-            stop = start + len(name)
-            value = None if "public" in lower[max(0, start - 12) : start] else _value(text, start, stop, name, bare)
-            if value and (_is_password if kind == "password" else _is_key)(text[slice(*value)]):
-                yield *value, kind
-            start = lower.find(name, stop)
+            yield name, start
+            start = lower.find(name, start + len(name))
+    place = lower.find("key")
+    while place >= 0:
+        if lower.endswith(keys, 0, place):
+            yield next((f"{key}key", place - len(key)) for key in keys if lower.endswith(key, 0, place))
+        place = lower.find("key", place + 3)
+
+
+_PUBLIC = re.compile(r"publi[cs]\w{0,24}[-_.]?\w{0,12}$")
+
+
+def _is_public(lower: str, start: int) -> bool:
+    """Whether the name that goes on at `start` says that everybody may know: PUBLIC_KEY, publishableKey."""
+    return _PUBLIC.search(lower, max(0, start - 40), start) is not None
 
 
 def _value(text: str, start: int, stop: int, name: str, bare: bool) -> tuple[int, int] | None:
@@ -137,7 +182,8 @@ def _value(text: str, start: int, stop: int, name: str, bare: bool) -> tuple[int
     if match := _QUOTED.match(text, stop):
         return match.span(2)
     if match := (_BARE if bare else _BARE_HEX).match(text, stop):
-        return match.span(1)
+        start, stop = match.span(1)
+        return start + len("base64:") * text.startswith("base64:", start), stop
     if name == "bearer" and (match := _BEARER.match(text, stop)):
         return match.span(1)
     head = ""
@@ -162,6 +208,11 @@ _PLACES = tuple(
             r"(?:(?:create|alter)[ ]user\b|grant\b|\bto[ ]['\"`]?[\w.%-]{1,64}['\"`]?@)[^;\n]{0,160}"
             r"\bidentified[ ](?:with[ ]\w{1,40}[ ])?by[ ](?:password[ ])?"
             r"(?:['\"]([^'\"\n]{4,200})['\"]|([\w#!]{4,64})(?=[ ]*(?:;|$)))",
+            "password",
+        ),
+        (  # joe:…@tcp(db:3306)/app
+            "@tcp(",
+            r"(?<![\w/:])[\w.-]{1,40}:([^\s/:@\"'<>{}$%()]{3,100})@tcp\(",
             "password",
         ),
         ("sshpass", rf"\bsshpass[ ]+-p[ ]?[\"']?({_WORD}{{4,100}})[\"']?(?=\s)", "password"),
@@ -199,11 +250,45 @@ _PLACES = tuple(
         ),
         # pass: "…" · 'pass' => '…'
         ("pass", r"pass(?<![\w.-]pass)[\"']?[ ]?(?:=>|[:=])[ ]?[\"']([^\"'\s]{4,100})[\"']", "password"),
+        *(
+            (
+                name,
+                rf"\b{name}\(?[ ]?[\"'][^\"'\n]{{1,64}}[\"'],[ ]?[\"']([^\"'\n]{{4,100}})[\"']",
+                "password",
+            )
+            for name in (
+                *("usernamepasswordcredentials", "usernamepasswordauthenticationtoken", "passwordauthentication"),
+                *("httpbasicauth", "httpdigestauth", "basicauth", "basic_auth"),
+            )
+        ),
+        ("auth=(", r"\bauth=\([\"'][^\"'\n]{1,64}[\"'],[ ]?[\"']([^\"'\n]{4,100})[\"']", "password"),
+        # docker login -u … -p … · echo … | sudo -S · Google's passwords for applications, four words of four letters
+        (
+            "login",
+            rf"\blogin[ ][^\n|;]{{0,120}}?[ ](?:-p|--password)[ =]?(?!assword|rofile|ort)[\"']?({_WORD}{{4,100}})[\"']?"
+            r"(?=\s|$)",
+            "password",
+        ),
+        ("sudo -s", r"\becho[ ]+[\"']?([^\s\"'|$]{4,100})[\"']?[ ]*\|[ ]*sudo[ ]+-s\b", "password"),
+        (".login(", r"\.login\([^()\n]{1,80},[ ]?[\"']([a-z]{4}(?:[ ][a-z]{4}){3})[\"']", "password"),
+        ("pass", r"pass(?:word)?[\"']?[ ]?[:=][ ]?[\"']([a-z]{4}(?:[ ][a-z]{4}){3})[\"']", "password"),
+        ("wifi.begin(", r"\bwifi\.begin\([ ]?[^,()\n]{1,60},[ ]?[\"']([^\"'\n]{4,100})[\"']", "password"),
+        ("psk", r"\bpsk[ ]?=[ ]?[\"']?([^\s\"']{8,64})[\"']?[ \t]*$", "password"),
+        ("basic ", r"authorization[\"']?[ ]?[:,=][ ]?[\"']?basic[ ]([a-z0-9+/]{16,200}={0,2})", "key"),
+        ("sig=", r"[?&]sig=([a-z0-9%+/]{40,120})", "key"),
+        ("/webhooks/", r"discord(?:app)?\.com/api/webhooks/\d{15,20}/([\w-]{60,80})", "key"),
+        ("://", r"://(?:x-access-token:|oauth2:)?([0-9a-f]{40}|[a-z0-9_]{36,100})(?::x-oauth-basic)?@\w", "key"),
+        # of Sentry, Travis, Docker and Algolia
+        ("sentry", r"://([0-9a-f]{32})(?::[0-9a-f]{32})?@[\w.-]*sentry", "key"),
+        ("client(", r"\bclient\([\"']ac[0-9a-f]{32}[\"'],[ ]?[\"']([0-9a-f]{32})[\"']", "key"),
+        ("slack:", r"\bslack:[ ]+[\w-]{1,40}:([a-z0-9]{24})(?!\w)", "key"),
+        ('"auth"', r"\"auth\":[ ]?\"([a-z0-9+/]{20,200}={0,2})\"", "key"),
+        ("algoliasearch(", r"\balgoliasearch\([\"']\w{10}[\"'],[ ]?[\"']([0-9a-f]{32})[\"']", "key"),
         # …?key=…&appid=…
         ("key=", r"[?&]key=([a-z0-9_.~-]{20,200})", "key"),
         ("appid=", r"[?&]appid=([a-z0-9_.~-]{20,200})", "key"),
         # a bot's token at Telegram: its number, then a key
-        (":aa", r"(?<!\w)([0-9]{8,10}:aa[a-z0-9_-]{32,34})(?![\w-])", "key"),
+        (":aa", r"(?:(?<!\w)|(?<=/bot))([0-9]{8,10}:aa[a-z0-9_-]{32,34})(?![\w-])", "key"),
         # jwt.sign(payload, "…") · bot.run("…") · client.login("…")
         ("jwt.", r"\bjwt\.(?:sign|verify)\([^,()\n]{1,80},[ ]?[\"']([^\"'\s]{16,400})[\"']", "key"),
         (".login(", r"\.login\([\"']([\w.-]{40,100})[\"']\)", "key"),
@@ -214,9 +299,15 @@ _PLACES = tuple(
 _ANY_KEY = re.compile(r"""key["'\]]{0,2}[ ]{0,4}(?:=>|:=|[:=])[ ]{0,4}["']([a-z0-9_+/=-]{20,200})["']""")
 
 
-def _in_places(text: str, lower: str) -> Iterator[Span]:
-    for literal, pattern, kind in _PLACES:
-        if literal in lower:
+_PLACES_BY_LITERAL = {
+    literal: [(pattern, kind) for known, pattern, kind in _PLACES if known == literal] for literal, *_ in _PLACES
+}
+_LITERALS = tuple(_PLACES_BY_LITERAL)
+
+
+def _in_places(text: str, lower: str, seen: Seen) -> Iterator[Span]:
+    for literal in seen.among(_LITERALS):
+        for pattern, kind in _PLACES_BY_LITERAL[literal] if literal in lower else ():
             for match in pattern.finditer(lower):
                 start, stop = match.span(match.lastindex or 1)
                 if (_is_password if kind == "password" else _is_key)(text[start:stop]):
@@ -224,12 +315,15 @@ def _in_places(text: str, lower: str) -> Iterator[Span]:
     for match in _ANY_KEY.finditer(lower):
         value = text[slice(*match.span(1))]
         digits = sum(map(str.isdigit, value))
+        if _is_public(lower, match.start()):
+            continue
         if digits >= 3 and value.lower() != value != value.upper() and len(set(value)) > 14 and _looks_random(value):
             yield *match.span(1), "key"
 
 
 # ------------------------------------------------------------------------------------------------- what a value can be
 
+_FOUR_WORDS = re.compile(r"[a-z]{4}(?: [a-z]{4}){3}")  # as Google gives them to applications
 _DOTTED = re.compile(r"[a-z]+(?:\.[A-Za-z]+){2,}")
 
 
@@ -238,6 +332,8 @@ def _is_password(value: str) -> bool:
         return False
     if "password" in value.lower() or _DOTTED.fullmatch(value):  # "userPassword", "java.naming.security.credentials"
         return False
+    if _FOUR_WORDS.fullmatch(value):
+        return True
     # Prose, templates, paths, expressions and translations are no passwords.
     return not re.search(
         r"[\s<>{}()]|^[$%*]|^(?:your|my|the|some|enter|insert)[-_]|^(?:\.{0,2}/|https?:)|%[sd(]", value

@@ -18,20 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from opencoder_jax.beam_pipelines.languages.comments import scan
+from opencoder_jax.beam_pipelines.redaction.seen import Seen
 
 _PLACEHOLDER = "<name>"
 # One word of a name: letters, then letters and the marks that names hold; an initial ends with a point.
 _WORD = re.compile(r"[^\W\d_](?:[\w'’`-]{0,30}[\w])?(?:&\w{4,8};)?\.?(?![\w(\[/=@])")
 _GAP = re.compile(r"[ \t]{1,2}")
 # An address, a handle or years that may stand beside a name in a list.
-_ASIDE = re.compile(r"[ \t]{0,4}(?:<[^<>\n]{3,80}>|\([^()\n]{1,80}\)|\[[^\[\]\n]{1,80}\])")
+_ASIDE = re.compile(
+    r"[ \t]{0,4}(?:<[^<>\n]{3,80}>|\([^()\n]{1,80}\)|\[[^\[\]\n]{1,80}\])"
+    r"|,[ \t]{1,4}(?:[\w.+-]{1,64}@[\w-]{1,60}\.[\w.-]{1,60}|<email>)"
+)
 # An address before the name: <a href="mailto:…">Jane Doe</a> · jane@doe.io (Jane Doe)
 _LEAD = re.compile(r"<a\s[^<>\n]{1,200}>[ \t]?|(?:<email>|[\w.+-]{1,64}@[\w.-]{1,80})[ \t]{1,4}\(")
 _SEPARATOR = re.compile(r"[ \t]{0,2}(?:[,;&/、，]|,?[ \t]and\b|,?[ \t]und\b)[ \t]{0,2}(?:and[ \t])?")
 _LABEL_END = re.compile(r"(?:\(?s\)?|er|in)?(?:[ \t]{0,20}(?::{1,2}|：|=|\|)[ \t]{0,8}|>)", re.IGNORECASE)
 _AFTER_TAG = re.compile(r"s?[ \t:：]{1,20}")
 _YEARS = re.compile(
-    r"(?:[ \t]{0,4}(?:copyright\b|\(c\)|©|holders?:|by\b|[:,;-]|–|(?:19|20)\d\d\b|\d\d\b|present\b)){0,16}[ \t]{1,4}",
+    r"(?:[ \t]{0,4}(?:copyright\b|\(c\)|©|holders?:|by\b|[:,;-]|–|(?:19|20)\d\d\b|\d\d?\b|present\b)){0,16}[ \t]{1,4}",
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"[ \t]*(?:#|//|\*|--|;+|%+|!)?[ \t]*(?:[-*+•][ \t]+)?")
@@ -43,6 +47,9 @@ _TODO = re.compile(r"(?:todo|fixme|xxx)[ \t]?\(", re.IGNORECASE)
 _ON_DATE = re.compile(
     r" on (?:\d|mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)", re.IGNORECASE
 )
+_ADDRESS = re.compile(r"[ \t]{1,2}<(?:[\w.+-]{1,64}@|<email>)")
+# The family's name first, in capitals, as in Japan: TAKAHASHI Masayoshi <…>
+_JAPANESE = re.compile(r"[A-Z]{3,20} [A-Z][a-z]{2,20}(?:[ \t]{1,2}<(?:[\w.+-]{1,64}@|<email>)|,|[ \t]*$)", re.MULTILINE)
 _FIRM = re.compile(r"[ ,]{1,2}(?:inc|ltd|llc|gmbh|corp|co|s\.a|b\.v|plc)\b", re.IGNORECASE)
 
 
@@ -58,9 +65,14 @@ def _lists() -> dict[str, Any]:
     }
 
 
-def find_names(text: str, lower: str, language: str) -> list[tuple[int, int]]:
-    """The stretches of a text that are names, in order. `lower` is the text in lower case, of the same length."""
-    candidates = sorted(set(_candidates(text, lower)))
+def find_names(text: str, lower: str, language: str, seen: Seen) -> list[tuple[int, int]]:
+    """The stretches of a text that are names, in order.
+
+    Args:
+        lower: the text in lower case, of the same length.
+        seen: what `lower` holds.
+    """
+    candidates = sorted(set(_candidates(text, lower, seen)))
     if not candidates:
         return []
     found, waiting = [], iter(candidates)
@@ -77,8 +89,8 @@ def find_names(text: str, lower: str, language: str) -> list[tuple[int, int]]:
     return found
 
 
-def _candidates(text: str, lower: str) -> Iterator[tuple[int, int]]:
-    for label in _lists()["labels"]:
+def _candidates(text: str, lower: str, seen: Seen) -> Iterator[tuple[int, int]]:
+    for label in seen.among(_lists()["labels"]):
         for place in _places(lower, label):
             yield from _labelled(text, lower, label, place)
     for place in _places(lower, "by"):
@@ -93,12 +105,19 @@ def _candidates(text: str, lower: str) -> Iterator[tuple[int, int]]:
     for place in _places(lower, "@"):
         yield from _before_address(text, text.rfind("<", max(0, place - 64), place))
         # Jane Doe (jane@doe.io): the address follows the bracket at once.
+        local = place
+        while local > 0 and place - local < 64 and (text[local - 1].isalnum() or text[local - 1] in "._%+-"):
+            local -= 1
+        if local < place:
+            yield from _before_bare(text, local)
         opened = text.rfind("(", max(0, place - 64), place)
         if opened >= 0 and not re.search(r"[^\w.+-]", text[opened + 1 : place]):
             yield from _before_address(text, opened)
     for redacted in ("<<email>>", "(<email>)"):  # the same, redacted before
         for place in _places(lower, redacted):
             yield from _before_address(text, place)
+    for place in _places(lower, "<email>"):
+        yield from _before_bare(text, place)
     if "(" in text and ("todo" in lower or "fixme" in lower or "xxx" in lower):
         for todo in _TODO.finditer(text):
             for start, stop in _names(text, todo.end()):
@@ -196,7 +215,7 @@ def _name_end(text: str, start: int, alone: str) -> int:
                 stop = word.end()
             break
         if not word[0][0].islower():
-            if len(plain) > 3 and word[0].isupper() and words == 0 and not alone:
+            if len(plain) > 3 and word[0].isupper() and words == 0 and not alone and not _JAPANESE.match(text, place):
                 return start
             words += 1
             initials += len(plain) == 1
@@ -215,9 +234,13 @@ def _name_end(text: str, start: int, alone: str) -> int:
         if caseless:
             good = bool(alone) and len(only) <= 8
         elif alone == "any" or alone == "line":
-            good = len(only) > 2 and re.match(r"[ \t]*(?:<|\(mailto|[\r\n]|$|\*/|-->|,)", after) is not None
+            good = (
+                len(only) > 2
+                and not _FIRM.match(text, stop)
+                and re.match(r"[ \t]*(?:<|\(mailto|[\r\n]|$|\*/|-->|,)", after) is not None
+            )
         else:
-            good = alone == "on" and len(only) > 2 and _ON_DATE.match(after) is not None
+            good = alone == "on" and len(only) > 2 and (_ON_DATE.match(after) or _ADDRESS.match(text, stop)) is not None
         return stop if good and only.lower() not in lists["not_names"] else start
     return start if words == initials or _FIRM.match(text, stop) else stop
 
@@ -228,7 +251,10 @@ def _before_address(text: str, bracket: int) -> Iterator[tuple[int, int]]:
         return
     line = text.rfind("\n", max(0, bracket - 60), bracket) + 1 or max(0, bracket - 60)
     before = text[line:bracket]
-    match = re.search(r"((?:[^\W\d_][\w'’-]{0,30}\.?[ \t]){2,5})$", before)
+    if before.endswith('" ') and (opened := before.rfind('"', 0, -2)) >= 0:  # "Jane Doe" <…>
+        line, bracket = line + opened + 1, bracket - 2
+        before = before[opened + 1 : -2] + " "
+    match = re.search(r"((?:[^\W\d_][\w'’-]{0,30}\.?[ \t]{1,2}){2,5})$", before)
     if not match:
         return
     # The longest name that reaches the bracket.
@@ -238,3 +264,12 @@ def _before_address(text: str, bracket: int) -> Iterator[tuple[int, int]]:
         if stop > start and not text[stop:bracket].strip():
             yield start, stop
             return
+
+
+def _before_bare(text: str, address: int) -> Iterator[tuple[int, int]]:
+    """The name that a line begins with, before an address without a bracket: `# Jane Doe, jane@doe.io`."""
+    line = text.rfind("\n", max(0, address - 80), address) + 1 or max(0, address - 80)
+    start = address - len(text[line:address].lstrip(" \t#/*;%!\"'-"))
+    stop = _name_end(text, start, "")
+    if stop > start and text[stop:address].strip(" \t") in ("", ",", ":") and stop < address:
+        yield start, stop

@@ -1,8 +1,9 @@
 """Reads redaction_cases.jsonl: texts with what must be found in them marked «kind:like this».
 
 A case has a `split`: patterns may be tuned on "dev"; "test" is only measured. The forms are those of real source, lines
-drawn from Linux, Go, OpenJDK, Mono, packages of npm and Python, manuals, and public repositories; every name, address
-and secret in them is invented. The sign
+drawn from Linux, Go, OpenJDK, Mono, packages of npm, Python, Ruby, Perl and Racket, manuals, linguist's samples, and
+public repositories, by words wider than any pattern's (`@`, four numbers, "token", "author"); every name, address and
+secret that is marked in them is invented. The sign
 ⁞ (U+205E) is taken out: it stands inside whatever has the form of a real token, so that no scanner of a code host takes
 the file for a leak.
 """

@@ -16,7 +16,7 @@ from opencoder_jax.beam_pipelines.redaction.personal import find
 from opencoder_jax.beam_pipelines.redaction.redact import Redact, RedactConfig, redact, remove_notice
 
 # The least precision and recall of every kind, on the cases that patterns were tuned on and on those held out.
-LEAST = 0.95
+LEAST = 0.97
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
@@ -27,7 +27,7 @@ def test_what_is_found_in_the_labelled_cases(split: str) -> None:
 
 def test_the_labelled_cases_are_many_and_their_placeholders_stay() -> None:
     every = cases()
-    assert len(every) >= 300
+    assert len(every) >= 2 * 989
     assert len({case.language for case in every}) > 25
     assert sum(case.split == "test" for case in every) > len(every) / 3 - 1
     assert sum(not case.expected for case in every) > 300  # hard negatives
