@@ -23,6 +23,8 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import UserError
 
 MANIFEST = "stage.json"
+QUARANTINE = "quarantine"  # the folder of what broke its reader, and the tally's branch
+UNITS = "units.json"  # what became of each unit of a source's input, so that another run can keep it
 PLAN = "plan.json"  # the head of the manifest, while the stage isn't finished
 
 # A tree of counts: {"in": {"documents": {"Python": 3}}, "drop": {"bytes": {"too_large": 9}}, "count": {...}}
@@ -148,6 +150,8 @@ def describe(manifest: Manifest) -> str:
     drops = sorted(manifest.table("drop", "documents").items(), key=lambda item: -item[1])
     reasons = ", ".join(f"{reason} {count}" for reason, count in drops[:4])
     sides = [side(name) for name in ("in", "out") if name in manifest.tally]
+    if broken := manifest.total(QUARANTINE, "documents"):
+        sides.append(f"{broken} in {QUARANTINE}")
     return f"{manifest.stage}: {', '.join(sides)}" + (f"; dropped: {reasons}" if reasons else "")
 
 
@@ -224,6 +228,21 @@ def _tally_by(batch: pa.RecordBatch, column: str) -> Tally:
         "documents": dict(zip(names, counts.tolist(), strict=True)),
         "bytes": dict(zip(names, sums.tolist(), strict=True)),
     }
+
+
+def check_balance(stage: str, tally: Tally) -> None:
+    """Asserts that what came in is what came out, was dropped, or broke its reader: nothing vanishes.
+
+    A stage that makes documents of its own counts what it `read` for them and what it `made`.
+    """
+    if "in" not in tally or "out" not in tally:
+        return
+    seen, out, dropped, broken, read, made = (
+        _total(tally.get(side, {}).get("documents", {})) for side in ("in", "out", "drop", QUARANTINE, "read", "made")
+    )
+    assert seen + made == out + dropped + broken + read, (
+        f"{stage}: {seen} in and {made} made, but {out} out, {dropped} dropped, {broken} in quarantine, {read} read"
+    )
 
 
 def merge_tallies(tallies: Iterable[Tally]) -> Tally:

@@ -106,6 +106,7 @@ class MapShard(beam.DoFn):
                     place = f"{self.inputs[0]}/{self.names[0][shard]}"
                     raise RuntimeError(f"{place}: {type(error).__name__}: {error}") from error
                 drops = drop_table(documents, result.drops)
+                out = result.table if self.table == "documents" else keep_rows(documents, result.drops)
                 kept.write(result.table)
                 if drops.num_rows:
                     dropped.write(drops)
@@ -113,13 +114,21 @@ class MapShard(beam.DoFn):
                     [
                         tally,
                         tally_documents("in", documents),
-                        tally_documents("out", result.table if self.table == "documents" else documents),
+                        tally_documents("out", out),
                         tally_drops(drops),
                         {"count": dict(result.counts)},
+                        self._made(documents, result),
                     ]
                 )
         report_shard(directory, shard, tally, [*kept.names, *dropped.names])
         yield shard
+
+    def _made(self, documents: pa.RecordBatch, result: Result) -> Tally:
+        """What a kernel whose documents are new ones (`makes_documents`) has read and made."""
+        if not getattr(self.kernel, "makes_documents", False):
+            return {}
+        read, made = documents.num_rows - len(result.drops), result.table.num_rows
+        return {"read": {"documents": {self.table: read}}, "made": {"documents": {self.table: made}}}
 
     def _aligned(self, shard: int) -> Iterator[tuple[pa.RecordBatch, ...]]:
         """The batches of all inputs in step."""

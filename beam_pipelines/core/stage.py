@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -22,9 +22,12 @@ import apache_beam as beam
 from opencoder_jax.beam_pipelines.core.manifest import (
     MANIFEST,
     PLAN,
+    QUARANTINE,
+    UNITS,
     Manifest,
     Tally,
     changes,
+    check_balance,
     digest,
     merge_tallies,
 )
@@ -35,6 +38,8 @@ from opencoder_jax.code_version import code_version
 from opencoder_jax.files import WRITING
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
+
+_TOLD = 8  # reasons to run a stage again, of which there may be one a unit
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Stage:
         inputs: finished stage directories.
         output: the directory to write.
         roots: the definitions, as (module, name), whose code makes its bytes; the module's `run` by default.
+        lasting: what it makes depends on each of `config.units` alone, by whose values its reports are called. So with
+            other units only those are made that weren't.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Stage:
     inputs: tuple[str, ...]
     output: str
     roots: tuple[tuple[str, str], ...] = ()
+    lasting: bool = False
 
     def run(self, work: Callable[[Directory], tuple[Tally, dict[str, str]]], options: BeamOptions) -> Manifest:
         """Runs `work(output directory)` unless the output is up to date.
@@ -103,15 +111,18 @@ class Stage:
                 _tidy(directory)
                 return manifest
             why = [*stale, *found.missing.values()]
-            print(f"{self.name}: runs again: {'; '.join(why)}", file=sys.stderr)
+            more = f"; and {len(why) - _TOLD} more" if len(why) > _TOLD else ""
+            print(f"{self.name}: runs again: {'; '.join(why[:_TOLD])}{more}", file=sys.stderr)
             if not stale and self._mended(work, manifest, directory, found.missing):
                 return manifest
         if not (directory.exists(PLAN) and directory.read_sealed(PLAN) == head):
-            _start_over(directory, head)
+            if self.lasting and _differs_in_units(directory, head):
+                _keep_units(directory, head)
+            else:
+                _start_over(directory, head)
         directory.remove(MANIFEST)
-        with _explained(self.name):
-            tally, files = work(directory)
-        sizes = directory.sizes()
+        tally, files = self._work(work, directory)
+        sizes = _sizes(directory)
         if gone := sorted(files.keys() - sizes.keys()):
             raise UserError(f"{self.output}/{gone[0]}: vanished while {self.name} ran; run the same command again")
         manifest = Manifest(**head, tally=tally, files=files, sizes={name: sizes[name] for name in files}, stale=stale)
@@ -132,14 +143,29 @@ class Stage:
         """
         for name in missing:
             directory.remove(name)
+        known = _reported(directory) if self.lasting else {}
         directory.child("reports").remove_tree()
-        with _explained(self.name):
-            _, files = work(directory)
+        for key, report in known.items():
+            if not report["files"].keys() & set(missing):
+                directory.child("reports").write_sealed(f"{key}.json", report)
+        _, files = self._work(work, directory)
         if files == manifest.files:
             _tidy(directory)
             return True
         print(f"{self.name}: comes out otherwise than before, so all of it is made again", file=sys.stderr)
         return False
+
+    def _work(
+        self, work: Callable[[Directory], tuple[Tally, dict[str, str]]], directory: Directory
+    ) -> tuple[Tally, dict[str, str]]:
+        """As `work`; what was made of each unit is kept beside it."""
+        with _explained(self.name):
+            tally, files = work(directory)
+        check_balance(self.name, tally)
+        if self.lasting:
+            directory.write_sealed(UNITS, _reported(directory))
+            files = files | {UNITS: digest(directory, UNITS)}
+        return tally, files
 
     def _head(self) -> dict[str, Any]:
         config = json.loads(json.dumps(asdict(self.config)))
@@ -178,6 +204,7 @@ def _look(directory: Directory, head: dict[str, Any]) -> _Found:
             raise
         return _Found(None, [], {}, True)  # its owner is just beginning anew
     missing = {}
+    sizes = _sizes(directory)
     for name in sorted(manifest.files):
         size = manifest.sizes.get(name)
         if name not in sizes:
@@ -189,12 +216,66 @@ def _look(directory: Directory, head: dict[str, Any]) -> _Found:
 
 def _start_over(directory: Directory, head: dict[str, Any]) -> None:
     """Empties a directory for a new plan. Killed on the way it's a stage directory still, but nothing in it counts."""
-    directory.write_json(PLAN, {})
+    directory.write_json(PLAN, {**dict.fromkeys(head), "started": False})
     directory.remove(MANIFEST)
     for name in directory.names():
         if name != PLAN and not is_owner(name):
             directory.remove(name)
     directory.child("reports").remove_tree()
+    directory.child(QUARANTINE).remove_tree()
+    directory.write_sealed(PLAN, head)
+
+
+def _sizes(directory: Directory) -> dict[str, int]:
+    """The bytes of each file that a manifest may name."""
+    kept = directory.child(QUARANTINE).sizes()
+    return directory.sizes() | {f"{QUARANTINE}/{name}": size for name, size in kept.items()}
+
+
+def _reported(directory: Directory) -> dict[str, Any]:
+    """The reports of a lasting stage by their keys, finished or not; without those that are damaged."""
+    found: dict[str, Any] = {}
+    reports = directory.child("reports")
+    with suppress(UserError, FileNotFoundError):
+        found |= directory.read_sealed(UNITS)
+    for name in reports.names():
+        with suppress(UserError):
+            found[name.removesuffix(".json")] = reports.read_sealed(name)
+    return found
+
+
+def _differs_in_units(directory: Directory, head: dict[str, Any]) -> bool:
+    """Whether what lies there is of the same stage, recipe and code, and at most of other units."""
+    name = PLAN if directory.exists(PLAN) else MANIFEST
+    if not directory.exists(name):
+        return False
+    there = directory.read_sealed(name)
+
+    def apart(known: dict[str, Any]) -> list[Any]:
+        config = {**(known.get("config") or {}), "units": None}
+        return [config, *(known.get(key) for key in ("stage", "code", "inputs"))]
+
+    return apart(there) == apart(head)
+
+
+def _keep_units(directory: Directory, head: dict[str, Any]) -> None:
+    """Removes what was made of other units. Killed on the way, it's begun again."""
+    reports = directory.child("reports")
+    wanted = set(head["config"]["units"].values())
+    kept = {key: report for key, report in _reported(directory).items() if key in wanted}
+    for key, report in kept.items():
+        reports.write_sealed(f"{key}.json", report)
+    directory.write_json(PLAN, {**head, "started": False})
+    directory.remove(MANIFEST)
+    for name in reports.names():
+        if name.removesuffix(".json") not in kept:
+            reports.remove(name)
+    files = {name for report in kept.values() for name in report["files"]}
+    for name in _sizes(directory).keys() - files:
+        if name != PLAN and not is_owner(name):
+            directory.remove(name)
+    if not directory.child(QUARANTINE).names():
+        directory.child(QUARANTINE).remove_tree()
     directory.write_sealed(PLAN, head)
 
 
@@ -223,7 +304,7 @@ def run_shards(
     name: str,
     directory: Directory,
     step: beam.DoFn,
-    shards: int,
+    shards: int | Sequence[str],
     options: BeamOptions,
     total_bytes: int,
     megabytes_per_second: float,
@@ -232,15 +313,20 @@ def run_shards(
     """Runs a DoFn over the shard numbers that have no report yet, with a progress bar in bytes of input.
 
     The DoFn ends each shard with `report_shard`.
+
+    Args:
+        shards: how many there are, or what their reports are called.
     """
     reports = directory.child("reports")
-    _report_what_is_left(directory, shards)
-    done = {int(report.removesuffix(".json")) for report in reports.names() if report.endswith(".json")}
-    missing = [shard for shard in range(shards) if shard not in done]
+    if isinstance(shards, int):
+        _report_what_is_left(directory, shards)
+        shards = [f"{shard:05d}" for shard in range(shards)]
+    done = {report.removesuffix(".json") for report in reports.names()}
+    missing = [shard for shard, report in enumerate(shards) if report not in done]
     if not missing:
         return
     seconds = total_bytes / 1e6 / megabytes_per_second
-    with FollowReports(name, reports, shards, total_bytes), options.pipeline(seconds, threads) as pipeline:
+    with FollowReports(name, reports, len(shards), total_bytes), options.pipeline(seconds, threads) as pipeline:
         _ = pipeline | beam.Create(missing) | name >> beam.ParDo(step)
 
 
@@ -263,10 +349,11 @@ def _report_what_is_left(directory: Directory, shards: int) -> None:
             tally = {}
 
 
-def report_shard(directory: Directory, shard: int, tally: Tally, names: Sequence[str]) -> None:
+def report_shard(directory: Directory, shard: int | str, tally: Tally, names: Sequence[str]) -> None:
     """Marks a shard as finished. `names` are the files that it wrote."""
     files = {name: digest(directory, name) for name in names}
-    directory.child("reports").write_sealed(f"{shard:05d}.json", {"tally": tally, "files": files})
+    report = shard if isinstance(shard, str) else f"{shard:05d}"
+    directory.child("reports").write_sealed(f"{report}.json", {"tally": tally, "files": files})
 
 
 def gather_reports(directory: Directory, shards: int) -> tuple[Tally, dict[str, str]]:

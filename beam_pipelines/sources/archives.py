@@ -1,45 +1,48 @@
-"""Collects source files from tar and zip archives, without unpacking them.
+"""Collects source files from tar, zip and 7z archives, without unpacking them.
 
     python -m beam_pipelines archives --archives=downloads --output=runs/archives
 
-Read are .tar (also .gz, .bz2, .xz; .tgz) and .zip (also .jar, .whl). An archive is a repository of its name, and the
-time of a member its commit time. Members are read one after the other in the archive's order and never written
-anywhere.
+Read are tar (.tar, also packed by gzip, bzip2, xz or Zstandard; .crate, .gem), zip (.zip .jar .whl .egg …) and .7z, in
+folders of folders too; what an archive is, its first bytes tell. It's a repository of its name, and the time of a
+member its commit time. Members are read one after the other in the archive's order and never written by their names.
 
 An archive from a stranger is hostile until shown otherwise: links, devices, absolute names and names with `..` are
 counted drops, no more than `max_file_bytes` of a member are ever unpacked whatever its head says, and no more than
-`max_archive_bytes` of an archive.
+`max_archive_bytes` of an archive. What is damaged goes to quarantine, what stands before and behind it is kept.
 """
 
-import bz2
-import gzip
-import lzma
-import tarfile
-import zipfile
-import zlib
-from calendar import timegm
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import IO, NamedTuple
+from functools import partial
 
-from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA
+import pyarrow as pa
+
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.sources.builder import SKIPPED_FOLDERS, Row, document
+from opencoder_jax.beam_pipelines.sources.builder import Row, document
+from opencoder_jax.beam_pipelines.sources.formats.members import SKIPPED_FOLDERS, Late, Member, unsafe
+from opencoder_jax.beam_pipelines.sources.formats.sevens import seven_members
+from opencoder_jax.beam_pipelines.sources.formats.streams import Readable, unpacked
+from opencoder_jax.beam_pipelines.sources.formats.tars import tar_members
+from opencoder_jax.beam_pipelines.sources.formats.zips import zip_members
 from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units
 from opencoder_jax.beam_pipelines.sources.stars import read_stars
-from opencoder_jax.beam_pipelines.sources.units import collect_units
+from opencoder_jax.beam_pipelines.sources.units import USUAL, QuarantineConfig, collect_units
 from opencoder_jax.checks import at_least, check
-from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.recipe import configurable
 
 SPEED = 20.0  # megabytes of archive a second on one core
 
-TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-ZIP = (".zip", ".jar", ".whl")
-
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError)
+ENDINGS = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".crate", ".gem"),
+    *(".zip", ".jar", ".war", ".aar", ".whl", ".egg", ".nupkg", ".vsix", ".xpi", ".7z"),
+)
+_PACKED = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+_SEVEN = b"7z\xbc\xaf\x27\x1c"
+_GEM, _GEM_BYTES = "data.tar.gz", 256_000_000  # the archive within a gem, and how large it may be
 
 
 @configurable
@@ -61,133 +64,127 @@ class ArchivesConfig:
         check(self, max_file_bytes=at_least(1), max_archive_bytes=at_least(1))
 
 
-class Member(NamedTuple):
-    """A file in an archive."""
-
-    name: str  # as the archive has it
-    size: int  # that the archive claims
-    time: int  # seconds since 1970
-    reason: str  # why it's dropped unread, if it is
-    content: IO[bytes] | None  # to be read, unless it's larger than a file may be
+class _TooLarge(Exception):
+    """An archive has unpacked to all that it may."""
 
 
-def read_archive(archive: Unit, config: ArchivesConfig) -> Iterator[Row]:
+class _Limited:
+    """A stream that ends by _TooLarge."""
+
+    def __init__(self, stream: Readable, most: int) -> None:
+        self.stream = stream
+        self.left = most
+
+    def read(self, size: int, /) -> bytes:
+        data = self.stream.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise _TooLarge
+        return data
+
+
+def repository_of(name: str) -> str:
+    """An archive's name without what tells its format."""
+    ending = max((ending for ending in ENDINGS if name.lower().endswith(ending)), key=len, default="")
+    return name[: len(name) - len(ending)]
+
+
+def named_apart(units: Sequence[Unit]) -> list[Unit]:
+    """Archives that would be one repository, as a.tar and a.zip, are called by their whole names, which is told."""
+    numbers = Counter(repository_of(unit.name) for unit in units if not unit.reason)
+    clashes = [unit.name for unit in units if not unit.reason and numbers[repository_of(unit.name)] > 1]
+    if clashes:
+        names = ", ".join(clashes[:4]) + (" …" if len(clashes) > 4 else "")
+        print(f"archives: {names} are called so in whole, as without their endings they are one name", file=sys.stderr)
+    return [unit._replace(label=unit.name) if unit.name in clashes else unit for unit in units]
+
+
+def read_archive(archive: Unit, config: ArchivesConfig) -> Iterator[Row | Late]:
     """The members of an archive as documents and drops."""
-    repository = archive.name
-    for ending in sorted(TAR + ZIP, key=len, reverse=True):
-        repository = repository.removesuffix(ending)
-    stars = read_stars(config.stars_table).get(repository, 0)
-    members = _zip_members if archive.name.endswith(ZIP) else _tar_members
-    unpacked = 0
+    repository = archive.label or repository_of(archive.name)
+    stars = read_stars(config.stars_table).get(repository_of(archive.name), 0)
+    read = 0
     try:
         with Directory(archive.directory).read(archive.name) as stream:
-            for member in members(stream, archive.name, config.max_file_bytes):
-                row = _row(member, archive.name, repository, stars, config.max_file_bytes)
-                unpacked += row["bytes"]
-                if unpacked > config.max_archive_bytes:
-                    detail = f"{archive.name}: the rest of it wasn't read"
-                    drop = {name: row[name] for name in DROP_SCHEMA.names[:5]}
-                    yield drop | {"reason": "archive_too_large", "detail": detail}
-                    return
-                yield row
-    except _DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        path = f"{archive.directory}/{archive.name}"
-        raise UserError(f"{path}: damaged or cut short ({reason}); fetch it again") from None
+            for member in _members(stream, archive.name, config):
+                if any(part in SKIPPED_FOLDERS for part in member.name.split("/")[:-1]):
+                    yield {"passed": "skipped file"}
+                    continue
+                read += member.size if member.size <= config.max_file_bytes else 0
+                if read > config.max_archive_bytes:
+                    raise _TooLarge
+                make = partial(_row, member, archive.name, repository, stars, config)
+                yield Late(member.name, make, member.size)
+    except _TooLarge:
+        yield document(
+            repository,
+            "",
+            b"",
+            reason="archive_too_large",
+            detail=f"{archive.name}: the rest of it wasn't read",
+            size=0,
+        )
 
 
-def _row(member: Member, archive: str, repository: str, stars: int, limit: int) -> Row:
-    content, reason, size = b"", member.reason, member.size
-    if member.content is not None:
-        content = member.content.read(limit + 1)  # whatever it claims
-        if len(content) < size:
-            raise EOFError(f"{member.name} ends early")
-        size = len(content)
+def _members(stream: pa.NativeFile, name: str, config: ArchivesConfig) -> Iterator[Member]:
+    head = stream.read(8)
+    stream.seek(0)
+    if head.startswith((b"PK\3\4", b"PK\5\6")) or (head[:2] != b"\x1f\x8b" and name.lower().endswith(".zip")):
+        yield from zip_members(stream)
+    elif head.startswith(_SEVEN) or name.lower().endswith(".7z"):
+        yield from seven_members(stream, config.max_file_bytes, config.max_archive_bytes)
+    else:
+        kind = next((kind for mark, kind in _PACKED.items() if head.startswith(mark)), None)
+        source = unpacked(stream, kind) if kind else stream
+        found = tar_members(_Limited(source, config.max_archive_bytes))
+        yield from _of_gem(found, config) if name.lower().endswith(".gem") else found
+
+
+def _of_gem(found: Iterator[Member], config: ArchivesConfig) -> Iterator[Member]:
+    """The members of a gem: those of the archive in it, and what stands beside that."""
+    for member in found:
+        if member.name != _GEM or member.size > _GEM_BYTES:
+            yield member
+            continue
+        inner = unpacked(pa.BufferReader(member.read(member.size)), "gz")
+        yield from tar_members(_Limited(inner, config.max_archive_bytes))
+
+
+def _row(member: Member, archive: str, repository: str, stars: int, config: ArchivesConfig) -> Row:
+    limit = config.max_file_bytes
+    content, size = b"", member.size
+    reason = "unsafe_path" if unsafe(member.name) else member.reason
+    if not reason:
+        content = member.read(limit + 1)
+        reason = "too_large" if size > limit else ""
     return document(
         repository,
         member.name.removeprefix("./"),
-        content,
+        b"" if reason else content,
         source=archive,
         max_bytes=limit,
-        reason=reason or ("too_large" if member.content is None else ""),
-        detail=archive if reason else f"{size} bytes in {archive}",
+        reason=reason,
+        detail=f"{size} bytes in {archive}" if reason in ("", "too_large") else archive,
         size=size,
         stars=stars,
         commit_time=member.time,
     )
 
 
-def _unsafe(name: str) -> str:
-    """Why a name is no path inside an archive, if it's none."""
-    parts = name.replace("\\", "/").split("/")
-    return "unsafe_path" if name.startswith(("/", "\\")) or ".." in parts or "\0" in name or ":" in parts[0] else ""
-
-
-def _skipped(name: str) -> bool:
-    return any(part in SKIPPED_FOLDERS for part in name.split("/")[:-1])
-
-
-def _tar_members(stream: IO[bytes], name: str, limit: int) -> Iterator[Member]:
-    unpack = {"gz": gzip.open, "tgz": gzip.open, "bz2": bz2.open, "tbz2": bz2.open, "xz": lzma.open, "txz": lzma.open}
-    opened = unpack.get(name.rpartition(".")[2])
-    source = _Tail(opened(stream) if opened else stream)  # type: ignore[operator]
-    # "r|": as a stream, forwards only, so that nothing of it is kept.
-    with tarfile.open(fileobj=source, mode="r|") as archive:  # type: ignore[call-overload]
-        for member in archive:
-            archive.members.clear()  # tarfile keeps a list of all
-            if member.isdir() or _skipped(member.name):
-                continue
-            path = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            reason = _unsafe(path)
-            if not reason and not member.isreg():  # else a device or a pipe
-                reason = "symbolic_link" if member.issym() or member.islnk() else "unreadable"
-            content = archive.extractfile(member) if not reason and member.size <= limit else None
-            yield Member(path, member.size, int(member.mtime), reason, content)
-    if source.tail.strip(b"\0"):
-        raise EOFError("no mark of its end")  # which tarfile doesn't miss
-
-
-class _Tail:
-    """A stream that remembers the block which it read last: a tar ends with blocks of zeros."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
-        self.tail = b"not read"
-
-    def read(self, size: int) -> bytes:
-        data = self.stream.read(size)
-        if data:
-            self.tail = data[-512:]
-        return data
-
-
-def _zip_members(stream: IO[bytes], _: str, limit: int) -> Iterator[Member]:
-    with zipfile.ZipFile(stream) as archive:
-        for member in archive.infolist():
-            if member.is_dir() or _skipped(member.filename):
-                continue
-            reason, content = _unsafe(member.filename), None
-            if not reason and (member.external_attr >> 16) & 0o170000 == 0o120000:
-                reason = "symbolic_link"
-            elif not reason and member.flag_bits & 1:
-                reason = "encrypted"
-            elif not reason and member.file_size <= limit:
-                try:
-                    content = archive.open(member)
-                except NotImplementedError:  # a compression that Python doesn't know
-                    reason = "unreadable"
-            with content or nullcontext():
-                time = timegm((*member.date_time, 0, 0, 0))
-                yield Member(member.filename, member.file_size, time, reason, content)
-
-
-def run(archives: Sequence[str], output: str, config: ArchivesConfig, options: BeamOptions) -> Manifest:
+def run(
+    archives: Sequence[str],
+    output: str,
+    config: ArchivesConfig,
+    options: BeamOptions,
+    quarantine: QuarantineConfig = USUAL,
+) -> Manifest:
     """Collects archives.
 
     Args:
-        archives: a tar or zip archive, or a folder of them
+        archives: a tar, zip or 7z archive, or a folder of them
 
     Raises:
-        UserError: an input is missing, holds no archive, or is damaged.
+        UserError: an input is missing or holds no archive, or too many are damaged.
     """
-    return collect_units(__name__, list_units(archives, TAR + ZIP), read_archive, config, output, options, SPEED)
+    units = named_apart(list_units(archives, ENDINGS))
+    return collect_units(__name__, units, read_archive, config, output, options, SPEED, quarantine)

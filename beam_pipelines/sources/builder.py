@@ -2,20 +2,18 @@
 
 Every source hands `document` what it read, and the builder does the rest: the id, the language, the encoding, the text
 of a notebook, the limits. Bytes that are no document are drops: unknown_language, excluded_language, too_large, binary,
-not_utf8, broken_notebook, empty. What else may be wrong with a file, its source knows and says.
+not_utf8, mixed_encodings, broken_notebook, lfs_pointer, empty. What else may be wrong with a file, its source says.
 """
-
-import codecs
-import re
-from typing import Any
 
 from opencoder_jax.beam_pipelines.core.documents import document_id
 from opencoder_jax.beam_pipelines.languages import notebooks
 from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language, identify
+from opencoder_jax.beam_pipelines.sources.formats.encodings import decode
+from opencoder_jax.beam_pipelines.sources.formats.members import LATEST, Row, is_unicode
 
-Row = dict[str, Any]
-
-SKIPPED_FOLDERS = (".git", ".hg", ".svn", "node_modules")  # they hold no source
+_POINTER = b"version https://git-lfs.github.com/spec/"  # what git holds where Git LFS holds the file
+_POINTER_BYTES = 1024
+_MOST_STARS = 2**63 - 1
 
 
 def document(
@@ -48,8 +46,9 @@ def document(
         reason: why it's dropped, whatever it holds.
         detail: what a reviewer of drops wants to see; by default the size.
         size: of a drop in bytes, where `content` isn't all of it.
-        commit_time: seconds since 1970; before that it counts as 0, unknown.
+        commit_time: seconds since 1970; before that, or after 2106, it counts as 0, unknown.
     """
+    repository, path, source, license, url = map(_written, (repository, path, source, license, url))
     data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
     if language is None:
         language = identify(path, data[:HEAD_BYTES])
@@ -61,11 +60,11 @@ def document(
     row = {"id": document_id(repository, path), "path": path, "repository": repository, "language": language.name}
     if reason:
         size = len(data) if size is None else size
-        return row | {"bytes": size, "reason": reason, "detail": detail or f"{size} bytes"}
+        return row | {"bytes": size, "reason": reason, "detail": _written(detail or f"{size} bytes")}
     return row | {
         "text": text,
-        "stars": stars,
-        "commit_time": max(0, commit_time),
+        "stars": max(0, min(stars, _MOST_STARS)),
+        "commit_time": commit_time if 0 <= commit_time < LATEST else 0,
         "kind": language.kind,
         "license": license,
         "source": source,
@@ -75,9 +74,9 @@ def document(
     }
 
 
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written in UTF-8: it holds no half of a character, as JSON may."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+def _written(text: str) -> str:
+    """As it can be written: halves of characters and NULs are escapes."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def _reason(text: str, size: int, language: Language, max_bytes: int | None) -> str:
@@ -93,53 +92,18 @@ def _reason(text: str, size: int, language: Language, max_bytes: int | None) -> 
 
 def _text(data: bytes, language: Language, max_bytes: int | None) -> tuple[str, str, str]:
     """(text, why it's no document or "", encoding) of a file's content."""
+    if data.startswith(_POINTER) and len(data) < _POINTER_BYTES:
+        return "", "lfs_pointer", ""
     if language.kind in ("unknown", "excluded"):
         return "", f"{language.kind}_language", ""
     if max_bytes is not None and len(data) > max_bytes:
         return "", "too_large", ""
-    text, encoding = decode(data, language.name)
-    if text is None:
-        return "", encoding, ""
+    text, encoding, _, reason = decode(data, language.name)
+    if reason:
+        return "", reason, ""
     if language.name == notebooks.LANGUAGE:
         try:
             text = notebooks.structured(text)
         except notebooks.BrokenNotebook:
             return "", "broken_notebook", ""
     return text, "" if text.strip() else "empty", encoding
-
-
-_COOKIE = re.compile(rb"\A(?:[ \t\f]*#[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-\w.]+)")
-_NOT_ASCII = re.compile(rb"[\x80-\xff]++")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
-
-
-def decode(data: bytes, language: str) -> tuple[str | None, str]:
-    """The text and the encoding's name, or None and the reason: "binary" or "not_utf8".
-
-    UTF-8 is tried first, but for a Python file that declares another encoding (PEP 263), and UTF-16 with its mark. What
-    is left is taken for Latin-1 if its other bytes stand alone, as accents in a Western text do; in a multi-byte
-    encoding, or in binary data, they come in rows.
-    """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _decoded(data, "utf-16") or (None, "binary")
-    if b"\0" in data:
-        return None, "binary"
-    declared = _COOKIE.match(data) if language == "Python" else None
-    for encoding in ([declared[1].decode("ascii", "replace")] if declared else []) + ["utf-8-sig"]:
-        if decoded := _decoded(data, encoding):
-            return decoded
-    if _CONTROL.search(data):
-        return None, "binary"
-    runs = _NOT_ASCII.findall(data)
-    if len(runs) < 0.6 * sum(map(len, runs)):
-        return None, "not_utf8"
-    return _decoded(data, "cp1252") or _decoded(data, "latin-1") or (None, "not_utf8")
-
-
-def _decoded(data: bytes, encoding: str) -> tuple[str, str] | None:
-    try:
-        text = data.decode(codecs.lookup(encoding).name)
-        text.encode()  # refuses what isn't text for us: lone surrogates
-    except (UnicodeError, LookupError, ValueError):
-        return None
-    return text, "utf-8" if encoding == "utf-8-sig" else codecs.lookup(encoding).name

@@ -15,8 +15,9 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import xxhash
@@ -29,9 +30,17 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
 from opencoder_jax.beam_pipelines.sources.folders import File, Root, list_files, python_library
+from opencoder_jax.beam_pipelines.sources.formats.members import Late
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
-from opencoder_jax.beam_pipelines.sources.stars import read_stars, with_digest
-from opencoder_jax.beam_pipelines.sources.units import told, write_units
+from opencoder_jax.beam_pipelines.sources.stars import read_stars
+from opencoder_jax.beam_pipelines.sources.units import (
+    USUAL,
+    QuarantineConfig,
+    UnitsPlan,
+    tell_quarantine,
+    told,
+    write_units,
+)
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.recipe import UserError, configurable
 
@@ -60,36 +69,31 @@ class CollectConfig:
         check(self, max_file_bytes=at_least(1), max_corpus_bytes=at_least(0), shards=between(1, 99_999))
 
 
-@dataclass(frozen=True)
-class CollectPlan:
-    """The configuration and a digest of what it was applied to: the manifest's `config`."""
-
-    config: CollectConfig
-    listing: str
-
-
-def read_files(files: Iterable[File], config: CollectConfig) -> Iterator[Row]:
+def read_files(files: Iterable[File], config: CollectConfig) -> Iterator[Late]:
     """Reads files one at a time, in the order given: a row each."""
     stars = read_stars(config.stars_table)
     for file in files:
-        content, language = b"", file.language()
-        reason = file.reason
-        try:
-            if not reason:
-                content, language = _read(file, config.max_file_bytes)
-        except OSError:
-            reason = "unreadable"
-        yield document(
-            file.repository,
-            file.path,
-            content,
-            source=file.source,
-            language=language,
-            max_bytes=config.max_file_bytes,
-            reason=reason,
-            size=file.size,
-            stars=stars.get(file.repository, 0),
-        )
+        yield Late(f"{file.repository}/{file.path}", partial(_row, file, config, stars), file.size)
+
+
+def _row(file: File, config: CollectConfig, stars: Mapping[str, int]) -> Row:
+    content, language, reason = b"", file.language(), file.reason
+    try:
+        if not reason:
+            content, language = _read(file, config.max_file_bytes)
+    except OSError:
+        reason = "unreadable"
+    return document(
+        file.repository,
+        file.path,
+        content,
+        source=file.source,
+        language=language,
+        max_bytes=config.max_file_bytes,
+        reason=reason,
+        size=file.size,
+        stars=stars.get(file.repository, 0),
+    )
 
 
 def _read(file: File, max_file_bytes: int) -> tuple[bytes, Language]:
@@ -102,27 +106,37 @@ def _read(file: File, max_file_bytes: int) -> tuple[bytes, Language]:
         return head + stream.read(max(0, max_file_bytes + 1 - len(head))), language
 
 
-def read_listing(listing: Unit, config: CollectConfig) -> Iterator[Row]:
+def read_listing(listing: Unit, config: CollectConfig) -> Iterator[Late]:
     """The files of a listing as documents and drops. It's read line by line, as it may be long."""
     with Directory(listing.directory).read(listing.name) as stream, io.BufferedReader(stream) as lines:
         yield from read_files((File(*json.loads(line)) for line in lines), config)
 
 
-def write_listings(folder: Directory, files: Iterable[File], shards: int) -> list[Unit]:
-    """Writes what each shard of the output is made of, in the order of `files`; a unit for each."""
+def by_shards(files: Iterable[File], shards: int) -> list[list[File]]:
+    """What each shard of the output is made of, in the order of `files`."""
     listed: list[list[File]] = [[] for _ in range(shards)]
     for file in files:
         listed[shard_of(file.identifier, shards)].append(file)
-    units = []
-    for shard, members in enumerate(listed):
-        units.append(Unit(folder.uri, f"{shard:05d}.jsonl", sum(file.size for file in members if file.wanted)))
-        with folder.atomic(units[-1].name) as stream:
-            for file in members:
-                stream.write(json.dumps(file).encode() + b"\n")
-    return units
+    return listed
 
 
-def run(*, folders: Sequence[str] = (), output: str, config: CollectConfig, options: BeamOptions) -> Manifest:
+def listing_unit(shard: int, shards: int, files: Sequence[File]) -> Unit:
+    """A listing of files as a unit: what tells a change of one is its size and its time."""
+    state = xxhash.xxh3_128()
+    for file in files:
+        state.update(repr(file._replace(location="", source="")).encode())
+    size = sum(file.size for file in files if file.wanted)
+    return Unit("", f"{shard:05d}-of-{shards:05d}", size, state.hexdigest())
+
+
+def run(
+    *,
+    folders: Sequence[str] = (),
+    output: str,
+    config: CollectConfig,
+    options: BeamOptions,
+    quarantine: QuarantineConfig = USUAL,
+) -> Manifest:
     """Collects folders.
 
     Args:
@@ -135,14 +149,16 @@ def run(*, folders: Sequence[str] = (), output: str, config: CollectConfig, opti
     files, passed = list_files(roots, config.max_file_bytes, config.max_corpus_bytes)
     # In the order of their ids: neither that of the inputs nor that of a folder's listing shows in what is written.
     files.sort(key=lambda file: file.identifier)
-    listing = xxhash.xxh3_128()
-    for file in files:
-        listing.update(repr((file.repository, file.path, file.size, file.changed, file.reason)).encode())
+    listed = by_shards(files, config.shards)
+    units = [listing_unit(shard, config.shards, members) for shard, members in enumerate(listed)]
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         folder = directory.child("listing")
-        units = write_listings(folder, files, config.shards)
-        tally, written = write_units("collect", directory, units, read_listing, config, options, SPEED)
+        for unit, members in zip(units, listed, strict=True):
+            with folder.atomic(unit.name) as stream:
+                stream.write("".join(f"{json.dumps(file)}\n" for file in members).encode())
+        there = [unit._replace(directory=folder.uri) for unit in units]
+        tally, written = write_units("collect", directory, there, read_listing, config, options, SPEED)
         folder.remove_tree()
         if not tally.get("out"):
             endings = Counter(Path(file.path).suffix or Path(file.path).name for file in files)
@@ -151,5 +167,6 @@ def run(*, folders: Sequence[str] = (), output: str, config: CollectConfig, opti
             raise UserError(f"input {where}: no source code; found {found}; dropped as {reasons}")
         return merge_tallies([tally, {"count": passed}]), written
 
-    plan = CollectPlan(with_digest(config), listing.hexdigest())
-    return Stage("collect", __name__, plan, (), output).run(work, options)
+    manifest = Stage("collect", __name__, UnitsPlan.of(config, units), (), output, lasting=True).run(work, options)
+    tell_quarantine(manifest, output, config.shards, quarantine)
+    return manifest

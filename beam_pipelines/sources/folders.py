@@ -16,7 +16,8 @@ from opencoder_jax.beam_pipelines.core.documents import document_id
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN
 from opencoder_jax.beam_pipelines.languages.attributes import NAME, Attributes, read_attributes
 from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN, Language, by_name, identify, path_decides
-from opencoder_jax.beam_pipelines.sources.builder import SKIPPED_FOLDERS
+from opencoder_jax.beam_pipelines.sources.formats.members import SKIPPED_FOLDERS
+from opencoder_jax.beam_pipelines.sources.inputs import is_stage
 from opencoder_jax.recipe import UserError
 
 
@@ -114,7 +115,7 @@ def _walk(root: Root, max_file_bytes: int, passed: Counter[str]) -> Iterator[Fil
     unreadable = {"unreadable folder": 1}
     for folder, folders, names in os.walk(top, onerror=lambda _: passed.update(unreadable)):
         base, repository = repositories.pop(folder)
-        if MANIFEST in names or PLAN in names:
+        if (MANIFEST in names or PLAN in names) and is_stage(folder):
             folders.clear()
             continue
         if is_repository := ".git" in folders or ".git" in names:

@@ -6,31 +6,40 @@ The files of HEAD's tree are read, not those of a work tree: the same commit giv
 name is that of its origin ("owner/name"), else of its folder; a file's commit time that of the last commit on the
 first-parent line that changed it, as the keep rule of duplicates wants it (the latest, of equal stars).
 
-Everything is read through libgit2. git itself is never run: it would obey the repository's own configuration, which may
-name programs to run.
+Everything is read through libgit2 (formats/repositories.py); git itself is never run.
 """
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import pygit2
-from pygit2.enums import FileMode, RepositoryOpenFlag, SortMode
+from pygit2.enums import FileMode
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.languages.attributes import NAME, Attributes
-from opencoder_jax.beam_pipelines.sources.builder import SKIPPED_FOLDERS, Row, document
+from opencoder_jax.beam_pipelines.languages.detect import Language
+from opencoder_jax.beam_pipelines.sources.builder import Row, document
+from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Late, printable
+from opencoder_jax.beam_pipelines.sources.formats.repositories import (
+    DAMAGED,
+    attributes_of,
+    commit_times,
+    is_repository,
+    newest_commit,
+    open_repository,
+    repository_name,
+    tree_entries,
+)
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
 from opencoder_jax.beam_pipelines.sources.stars import read_stars
-from opencoder_jax.beam_pipelines.sources.units import collect_units
+from opencoder_jax.beam_pipelines.sources.units import USUAL, QuarantineConfig, collect_units
 from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 20.0  # megabytes of packed objects a second on one core
-
-# Whoever owns the files: nothing in them is executed.
-pygit2.settings.owner_validation = False
 
 
 @configurable
@@ -50,27 +59,8 @@ class GitConfig:
         check(self, max_file_bytes=at_least(1))
 
 
-def open_repository(folder: str) -> pygit2.Repository | None:
-    """The repository in a folder itself, checked out or bare; None where it's none."""
-    if not (os.path.exists(os.path.join(folder, ".git")) or os.path.exists(os.path.join(folder, "HEAD"))):
-        return None
-    try:
-        return pygit2.Repository(folder, RepositoryOpenFlag.NO_SEARCH)
-    except pygit2.GitError:
-        return None
-
-
-def repository_name(repository: pygit2.Repository, folder: str) -> str:
-    """owner/name of its origin, else the folder's name."""
-    for url in repository.config.get_multivar("remote.origin.url"):
-        parts = [part for part in (url or "").rstrip("/").removesuffix(".git").replace(":", "/").split("/") if part]
-        if len(parts) >= 2:
-            return "/".join(parts[-2:])
-    return os.path.basename(os.path.abspath(folder)).removesuffix(".git")
-
-
 def list_repositories(inputs: Sequence[str]) -> list[Unit]:
-    """The repositories of all inputs by their names.
+    """The repositories of all inputs by their names, however deep, also behind links; those without a commit too.
 
     Raises:
         UserError: an input is missing, holds no repository with a commit, or two repositories have one name.
@@ -79,27 +69,41 @@ def list_repositories(inputs: Sequence[str]) -> list[Unit]:
     for given in inputs:
         if not os.path.isdir(given):
             raise UserError(f"input {given}: no such folder")
-        for folder in list(_folders(given, 2)):
-            repository = open_repository(folder)
-            if repository is None or repository.is_empty or repository.head_is_unborn:
-                continue
-            name = repository_name(repository, folder)
-            unit = Unit(os.path.abspath(folder), name, _packed_bytes(repository.path), str(repository.head.target))
-            if (other := found.setdefault(name, unit)).directory != unit.directory:
-                raise UserError(f"{other.directory} and {folder} are both {name}; leave one of them out")
-        if not any(unit.directory.startswith(os.path.abspath(given)) for unit in found.values()):
-            raise UserError(f"input {given}: no git repository with a commit, here or two levels below")
+        units = [_unit(folder, given) for folder in _folders(given, set())]
+        for unit in units:
+            if (other := found.setdefault(unit.name, unit)).directory != unit.directory:
+                raise UserError(f"{other.directory} and {unit.directory} are both {unit.name}; leave one of them out")
+        if all(unit.reason for unit in units):
+            raise UserError(f"input {given}: no git repository with a commit, here or below")
     return [found[name] for name in sorted(found)]
 
 
-def _folders(folder: str, levels: int) -> Iterator[str]:
-    """A repository's folder, or those one and two levels below a folder that is none."""
-    if open_repository(folder) is not None:
+def _unit(folder: str, given: str) -> Unit:
+    place = os.path.abspath(folder)
+    try:
+        repository = open_repository(folder)
+        name = repository_name(repository, folder)
+        if (commit := newest_commit(repository)) is None:
+            return Unit(place, os.path.relpath(folder, os.path.dirname(os.path.abspath(given))), 0, reason="no_commit")
+        return Unit(place, name, _packed_bytes(repository.path), str(commit.id))
+    except DAMAGED as error:
+        # Its reader will say so again. Of its name nothing is known but where it lies.
+        return Unit(place, os.path.relpath(place, os.path.dirname(os.path.abspath(given))), 0, type(error).__name__)
+
+
+def _folders(folder: str, seen: set[str]) -> Iterator[str]:
+    """A repository's folder, or those below a folder that is none; each once, whatever links lead to it."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    if is_repository(folder):
         yield folder
-    elif levels:
+        return
+    with suppress(OSError):  # a folder that can't be read
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _folders(entry.path, levels - 1)
+            if entry.is_dir():
+                yield from _folders(entry.path, seen)
 
 
 def _packed_bytes(folder: str) -> int:
@@ -107,95 +111,76 @@ def _packed_bytes(folder: str) -> int:
     return sum(entry.stat().st_size for entry in os.scandir(packs)) if os.path.isdir(packs) else 0
 
 
-def tree_entries(repository: pygit2.Repository) -> Iterator[tuple[str, pygit2.Object]]:
-    """The paths of HEAD's tree with their entries, in order; folders that hold no source are passed over."""
-    waiting = [("", repository.head.peel(pygit2.Tree))]
-    while waiting:
-        folder, tree = waiting.pop()
-        below = []
-        for entry in tree:
-            path = f"{folder}{entry.name}"
-            if isinstance(entry, pygit2.Tree):
-                if entry.name not in SKIPPED_FOLDERS:
-                    below.append((f"{path}/", entry))
-            else:
-                yield path, entry
-        waiting += reversed(below)
-
-
-def attributes_of(entries: Sequence[tuple[str, pygit2.Object]]) -> Attributes:
-    """What the repository says of its files' languages."""
-    attributes = Attributes()
-    for path, entry in entries:
-        if path.rpartition("/")[2] == NAME and isinstance(entry, pygit2.Blob):
-            attributes.add(path, entry.data)
-    return attributes
-
-
-def commit_times(repository: pygit2.Repository, paths: set[str]) -> dict[str, int]:
-    """When each path changed last on the first-parent line, seconds since 1970; memory is that of the paths."""
-    times: dict[str, int] = {}
-    missing = set(paths)
-    walk = repository.walk(repository.head.peel(pygit2.Commit).id, SortMode.TOPOLOGICAL)
-    walk.simplify_first_parent()
-    last = 0
-    for commit in walk:
-        last = commit.commit_time
-        try:
-            parent = commit.parents[0]
-        except (LookupError, pygit2.GitError):
-            break  # the first commit, or where a shallow clone was cut: what is left came with it
-        changed = repository.diff(parent, commit)
-        for delta in changed.deltas:
-            if delta.new_file.path in missing:
-                missing.remove(delta.new_file.path)
-                times[delta.new_file.path] = commit.commit_time
-        if not missing:
-            break
-    return times | dict.fromkeys(missing, last)
-
-
-def read_repository(unit: Unit, config: GitConfig) -> Iterator[Row]:
+def read_repository(unit: Unit, config: GitConfig) -> Iterator[Row | Late]:
     """The files of a repository as documents and drops."""
     stars = read_stars(config.stars_table).get(unit.name, 0)
-    try:
-        repository = open_repository(unit.directory)
-        if repository is None:
-            raise UserError(f"{unit.directory}: the repository is gone")
-        entries = list(tree_entries(repository))
-        attributes = attributes_of(entries)
-        times = commit_times(repository, {path for path, _ in entries})
-        for path, entry in entries:
-            content, reason = b"", ""
-            if entry.filemode == FileMode.LINK:
-                reason = "symbolic_link"
-            elif isinstance(entry, pygit2.Blob):
-                content = entry.data
-            else:
-                reason = "submodule"
-            yield document(
-                unit.name,
-                path,
-                content,
-                source="git",
-                language=attributes.language(path),
-                max_bytes=config.max_file_bytes,
-                reason=reason,
-                stars=stars,
-                commit_time=times[path],
-            )
-    except (pygit2.GitError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{unit.directory}: damaged ({reason}); clone it again") from None
+    repository = open_repository(unit.directory)
+    commit = newest_commit(repository)
+    if commit is None:
+        raise Damaged("the repository is gone")
+    entries = list(tree_entries(commit.peel(pygit2.Tree)))
+    attributes = attributes_of(entries)
+    times = commit_times(repository, commit, {path for path, _ in entries})
+    for path, entry in entries:
+        name = printable(path)
+        if isinstance(entry, pygit2.Tree):
+            yield {"passed": f"skipped folder {entry.name}"}
+        else:
+            language = attributes.language(name)
+            yield Late(name, partial(_row, repository, entry, unit.name, name, language, times[path], stars, config))
 
 
-def run(repositories: Sequence[str], output: str, config: GitConfig, options: BeamOptions) -> Manifest:
+def _row(
+    repository: pygit2.Repository,
+    entry: pygit2.Object | Damaged,
+    name: str,
+    path: str,
+    language: Language | None,
+    time: int,
+    stars: int,
+    config: GitConfig,
+) -> Row:
+    content, size, reason = b"", 0, ""
+    if isinstance(entry, Damaged):
+        raise entry
+    if entry.filemode == FileMode.LINK:
+        reason = "symbolic_link"
+    elif not isinstance(entry, pygit2.Blob):
+        reason = "submodule"
+    else:
+        size = repository.odb.read_header(entry.id)[1]
+        if size > config.max_file_bytes:
+            reason = "too_large"
+        else:
+            content = entry.data
+    return document(
+        name,
+        path,
+        content,
+        source="git",
+        language=language,
+        max_bytes=config.max_file_bytes,
+        reason=reason,
+        size=size,
+        stars=stars,
+        commit_time=time,
+    )
+
+
+def run(
+    repositories: Sequence[str],
+    output: str,
+    config: GitConfig,
+    options: BeamOptions,
+    quarantine: QuarantineConfig = USUAL,
+) -> Manifest:
     """Collects git repositories.
 
     Args:
-        repositories: a repository, or a folder with repositories one or two levels below it
+        repositories: a repository, or a folder with repositories in it, however deep
 
     Raises:
-        UserError: an input is missing, holds no repository, or is damaged.
+        UserError: an input is missing or holds no repository, or too many are damaged.
     """
-    return collect_units(__name__, list_repositories(repositories), read_repository, config, output, options, SPEED)
+    units = list_repositories(repositories)
+    return collect_units(__name__, units, read_repository, config, output, options, SPEED, quarantine)

@@ -47,8 +47,11 @@ from opencoder_jax.beam_pipelines.core.stage import FollowReports, Stage, gather
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.languages.detect import by_name
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
-from opencoder_jax.beam_pipelines.sources.inputs import TABLES, Unit, integer, list_units, rows_of
-from opencoder_jax.beam_pipelines.sources.units import RowBatch, UnitsPlan, batches, told, write_batches
+from opencoder_jax.beam_pipelines.sources.formats.batches import RowBatch, batches, write_batches
+from opencoder_jax.beam_pipelines.sources.formats.members import Damaged
+from opencoder_jax.beam_pipelines.sources.formats.rows import TABLES, integer
+from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units, rows_of
+from opencoder_jax.beam_pipelines.sources.units import UnitsPlan, told
 from opencoder_jax.checks import Requirement, check, power_of_two
 from opencoder_jax.recipe import UserError, configurable
 
@@ -93,9 +96,12 @@ def named_files(table: Unit, config: JoinMetadataConfig) -> Iterator[tuple[str, 
         configuration's, or why it has none.
     """
     columns = {name: getattr(config, name) for name in ("repository", "path", "bytes", "language")}
-    for _, row in rows_of(table, columns, ("repository", "path")):
-        known = {} if isinstance(row, str) else row
-        yield str(known.get("repository") or "").strip("/"), str(known.get("path") or "").lstrip("/"), row
+    try:
+        for _, row in rows_of(table, columns, ("repository", "path")):
+            known = {} if isinstance(row, str) else row
+            yield str(known.get("repository") or "").strip("/"), str(known.get("path") or "").lstrip("/"), row
+    except Damaged as error:
+        raise UserError(f"{table.directory}/{table.name}: damaged or cut short ({error}); fetch it again") from None
 
 
 def hash_rows(table: int, tables: Sequence[Unit], config: JoinMetadataConfig) -> Iterator[tuple[int, bytes]]:
@@ -191,7 +197,9 @@ def write_found(
     if not directory.child("reports").exists(f"{number:05d}.json"):
         found = sort_rows(unpack(values, FOUND))
         if number < len(corpus):
-            tally, names = write_batches(directory, number, len(corpus), _documents(*corpus[number], found))
+            tally, names = write_batches(
+                directory, f"{number:05d}-of-{len(corpus):05d}", _documents(*corpus[number], found)
+            )
         else:
             tally, names = _write_drops(directory, number - len(corpus), tables, found, config)
         report_shard(directory, number, tally, names)
@@ -220,7 +228,7 @@ def _write_drops(
 ) -> tuple[Tally, list[str]]:
     tally: Tally = {}
     with ShardWriter(directory, shard_name("drops", table, len(tables))) as dropped:
-        for _, drops, _ in batches(_drops(tables[table], dict(found.tolist()), config)):
+        for _, drops, *_ in batches(_drops(tables[table], dict(found.tolist()), config)):
             tally = merge_tallies([tally, tally_documents("in", drops), tally_drops(drops)])
             dropped.write(drops)
     return tally, dropped.names
@@ -261,7 +269,7 @@ def run(
     Raises:
         UserError: the metadata or the corpus is missing, a table is damaged or lacks a column, or no row has a text.
     """
-    tables = list_units(metadata, TABLES)
+    tables = [table for table in list_units(metadata, TABLES) if not table.reason]
     # In an order of their own, so that that of the inputs doesn't show.
     stages = sorted(corpus, key=lambda stage: Manifest.read(stage).fingerprint)
     shards = [(stage, name) for stage in stages for name in input_shards(stage)]

@@ -12,7 +12,9 @@ from typing import TypeVar
 
 from opencoder_jax.beam_pipelines.core.manifest import digest
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.sources.inputs import Unit, integer, rows_of, split_path
+from opencoder_jax.beam_pipelines.sources.formats.members import Damaged
+from opencoder_jax.beam_pipelines.sources.formats.rows import integer
+from opencoder_jax.beam_pipelines.sources.inputs import Unit, rows_of, split_path
 from opencoder_jax.recipe import UserError
 
 Config = TypeVar("Config")
@@ -36,8 +38,11 @@ def read_stars(path: str) -> Mapping[str, int]:
 def _read(path: str, _changed: int) -> Mapping[str, int]:
     folder, name = split_path(path)
     columns = {"repository": "repository", "stars": "stars"}
-    rows = (row for _, row in rows_of(Unit(folder, name, 0), columns, tuple(columns)) if isinstance(row, dict))
-    return {str(row["repository"]): integer(row["stars"]) for row in rows}
+    try:
+        rows = (row for _, row in rows_of(Unit(folder, name, 0), columns, tuple(columns)) if isinstance(row, dict))
+        return {str(row["repository"]): integer(row["stars"]) for row in rows}
+    except Damaged as error:
+        raise UserError(f"stars_table {path}: damaged or cut short ({error}); fetch it again") from None
 
 
 def with_digest(config: Config) -> Config:

@@ -12,16 +12,18 @@ not_utf8, empty, too_large, unknown_language, excluded_language.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language, by_name, identify
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
-from opencoder_jax.beam_pipelines.sources.inputs import TABLES, Unit, integer, list_units, rows_of
+from opencoder_jax.beam_pipelines.sources.formats.members import Late, printable
+from opencoder_jax.beam_pipelines.sources.formats.rows import TABLES, epoch_seconds, integer
+from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units, rows_of
 from opencoder_jax.beam_pipelines.sources.stars import read_stars
-from opencoder_jax.beam_pipelines.sources.units import collect_units
+from opencoder_jax.beam_pipelines.sources.units import USUAL, QuarantineConfig, collect_units
 from opencoder_jax.checks import at_least, check, one_of
 from opencoder_jax.recipe import configurable
 
@@ -97,30 +99,47 @@ class TablesConfig:
         return "" if {"language", "path"} & self.columns().keys() else "text"
 
 
-def read_table(file: Unit, config: TablesConfig) -> Iterator[Row]:
+def read_table(file: Unit, config: TablesConfig) -> Iterator[Late]:
     """The rows of a file as documents and drops."""
     stars = read_stars(config.stars_table)
     source = config.source or config.preset
-    kind = config.one_kind()
     for number, row in rows_of(file, config.columns(), ("text",), _advice):
-        given: dict[str, Any] = row if isinstance(row, dict) else {}
-        repository = str(given.get("repository") or source)
-        path = str(given.get("path") or f"{file.name}/{number}").lstrip("/")
-        text, licenses = given.get("text"), given.get("license")
-        yield document(
-            repository,
-            path,
-            text if isinstance(text, str) else "",
-            source=source,
-            language=_language(given, path, kind),
-            max_bytes=config.max_file_bytes,
-            reason="broken_json" if isinstance(row, str) else "" if isinstance(text, str) else "no_text",
-            detail=row if isinstance(row, str) else f"{file.name}, row {number}",
-            stars=stars.get(repository, integer(given.get("stars"))),
-            commit_time=_seconds(given.get("commit_time")),
-            license=", ".join(map(str, licenses)) if isinstance(licenses, list) else str(licenses or ""),
-            url=str(given.get("url") or ""),
-        )
+        make = partial(_row, file.name, number, row, source, config, stars)
+        yield Late(f"row {number}", make)
+
+
+def _row(
+    name: str,
+    number: int,
+    row: dict[str, Any] | str,
+    source: str,
+    config: TablesConfig,
+    stars: Mapping[str, int],
+) -> Row:
+    given: dict[str, Any] = row if isinstance(row, dict) else {}
+    repository = _text(given.get("repository")) or source
+    path = (_text(given.get("path")) or f"{name}/{number}").lstrip("/")
+    text, licenses = given.get("text"), given.get("license")
+    is_text = isinstance(text, (str, bytes))
+    return document(
+        repository,
+        path,
+        text if isinstance(text, (str, bytes)) else "",
+        source=source,
+        language=_language(given, path, config.one_kind()),
+        max_bytes=config.max_file_bytes,
+        reason="broken_json" if isinstance(row, str) else "" if is_text else "no_text",
+        detail=row if isinstance(row, str) else f"{name}, row {number}",
+        stars=stars.get(repository, integer(given.get("stars"))),
+        commit_time=epoch_seconds(given.get("commit_time")),
+        license=", ".join(map(_text, licenses)) if isinstance(licenses, list) else _text(licenses),
+        url=_text(given.get("url")),
+    )
+
+
+def _text(value: Any) -> str:
+    """A field as text; bytes of a text that is no UTF-8 are escapes."""
+    return printable(value) if isinstance(value, bytes) else "" if value is None else str(value)
 
 
 def _advice(names: Sequence[str]) -> str:
@@ -137,34 +156,30 @@ def _advice(names: Sequence[str]) -> str:
 
 def _language(given: Mapping[str, Any], path: str, kind: str) -> Language:
     """What the column says, else what the path and the text tell; a table of one kind needs neither."""
-    language = by_name(str(given.get("language") or ""))
+    language = by_name(_text(given.get("language")))
     if language.kind == "unknown" and given.get("path"):
         text = given.get("text")
-        language = identify(path, text[:HEAD_BYTES].encode("utf-8", "replace") if isinstance(text, str) else b"")
+        head = text[:HEAD_BYTES] if isinstance(text, (str, bytes)) else b""
+        language = identify(path, head.encode("utf-8", "replace") if isinstance(head, str) else head)
     if kind:
         return Language("Text" if language.kind == "unknown" else language.name, kind)
     return language
 
 
-def _seconds(value: Any) -> int:
-    """Seconds since 1970 of a number, a time or its ISO text; 0 where it's none."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return integer(value)
-    if isinstance(value, datetime):
-        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
-    return integer(value)
-
-
-def run(tables: Sequence[str], output: str, config: TablesConfig, options: BeamOptions) -> Manifest:
+def run(
+    tables: Sequence[str],
+    output: str,
+    config: TablesConfig,
+    options: BeamOptions,
+    quarantine: QuarantineConfig = USUAL,
+) -> Manifest:
     """Collects tables.
 
     Args:
         tables: a Parquet or JSON file, or a folder of them
 
     Raises:
-        UserError: an input is missing, holds no table, is damaged or lacks the column of the text.
+        UserError: an input is missing, holds no table or nowhere the column of the text, or too much is damaged.
     """
-    return collect_units(__name__, list_units(tables, TABLES), read_table, config, output, options, SPEED)
+    units = list_units(tables, TABLES)
+    return collect_units(__name__, units, read_table, config, output, options, SPEED, quarantine)

@@ -1,97 +1,107 @@
-"""The stage of a source, and the one batcher: what a reader finds in a unit of the input is a shard of the output.
+"""The stage of a source: what a reader finds in a unit of the input is a shard of the output.
 
 A unit is a file or a repository of many documents. A reader goes through it and yields a row for each thing that it
-finds (builder.py). Rows are written batch by batch in the reader's order, so that the same units give the same bytes,
-and a unit may be larger than the memory.
+finds (builder.py). Rows are written batch by batch in the reader's order (batches.py), so that the same units give the
+same bytes, and a unit may be larger than the memory. A shard is called by its unit, and what was made of a unit stays
+for as long as its content, the recipe and the code do: another unit more or less, or one that was mended, changes no
+other.
 """
 
-from collections import Counter
+import json
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import pyarrow as pa
+import xxhash
 
-from opencoder_jax.beam_pipelines.core.documents import BATCH_BYTES, DROP_SCHEMA, SCHEMA, ShardWriter, empty, shard_name
-from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, merge_tallies, tally_documents, tally_drops
+from opencoder_jax.beam_pipelines.core.manifest import QUARANTINE, Manifest, Tally
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.sources.builder import Row
+from opencoder_jax.beam_pipelines.sources.builder import Row, document
+from opencoder_jax.beam_pipelines.sources.formats.batches import batches, fault, guarded, write_batches
+from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Late, Untrusted
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
 from opencoder_jax.beam_pipelines.sources.stars import with_digest
-from opencoder_jax.recipe import UserError
-
-BATCH_ROWS = 10_000  # of drops and tiny documents, which fill no batch by their bytes
-
+from opencoder_jax.checks import between, check
+from opencoder_jax.recipe import UserError, configurable
 
 # Makes rows of a unit as its configuration says: a function that can be imported.
-Reader = Callable[[Unit, Any], Iterable[Row]]
+Reader = Callable[[Unit, Any], Iterable[Row | Late]]
+
+OTHERS = "others"  # the label of what no reader is for
 
 
-class RowBatch(NamedTuple):
-    """Rows that are written together."""
+@configurable
+@dataclass(frozen=True)
+class QuarantineConfig:
+    """How much may be broken.
 
-    documents: pa.RecordBatch  # of SCHEMA
-    drops: pa.RecordBatch  # of DROP_SCHEMA
-    counts: dict[str, int]  # of encodings that aren't UTF-8
+    Attributes:
+        max_share: of the units, or of what is in them, that may be in quarantine; a larger one is an error, once all
+            the rest is done.
+    """
 
+    max_share: float = 0.01
 
-def batches(rows: Iterable[Row]) -> Iterator[RowBatch]:
-    """Cuts rows into batches of about BATCH_BYTES of text, in their order."""
-    waiting: list[Row] = []
-    size = 0
-    for row in rows:
-        waiting.append(row)
-        size += row["bytes"] if "text" in row else 0
-        if size >= BATCH_BYTES or len(waiting) >= BATCH_ROWS:
-            yield _batch(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield _batch(waiting)
+    def __post_init__(self) -> None:
+        check(self, max_share=between(0, 1))
 
 
-def _batch(rows: list[Row]) -> RowBatch:
-    documents = [row for row in rows if "text" in row]
-    drops = pa.RecordBatch.from_pylist([row for row in rows if "reason" in row], DROP_SCHEMA)
-    counts = Counter(f"decoded {row['encoding']}" for row in documents if row.get("encoding", "utf-8") != "utf-8")
-    return RowBatch(pa.RecordBatch.from_pylist(documents, SCHEMA), drops, counts)
+USUAL = QuarantineConfig()
 
 
-def write_batches(directory: Directory, shard: int, shards: int, found: Iterable[RowBatch]) -> tuple[Tally, list[str]]:
-    """Writes the documents and drops of a shard batch by batch; the tally and the names of its files."""
-    tally: Tally = {}
-    with (
-        ShardWriter(directory, shard_name("documents", shard, shards)) as kept,
-        ShardWriter(directory, shard_name("drops", shard, shards)) as dropped,
-    ):
-        for documents, drops, counts in found:
-            for writer, batch in ((kept, documents), (dropped, drops)):
-                if batch.num_rows:
-                    writer.write(batch)
-            seen = [tally_documents("in", documents), tally_documents("in", drops)]
-            seen += [tally_documents("out", documents), tally_drops(drops), {"count": counts}]
-            tally = merge_tallies([tally, *seen])
-        if not kept.names:
-            kept.write(empty())
-    return tally, [*kept.names, *dropped.names]
+class Portion(NamedTuple):
+    """What becomes a shard: a unit, or all that no reader is for."""
+
+    label: str
+    units: tuple[Unit, ...]
+
+
+def parts_of(units: Sequence[Unit]) -> list[Portion]:
+    """The shards of some units, which are called by the units' names."""
+    found = [Portion(_label(unit.name), (unit,)) for unit in units if not unit.reason]
+    others = tuple(unit for unit in units if unit.reason)
+    return found + [Portion(OTHERS, others)] * bool(others)
+
+
+def _label(name: str) -> str:
+    """For people, with a digest that makes it no other unit's; the numbers that `collect` gives stay."""
+    if re.fullmatch(r"\d{5}-of-\d{5}", name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9._]+", "_", name)[-60:].strip("._")
+    return f"{readable}-{xxhash.xxh3_64_hexdigest(name.encode('utf-8', 'surrogateescape'))}"
 
 
 class WriteUnit(beam.DoFn):
-    """Writes the documents and drops of a unit, and a report."""
+    """Writes the documents, drops and faults of a unit, and a report."""
 
-    def __init__(self, units: Sequence[Unit], reader: Reader, config: Any, output: str) -> None:
-        self.units = units
+    def __init__(self, parts: Sequence[Portion], reader: Reader, config: Any, output: str) -> None:
+        self.parts = parts
         self.reader = reader
         self.config = config
         self.output = output
 
     def process(self, shard: int) -> Iterator[int]:
         directory = Directory(self.output)
-        found = batches(self.reader(self.units[shard], self.config))
-        report_shard(directory, shard, *write_batches(directory, shard, len(self.units), found))
+        part = self.parts[shard]
+        try:
+            rows = chain.from_iterable(guarded(unit, self._rows(unit)) for unit in part.units)
+            written = write_batches(directory, part.label, batches(rows))
+        except Untrusted as error:
+            unit = part.units[0]
+            written = write_batches(directory, part.label, batches([fault(unit, "", error, unit.size)]))
+        report_shard(directory, _content(part), *written)
         yield shard
+
+    def _rows(self, unit: Unit) -> Iterable[Row | Late]:
+        if not unit.reason:
+            return self.reader(unit, self.config)
+        return [document("", unit.name, b"", reason=unit.reason, detail=unit.name, size=unit.size)]
 
 
 def write_units(
@@ -104,9 +114,11 @@ def write_units(
     speed: float,
 ) -> tuple[Tally, dict[str, str]]:
     """Writes a shard a unit; the tally and the files' digests of all. `speed`: megabytes a second on one core."""
-    step = WriteUnit(units, reader, config, directory.uri)
-    run_shards(name, directory, step, len(units), options, sum(unit.size for unit in units), speed)
-    return gather_reports(directory, len(units))
+    parts = parts_of(units)
+    step = WriteUnit(parts, reader, config, directory.uri)
+    reports = [_content(part) for part in parts]
+    run_shards(name, directory, step, reports, options, sum(unit.size for unit in units), speed)
+    return gather_reports(directory, len(parts))
 
 
 def told(reasons: dict[str, int]) -> str:
@@ -119,12 +131,16 @@ class UnitsPlan:
     """The configuration and what it was applied to: the manifest's `config`."""
 
     config: Any
-    units: tuple[tuple[str, int, str], ...]
+    units: dict[str, str]  # what tells a unit's content, by its name
 
     @classmethod
     def of(cls, config: Any, units: Sequence[Unit]) -> "UnitsPlan":
         """Where a unit lies, or a table of stars, doesn't matter."""
-        return cls(with_digest(config), tuple((unit.name, unit.size, unit.state) for unit in units))
+        return cls(with_digest(config), {part.label: _content(part) for part in parts_of(units)})
+
+
+def _content(part: Portion) -> str:
+    return xxhash.xxh3_64_hexdigest(repr([unit._replace(directory="") for unit in part.units]).encode())
 
 
 def collect_units(
@@ -135,6 +151,7 @@ def collect_units(
     output: str,
     options: BeamOptions,
     speed: float = 20.0,
+    quarantine: QuarantineConfig = USUAL,
 ) -> Manifest:
     """Writes a stage directory with a shard a unit.
 
@@ -145,7 +162,7 @@ def collect_units(
         speed: megabytes a second on one core, about.
 
     Raises:
-        UserError: a unit cannot be read, or no unit holds a document.
+        UserError: no unit holds a document, or, once all that can be read was, more is in quarantine than may be.
     """
     name = module.rpartition(".")[2]
 
@@ -153,7 +170,43 @@ def collect_units(
         tally, files = write_units(name, directory, units, reader, config, options, speed)
         if not tally.get("out"):
             found = told(tally.get("drop", {}).get("documents", {}))
-            raise UserError(f"{name}: no document in {', '.join(unit.name for unit in units[:5])}; dropped as {found}")
+            names = ", ".join(unit.name for unit in units[:5])
+            raise UserError(f"{name}: no document in {names}; dropped as {found}{_first_fault(directory, files)}")
         return tally, files
 
-    return Stage(name, module, UnitsPlan.of(config, units), (), output).run(work, options)
+    manifest = Stage(name, module, UnitsPlan.of(config, units), (), output, lasting=True).run(work, options)
+    tell_quarantine(manifest, output, len(units), quarantine)
+    return manifest
+
+
+def tell_quarantine(manifest: Manifest, output: str, units: int, config: QuarantineConfig) -> None:
+    """Says what is in quarantine, if anything is.
+
+    Raises:
+        UserError: it's more than may be.
+    """
+    things = manifest.total(QUARANTINE, "documents")
+    if not things:
+        return
+    whole, seen = manifest.total(QUARANTINE, "units"), manifest.total("in", "documents")
+    kinds = told(manifest.table(QUARANTINE, "documents"))
+    where = f"{output.rstrip('/')}/{QUARANTINE}"
+    said = f"{manifest.stage}: {things} of {seen} in quarantine, {whole} of {units} units as a whole ({kinds})"
+    if max(things / seen, whole / max(1, units)) <= config.max_share:
+        print(f"{said}: see {where}", file=sys.stderr)
+        return
+    raise UserError(
+        f"{said}, more than {config.max_share:.2%} of either{_first_fault(Directory(output), manifest.files)}; the "
+        f"rest is done; mend or remove what {where} names, or allow more: --gin.QuarantineConfig.max_share=…"
+    )
+
+
+def _first_fault(directory: Directory, files: Iterable[str]) -> str:
+    """The first line of the quarantine, for a message; nothing where there's none."""
+    first = min((name for name in files if name.startswith(f"{QUARANTINE}/")), default=None)
+    if first is None:
+        return ""
+    unit, path, exception, message = json.loads(directory.read_bytes(first).split(b"\n", 1)[0]).values()
+    if exception in (Damaged.__name__, Untrusted.__name__):
+        return f"; {unit}: damaged or cut short ({path}{': ' if path else ''}{message}); fetch it again"
+    return f"; {unit}{'/' if path else ''}{path}: {message} ({exception})"

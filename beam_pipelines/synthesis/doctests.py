@@ -18,6 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -110,6 +111,7 @@ class RunDoctests:
     """The kernel: of each document the snippets whose doctests pass."""
 
     config: DoctestConfig
+    makes_documents: ClassVar[bool] = True
 
     def __call__(self, documents: pa.RecordBatch) -> Result:
         found: list[tuple[int, Snippet]] = []

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -93,6 +93,7 @@ class WriteChats:
     """The kernel: snippets -> chats, each a document of kind "chat" whose text is a JSON list of messages."""
 
     config: InstructionsConfig
+    makes_documents: ClassVar[bool] = True
 
     def __call__(self, documents: pa.RecordBatch) -> Result:
         rows: list[dict[str, Any]] = []

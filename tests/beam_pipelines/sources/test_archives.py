@@ -1,6 +1,7 @@
 """Archives as a source: real tar and zip bytes, friendly and hostile."""
 
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -13,14 +14,23 @@ import pytest
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.sources.archives import ArchivesConfig, run
+from opencoder_jax.beam_pipelines.sources.units import QuarantineConfig
 from opencoder_jax.recipe import UserError
 
 FILES = {"tool/main.py": b"print(1)\n", "tool/lib/a.c": b"int a;\n", "tool/.git/config": b"x", "tool/x.bin": b"\0\1"}
 
 
-def collect(source: Path, output: Path, **config: Any) -> tuple[Manifest, dict[str, dict[str, Any]], dict[str, str]]:
+def collect(
+    source: Path, output: Path, allowed: float = 0.01, **config: Any
+) -> tuple[Manifest, dict[str, dict[str, Any]], dict[str, str]]:
     """The manifest, documents by path, and the reason of each drop by path."""
-    manifest = run(archives=[str(source)], output=str(output), config=ArchivesConfig(**config), options=BeamOptions())
+    manifest = run(
+        archives=[str(source)],
+        output=str(output),
+        config=ArchivesConfig(**config),
+        options=BeamOptions(),
+        quarantine=QuarantineConfig(allowed),
+    )
 
     def rows(table: str) -> list[dict[str, Any]]:
         return [row for name in manifest.shards(table) for row in pq.read_table(output / name).to_pylist()]
@@ -133,17 +143,29 @@ def test_an_encrypted_member_is_a_drop(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cut.tar.gz", "cut.tar.xz", "cut.zip", "cut.tar"])
-def test_a_truncated_archive_is_named(name: str, tmp_path: Path) -> None:
+def test_a_truncated_archive_is_told_once_the_rest_is_done(name: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    tar(tmp_path / "in" / "good.tar", "w", FILES)
     files = {f"{number}.py": bytes(str(hash(number)), "ascii") * 200 for number in range(50)}
+    place = tmp_path / "in" / name
     if name.endswith("zip"):
-        zipped(tmp_path / name, files)
+        zipped(place, files)
     else:
-        tar(tmp_path / name, "w" if name.endswith(".tar") else f"w:{name[8:]}", files)
-    whole = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(whole[: len(whole) // 2 + 100])
-    with pytest.raises(UserError, match=f"{name}: damaged or cut short"):
-        collect(tmp_path / name, tmp_path / "out")
-    assert not (tmp_path / "out" / "stage.json").exists()
+        tar(place, "w" if name.endswith(".tar") else f"w:{name[8:]}", files)
+    place.write_bytes(place.read_bytes()[: place.stat().st_size // 2 + 100])
+    with pytest.raises(UserError, match=f"1 of 2 units as a whole .*more than 1.*{name}: damaged or cut short"):
+        collect(tmp_path / "in", tmp_path / "out")
+    manifest, documents, _ = collect(tmp_path / "in", tmp_path / "out", allowed=1.0)  # which reads nothing again
+    assert {"tool/main.py", "tool/lib/a.c"} <= documents.keys()
+    if not name.endswith("zip"):  # what stands before the cut is kept
+        assert "0.py" in documents
+        assert "49.py" not in documents
+    [file] = (tmp_path / "out/quarantine").iterdir()
+    [fault] = map(json.loads, file.read_text().splitlines())
+    assert fault["unit"] == name
+    assert fault["exception"] == "Damaged"
+    assert manifest.total("quarantine", "units") == 1
+    assert manifest.total("in", "documents") == sum(manifest.total(kind, "documents") for kind in ("out", "drop")) + 1
 
 
 def test_no_archives(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Collecting folders: every file is a document or a drop with its reason; the same files give the same bytes."""
 
+import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,17 @@ import pytest
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.sources.builder import decode
 from opencoder_jax.beam_pipelines.sources.collect import CollectConfig, read_files, run
 from opencoder_jax.beam_pipelines.sources.folders import Root, list_files, python_library
+from opencoder_jax.beam_pipelines.sources.formats.encodings import decode
+from opencoder_jax.beam_pipelines.sources.formats.members import Late
 from opencoder_jax.recipe import UserError
 
 CODE = "def add(a, b):\n    return a + b\n"
+
+
+def made(found: Iterable[Late]) -> list[dict[str, Any]]:
+    return [late.make() for late in found]
 
 
 def write(root: Path, files: dict[str, str | bytes]) -> Path:
@@ -51,7 +58,8 @@ def folder(tmp_path: Path) -> Path:
             "one/node_modules/m/index.js": "let y = 1;\n",
             "nested/lib/.git/HEAD": "ref",
             "nested/lib/src/d.go": "package d\n",
-            "run/stage.json": "{}",
+            "run/stage.json": json.dumps({"stage": "collect", "config": {}, "code": {}, "inputs": []}),
+            "two/infra/plan.json": '{"planned": 1}',  # another program's
             "run/e.py": CODE,
         },
     )
@@ -75,6 +83,7 @@ def test_every_file_of_a_folder_is_accounted_for(folder: Path, tmp_path: Path) -
         ("one", "a.py", "Python", "code"),
         ("one", "deep/b.js", "JavaScript", "code"),
         ("two", "c.md", "Markdown", "text"),
+        ("two", "infra/plan.json", "JSON", "data"),
         ("corpus", "loose.c", "C", "code"),
         ("two", "bom.py", "Python", "code"),
         ("two", "latin.c", "C", "code"),
@@ -152,7 +161,7 @@ def test_the_order_of_inputs_changes_no_byte(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_shard_is_written_in_batches_of_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opencoder_jax.beam_pipelines.sources.units.BATCH_BYTES", 3 * len(CODE))
+    monkeypatch.setattr("opencoder_jax.beam_pipelines.sources.formats.batches.BATCH_BYTES", 3 * len(CODE))
     folder = write(tmp_path / "in", {f"r/{n}.py": CODE for n in range(8)})
     manifest = run(
         folders=[str(folder)], output=str(tmp_path / "out"), config=CollectConfig(shards=1), options=BeamOptions()
@@ -218,7 +227,7 @@ def test_the_smallest_repositories_come_first_until_the_corpus_is_full(tmp_path:
     files, counts = list_files([Root(str(root), "in")], MAX_BYTES, max_corpus_bytes=len(CODE) * 4)
     assert [(file.repository, file.reason) for file in files] == [("small", ""), ("middle", "")]
     assert counts == {"files beyond max_corpus_bytes": 1}
-    rows = list(read_files(files, CONFIG))
+    rows = made(read_files(files, CONFIG))
     assert {row["repository"] for row in rows} == {"small", "middle"}
     assert not any("reason" in row for row in rows)
 
@@ -227,7 +236,7 @@ def test_a_name_that_is_no_utf8_is_kept_readable(tmp_path: Path) -> None:
     root = tmp_path / "in"
     root.mkdir()
     (root / os.fsdecode(b"caf\xe9.py")).write_text(CODE)
-    [row] = read_files(list_files([Root(str(root), "in")], MAX_BYTES)[0], CONFIG)
+    [row] = made(read_files(list_files([Root(str(root), "in")], MAX_BYTES)[0], CONFIG))
     assert "reason" not in row
     assert row["path"] == "caf\\xe9.py"
 
@@ -243,7 +252,7 @@ def test_content_decides_before_a_file_of_an_excluded_choice_is_dropped(tmp_path
             "r/ls.1": ".TH LS 1\n.SH NAME\n",
         },
     )
-    rows = list(read_files(list_files([Root(str(root), "in")], MAX_BYTES)[0], CONFIG))
+    rows = made(read_files(list_files([Root(str(root), "in")], MAX_BYTES)[0], CONFIG))
     assert {row["path"]: row.get("reason", row["language"]) for row in rows} == {
         "tests.plt": "Prolog",
         "graph.plt": "excluded_language",
@@ -300,7 +309,7 @@ def test_a_file_that_vanishes_or_grows_after_the_listing_is_a_drop(tmp_path: Pat
     files, _ = list_files([Root(str(root), "in")], MAX_BYTES)
     (root / "r/a.py").unlink()
     write(root, {"r/b.py": CODE * 100})
-    assert {(row["path"], row["reason"]) for row in read_files(files, CONFIG)} == {
+    assert {(row["path"], row["reason"]) for row in made(read_files(files, CONFIG))} == {
         ("a.py", "unreadable"),
         ("b.py", "too_large"),
     }
@@ -326,7 +335,8 @@ def test_a_file_that_vanishes_or_grows_after_the_listing_is_a_drop(tmp_path: Pat
     ],
 )
 def test_decode(data: bytes, language: str, expected: tuple[str | None, str]) -> None:
-    assert decode(data, language) == expected
+    found = decode(data, language)
+    assert ((None, found.reason) if found.reason else (found.text, found.encoding)) == expected
 
 
 @pytest.mark.parametrize("wrong", [{"max_file_bytes": 0}, {"max_corpus_bytes": -1}, {"shards": 0}, {"shards": 100_000}])

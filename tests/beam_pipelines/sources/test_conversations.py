@@ -17,6 +17,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.sources import inputs
 from opencoder_jax.beam_pipelines.sources.conversations import ConversationsConfig, NotAConversation, conversation, run
+from opencoder_jax.beam_pipelines.sources.formats import rows as table_rows
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
 from opencoder_jax.data import chat
 from opencoder_jax.recipe import UserError
@@ -198,7 +199,7 @@ def test_an_array_is_read_whatever_its_blocks(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf \n" + json.dumps([*rows, 7], ensure_ascii=False).encode())
     unit = Unit(str(tmp_path), "a.json", 0)
     for size in (7, 64, 1 << 20):
-        monkeypatch.setattr(inputs, "_BLOCK", size)
+        monkeypatch.setattr(table_rows, "_BLOCK", size)
         *found, (number, broken) = inputs.rows_of(unit, {"question": "instruction"}, ("question",))
         assert found == [(place, {"question": row["instruction"]}) for place, row in enumerate(rows, 1)]
         assert (number, broken) == (60, "element 60: no JSON object")

@@ -147,10 +147,13 @@ def test_what_is_no_repository(tmp_path: Path) -> None:
         collect(tmp_path, tmp_path / "out")
 
 
-def test_a_damaged_repository_is_named(tmp_path: Path) -> None:
+def test_a_missing_object_costs_its_file(tmp_path: Path) -> None:
     repository = pygit2.init_repository(tmp_path / "x")
     history(repository)
     blob = str(repository.head.peel(pygit2.Tree)["a.py"].id)
     (tmp_path / "x" / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
-    with pytest.raises(UserError, match=r"/x: damaged .*clone it again"):
+    with pytest.raises(UserError, match=r"1 of 5 in quarantine.* x/a\.py: .*NotFound.*the rest is done"):
         collect(tmp_path / "x", tmp_path / "out")
+    manifest = Manifest.read(str(tmp_path / "out"))
+    assert manifest.total("out", "documents") == 2
+    assert manifest.total("in", "documents") == 5
