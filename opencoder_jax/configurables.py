@@ -78,12 +78,17 @@ def checks_types(cls: type[T]) -> type[T]:
         kinds = {field.name: _words(field.type) for field in fields(cls)}  # type: ignore[arg-type]
         for name, value in signature.bind(self, *args, **values).arguments.items():
             if name in kinds and not accepts(kinds[name], value):
-                raise ValueError(f"{name}={value!r}: must be {kinds[name]}")
+                raise ValueError(f"{name}={value!r}: must be {wanted(kinds[name])}")
         make(self, *args, **values)
 
     checked.__signature__ = signature  # type: ignore[attr-defined]  # gin looks there for the fields
     cls.__init__ = checked  # type: ignore[method-assign, assignment]
     return cls
+
+
+def wanted(kind: str) -> str:
+    """What `accepts` takes, in words."""
+    return f"{kind}, of finite numbers" if "float" in kind else kind
 
 
 def accepts(kind: str, value: Any) -> bool:

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import gin
 from gin import config_parser
 
-from opencoder_jax.configurables import Configurable, accepts, catalog, checks_types, of_class
+from opencoder_jax.configurables import Configurable, accepts, catalog, checks_types, of_class, wanted
 
 T = TypeVar("T")
 
@@ -111,7 +111,7 @@ def check_bindings(gin_files: Sequence[str], bindings: Sequence[str]) -> dict[tu
             raise UserError(f"recipe: {place}: {error}") from None
         if not accepts(field.type, value):
             example = f", such as {field.default}" if field.default not in ("", "None") else ""
-            raise UserError(f"recipe: {place}={value!r}: must be {field.type}{example}")
+            raise UserError(f"recipe: {place}={value!r}: must be {wanted(field.type)}{example}")
         bound[known.name, field.name] = value
     return bound
 

@@ -100,8 +100,9 @@ class RecordWriter:
     The bytes are a function of the records alone. Giving the files their names once they're whole is the caller's part.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, vocabulary: int = 2**31) -> None:
+        """`vocabulary`: tokens that there are."""
+        self._stream, self._vocabulary = stream, vocabulary
         self._bytes = array("q", [0])
         self._tokens = array("q", [0])
         self._checksums = _Checksums()
@@ -110,7 +111,7 @@ class RecordWriter:
         """Appends a record.
 
         Args:
-            tokens: integers [n], n >= 1, each from 0 to 2**31 - 1.
+            tokens: integers [n], n >= 1, each of the vocabulary.
             loss_mask: 0 or 1 [n], 1 where the token is a target of training; by default all are.
 
         Raises:
@@ -123,8 +124,11 @@ class RecordWriter:
                 f"a record needs tokens [n] and loss_mask [n], n >= 1; got {values.shape} and {mask.shape}"
             )
         whole = values.dtype.kind in "iu" and mask.dtype.kind in "biu"  # a cast would round what isn't
-        if not whole or values.min() < 0 or values.max() >= 2**31 or mask.min() < 0 or mask.max() > 1:
-            raise ValueError("tokens must be integers that lie in 0 .. 2**31 - 1, and the loss mask's be 0 or 1")
+        if not whole or values.min() < 0 or values.max() >= self._vocabulary or mask.min() < 0 or mask.max() > 1:
+            raise ValueError(
+                f"tokens must be integers from 0 to {self._vocabulary - 1}, and the loss mask's be 0 or 1; got "
+                f"{values.dtype} from {values.min()} to {values.max()}, and {mask.min()} to {mask.max()}"
+            )
         before, between = frame(len(values))
         message = before + values.astype("<i4").tobytes() + between + mask.astype(np.uint8).tobytes()
         record = header(len(message)) + message + struct.pack("<I", masked_crc(message))
@@ -185,16 +189,26 @@ def metadata_files(shards: Sequence[ShardSummary], tokenizer_model: bytes) -> di
 
 
 def write_records(
-    directory: str | Path, shards: Sequence[Iterable[tuple[np.ndarray, np.ndarray | None]]], tokenizer_model: bytes
+    directory: str | Path,
+    shards: Sequence[Iterable[tuple[np.ndarray, np.ndarray | None]]],
+    tokenizer_model: bytes,
+    vocabulary: int,
 ) -> None:
-    """Writes a whole local directory from each shard's (tokens, loss mask) pairs: for tokens made elsewhere."""
+    """Writes a whole local directory from each shard's (tokens, loss mask) pairs: for tokens made elsewhere.
+
+    Args:
+        vocabulary: the tokenizer's size.
+
+    Raises:
+        ValueError: see `RecordWriter.write`; no metadata is written, so the directory isn't one of records.
+    """
     root = Path(directory)
     root.mkdir(parents=True, exist_ok=True)
     summaries = []
     for shard, records in enumerate(shards):
         names = shard_names(shard, len(shards))
         with open(root / names.tokens, "wb") as stream:
-            writer = RecordWriter(stream)
+            writer = RecordWriter(stream, vocabulary)
             for tokens, loss_mask in records:
                 writer.write(tokens, loss_mask)
         index, checksums = writer.finish()

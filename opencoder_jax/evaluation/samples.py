@@ -57,7 +57,9 @@ def read_samples(path: Path, problems: Sequence[FunctionProblem]) -> list[Sample
         seen[task] += 1
         if (task, index) in found:
             raise UserError(f"{path}, line {number}: sample {index} of {task} stands in the file twice")
-        found[task, index] = Sample(task, index, kind, text, line.get("finish_reason"), line.get("tokens"))
+        reason = None if line.get("finish_reason") is None else files.field(path, number, line, "finish_reason", str)
+        tokens = None if line.get("tokens") is None else files.field(path, number, line, "tokens", int)
+        found[task, index] = Sample(task, index, kind, text, reason, tokens)
     if unread:
         print(f"{path}: ignored {', '.join(unread)}")
     return sorted(found.values(), key=lambda sample: (order[sample.task_id], sample.sample))

@@ -1,11 +1,11 @@
 """How much arithmetic a token costs, and how much of a chip's peak a run gets: the model FLOPs utilisation, MFU.
 
     MFU = tokens a second x FLOPs a token / (chips x peak FLOP/s of a chip)
-    FLOPs a token = 6 x matrix parameters + 6 x layers x heads x head size x (row length + 1)
+    FLOPs a token = 6 x matrix parameters + 12 x layers x heads x head size x keys that a token sees
 
 A token goes through each weight of a matrix once forward (2 FLOPs) and twice backward (4); the embedding is a look-up
-and doesn't count. A query meets (length + 1) / 2 keys on average, in two products. What is computed again to save
-memory, and what lies above the diagonal or in another document, isn't counted.
+and doesn't count. A query meets its keys in two products: (length + 1) / 2 of them in a row that is one document. What
+is computed again to save memory, and what lies above the diagonal or in another document, isn't counted.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from opencoder_jax.model.config import ModelConfig
 
 FORMULA = (
     "MFU = tokens/s x FLOPs a token / (chips x peak); FLOPs a token = 6 x matrix parameters"
-    " + 6 x layers x heads x head size x (row length + 1)"
+    " + 12 x layers x heads x head size x keys that a token sees"
 )
 
 # Dense bfloat16 FLOP/s of what JAX calls one device, by `Device.device_kind`. From the makers' data sheets: Google
@@ -36,12 +36,15 @@ PEAK_FLOPS: Mapping[str, float] = {
 }
 
 
-def flops_per_token(model: ModelConfig, length: int) -> float:
-    """Forward and backward, for rows of `length` tokens whose documents are one: the most that attention can cost."""
+def flops_per_token(model: ModelConfig, length: float) -> float:
+    """Forward and backward, for rows of `length` tokens whose documents are one: the most that attention can cost.
+
+    Where documents hide from one another, what they cost is that of the length whose queries meet as many keys.
+    """
     return 6.0 * model.matrix_parameters() + attention_flops_per_token(model, length)
 
 
-def attention_flops_per_token(model: ModelConfig, length: int) -> float:
+def attention_flops_per_token(model: ModelConfig, length: float) -> float:
     """The part of `flops_per_token` in which tokens meet one another."""
     return 6.0 * model.layers * model.heads * model.head_size * (length + 1)
 

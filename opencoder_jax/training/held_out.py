@@ -50,6 +50,11 @@ class HeldOut:
             if batches.sources[source].tokenizer_fingerprint != tokenizer.fingerprint:
                 raise UserError(f"{data / source}: made by another tokenizer than the mixture; tokenise both with one")
             rows = [batches(step) for step in self._steps]
+            if not any(batch.loss_mask.any() for batch in rows):
+                raise UserError(
+                    f"{data / source}: no token of its first {len(rows)} batches is a target, so there is no loss;"
+                    " take it out of TrainConfig.held_out, or raise TrainConfig.evaluate_batches"
+                )
             self._batches[source] = batches
             self._bytes[source] = sum(
                 float((tokenizer.byte_lengths[batch.targets] * batch.loss_mask).sum()) for batch in rows

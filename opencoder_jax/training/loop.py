@@ -8,6 +8,7 @@ same devices). Every host runs this same loop (hosts.py).
 
 import json
 import math
+import time
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.files import need_directory
 from opencoder_jax.parallel.checkpoints import Checkpoints, checkpoint_steps, restore, verify
-from opencoder_jax.parallel.hosts import Preemption, leads, leave, refuse_differences, wait_for_all
+from opencoder_jax.parallel.hosts import Preemption, all_agree, leads, leave, refuse_differences, wait_for_all
 from opencoder_jax.parallel.mesh import data_parallel, make_mesh
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, CONFIG, choose_step
 from opencoder_jax.recipe import TryAgain, UserError
@@ -126,14 +127,14 @@ def _run(
 ) -> None:
     """The loop itself, from a state to the last step."""
     config = recipe.train
-    update = compiled_train_step(recipe, mesh)
+    update, clock = compiled_train_step(recipe, mesh), SaveClock(config.checkpoint_minutes, config.log_every)
     for step in range(int(state.step), config.steps):
         rate = learning_rate(recipe.optimizer, config.steps, step)
         with trace.step(step):
             state, measured = update(state, feed.next(), rate)
         report.read(feed)
         checkpoints.check()
-        report.later(step + 1, rate, measured)
+        report.later(step + 1, rate, measured, feed.content)
         last, preempted = step + 1 == config.steps, preemption.reached(step + 1)
         trace.after(step, state)
         if held_out and (last or (step + 1) % config.evaluate_every == 0):
@@ -144,14 +145,33 @@ def _run(
                 checkpoints.save(step + 1, state.items)
                 raise
             report.read(feed, scores)
-        if last or preempted or (step + 1) % config.checkpoint_every == 0:
+        if clock.due(step + 1) or last or preempted or (step + 1) % config.checkpoint_every == 0:
             # A checkpoint's rows are in the file before it, and a state whose loss is no number isn't saved.
             report.read(feed)
             checkpoints.save(step + 1, state.items)
+            clock.restart()
         if preempted and not last:
             if preemption.by_keyboard:
                 raise KeyboardInterrupt
             raise TryAgain(f"{output}: this host or another was told to go; step {step + 1:,} is saved")
+
+
+class SaveClock:
+    """Says when so many minutes have passed since it was started; hosts whose clocks differ hear the same."""
+
+    def __init__(self, minutes: float | None, every: int) -> None:
+        """`every`: steps from one look of several hosts to the next, as they must ask each other."""
+        self._seconds, self._every = None if minutes is None else 60 * minutes, every
+        self.restart()
+
+    def restart(self) -> None:
+        self._began = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Every host asks after every step."""
+        if self._seconds is None or (jax.process_count() > 1 and step % self._every):
+            return False
+        return not all_agree(time.monotonic() - self._began < self._seconds)
 
 
 def _is_trained(checkpoints: Path, steps: int) -> bool:

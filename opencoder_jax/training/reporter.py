@@ -6,7 +6,9 @@ A step is reported one step late, while the devices work on the next, so that no
     epochs                       how often each source was read so far
     skipped                      updates that the spike guard left out so far, where there's a guard
     held_out                     loss and bits a byte of each held-out source, on the steps that evaluate
-    tokens_per_second, mfu       since the row before; without mfu where the chip's peak isn't known (flops.py)
+    tokens_per_second, mfu       since the row before, without padding, and of attention what documents need; without
+                                 mfu where the chip's peak isn't known (flops.py)
+    padding, targets             in that time: the share of positions without a token, of tokens that count in the loss
     input_wait                   the share of that time in which the next batch wasn't there yet
     memory_gb                    the most that was in use on one of this host's devices, or by the process on a CPU
     seconds                      of training up to here
@@ -28,7 +30,7 @@ from opencoder_jax.model import flops
 from opencoder_jax.parallel.hosts import leads
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training.feed import Feed
+from opencoder_jax.training.feed import Content, Feed
 from opencoder_jax.training.held_out import HeldOutLoss
 from opencoder_jax.training.metrics import Board, MetricsFile, boards_of
 from opencoder_jax.training.run import Recipe
@@ -36,13 +38,14 @@ from opencoder_jax.training.spikes import PATIENCE
 from opencoder_jax.training.step import StepMetrics
 
 # The part of a row that two runs of the same recipe don't share.
-TIMING = ("seconds", "tokens_per_second", "mfu", "input_wait", "memory_gb")
+TIMING = ("seconds", "tokens_per_second", "mfu", "padding", "targets", "input_wait", "memory_gb")
 
 
 class _Pending(NamedTuple):
     step: int
     rate: float
     measured: StepMetrics
+    content: Content  # of all batches up to this step's
 
 
 class Reporter:
@@ -58,9 +61,9 @@ class Reporter:
             self._boards, trained = [file, *boards_of(recipe, output, step)], file.seconds
         self._pending: _Pending | None = None
         self._began = time.perf_counter() - trained
-        self._tokens, self._seconds, self._waited = batches.tokens_before(step), trained, 0.0  # as of the last row
+        self._content, self._seconds, self._waited = Content(), trained, 0.0  # as of the last row
         total = batches.tokens_before(recipe.train.steps)
-        self._progress = Progress("train", total, "tokens", self._tokens, shown=leads())
+        self._progress = Progress("train", total, "tokens", batches.tokens_before(step), shown=leads())
 
     def __enter__(self) -> Self:
         return self
@@ -70,9 +73,9 @@ class Reporter:
         for board in self._boards:
             board.close()
 
-    def later(self, step: int, rate: float, measured: StepMetrics) -> None:
+    def later(self, step: int, rate: float, measured: StepMetrics, content: Content) -> None:
         """Takes what an update measured, while the devices still work on it."""
-        self._pending = _Pending(step, rate, measured)
+        self._pending = _Pending(step, rate, measured, content)
 
     def read(self, feed: Feed, held_out: Mapping[str, HeldOutLoss] | None = None) -> None:
         """Waits for the update that was taken last, and reports it.
@@ -83,7 +86,7 @@ class Reporter:
         """
         if self._pending is None:
             return
-        (step, rate, measured), self._pending = self._pending, None
+        (step, rate, measured, content), self._pending = self._pending, None
         measured = jax.device_get(measured)
         self._check(step, measured)
         tokens = self._batches.tokens_before(step)
@@ -103,7 +106,7 @@ class Reporter:
             row["skipped"] = int(measured.skipped)
         if held_out:
             row["held_out"] = {source: score._asdict() for source, score in held_out.items()}
-        row |= self._timing(step, tokens, feed)
+        row |= self._timing(content, feed)
         shown: dict[str, object] = {"step": step, "loss": f"{row['loss']:.4f}"}
         shown |= {"MFU": f"{row['mfu']:.1%}"} if "mfu" in row else {}
         self._progress.update_to(tokens, **shown)
@@ -132,19 +135,25 @@ class Reporter:
                 " OptimizerConfig.spike_limit or change DataConfig.seed, in another --output"
             )
 
-    def _timing(self, step: int, tokens: int, feed: Feed) -> dict[str, float]:
+    def _timing(self, content: Content, feed: Feed) -> dict[str, float]:
         """What differs from run to run. An evaluation or a checkpoint in between counts as time, not as work."""
         seconds = time.perf_counter() - self._began
         elapsed = seconds - self._seconds
-        speed = (tokens - self._tokens) / elapsed
-        timing = {"tokens_per_second": speed}
+        since = content.plus(self._content, -1)
+        speed = since.tokens / elapsed
+        timing = {
+            "tokens_per_second": speed,
+            "padding": 1 - since.tokens / since.positions,
+            "targets": since.targets / max(1.0, since.tokens),
+        }
         device = self._mesh.devices.flat[0]
-        cost = flops.flops_per_token(self._recipe.model, self._batches.shape(step - 1)[1])
+        # A query of a row that is one document meets (length + 1) / 2 keys; of documents' these meet so many.
+        cost = flops.flops_per_token(self._recipe.model, 2 * since.keys / max(1.0, since.tokens) - 1)
         share = flops.mfu(speed, cost, self._mesh.size, device.device_kind)
         if share is not None:
             timing["mfu"] = share
         timing |= {"input_wait": (feed.waited - self._waited) / elapsed, "memory_gb": _memory_gb(), "seconds": seconds}
-        self._tokens, self._seconds, self._waited = tokens, seconds, feed.waited
+        self._content, self._seconds, self._waited = content, seconds, feed.waited
         return timing
 
 
@@ -154,7 +163,8 @@ def speed_words(recipe: Recipe, mesh: Mesh) -> str:
     if kind not in flops.PEAK_FLOPS:
         return f"no MFU: the peak FLOP/s of {kind!r} isn't in opencoder_jax/model/flops.py"
     cost = flops.flops_per_token(recipe.model, recipe.data.phases[-1][1])
-    return f"{flops.FORMULA}; {cost / 1e9:,.2f} GFLOP a token, peak {flops.PEAK_FLOPS[kind] / 1e12:,.0f} TFLOP/s a chip"
+    whole = f"{cost / 1e9:,.2f} GFLOP a token of a row that is one document"
+    return f"{flops.FORMULA}; {whole}, peak {flops.PEAK_FLOPS[kind] / 1e12:,.0f} TFLOP/s a chip"
 
 
 def _memory_gb() -> float:

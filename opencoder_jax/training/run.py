@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from opencoder_jax import recipe as recipes
-from opencoder_jax.checks import Requirement, at_least, check, each, one_of, or_none
+from opencoder_jax.checks import Requirement, above, at_least, check, each, one_of, or_none
 from opencoder_jax.code_version import tree_digest
 from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.data.token_records import TOKENIZER
@@ -53,6 +53,8 @@ class TrainConfig:
         loss_chunk: positions of a row whose logits are in memory at once; divides the row length.
         log_every: steps from one row of metrics to the next.
         checkpoint_every: steps from one checkpoint to the next; the last step is always kept too.
+        checkpoint_minutes: saves also when so many have passed since the last one; None: steps alone decide. Several
+            hosts look at the clock every `log_every` steps.
         keep: newest checkpoints that stay on the disk; None: all.
         held_out: directories of token records under --data that are only evaluated on.
         evaluate_every: steps from one evaluation to the next.
@@ -72,6 +74,7 @@ class TrainConfig:
     loss_chunk: int = 1024
     log_every: int = 10
     checkpoint_every: int = 1000
+    checkpoint_minutes: float | None = None
     keep: int | None = 2
     held_out: tuple[str, ...] = ()
     evaluate_every: int = 1000
@@ -86,6 +89,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         counts = ("steps", "loss_chunk", "log_every", "checkpoint_every", "evaluate_every", "evaluate_batches")
         check(self, **dict.fromkeys(counts, at_least(1)), **dict.fromkeys(("microbatch", "keep"), or_none(at_least(1))))
+        check(self, checkpoint_minutes=or_none(above(0)))
         steps = Requirement(lambda pair: 0 <= pair[0] < pair[1], "(first step, step after the last)")
         name = Requirement(lambda value: isinstance(value, str), "a name")
         check(self, remat=one_of(*REMAT), held_out=each(name), profile=or_none(steps))
@@ -141,7 +145,17 @@ class Recipe(NamedTuple):
 
 # What a continued run may change: where it runs, and how often it reports and saves. (What follows from the recipe, and
 # stands in run.json for those who read it, isn't compared.)
-_TRAIN = ("log_every", "checkpoint_every", "keep", "tensorboard", "wandb_project", "profile", "remat", "tpu_options")
+_TRAIN = (
+    "log_every",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep",
+    "tensorboard",
+    "wandb_project",
+    "profile",
+    "remat",
+    "tpu_options",
+)
 MAY_CHANGE = ("recipe.MeshConfig.", "parameters", "unigram_entropy", *(f"recipe.TrainConfig.{name}" for name in _TRAIN))
 
 

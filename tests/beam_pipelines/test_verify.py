@@ -23,7 +23,7 @@ def token_records(place: Path) -> Path:
     chance = np.random.default_rng(0)
     lengths = [[3, 1], [9000, 5, 70]]
     shards = [[(chance.integers(0, 9999, length), None) for length in shard] for shard in lengths]
-    write_records(place, shards, b"a tokenizer")
+    write_records(place, shards, b"a tokenizer", 2**31)
     return place
 
 

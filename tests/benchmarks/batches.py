@@ -54,7 +54,7 @@ def write_corpus(directory: Path, kind: str, tokens: int) -> None:
         [(np.append(rng.integers(260, 90_000, length - 1), 2), None) for length in lengths_of(kind, count, seed)]
         for seed, count in enumerate([int(tokens / mean / 4)] * 4)
     ]
-    write_records(directory, shards, b"a tokenizer")
+    write_records(directory, shards, b"a tokenizer", 2**31)
 
 
 def write_sparse(directory: Path, documents: int) -> None:

@@ -193,7 +193,7 @@ def loop(config: ModelConfig) -> None:
             data = Path(place) / "data"
             random = np.random.default_rng(0)
             records = [(np.append(random.integers(4, 280, 400), 2), None) for _ in range(2000)]
-            write_records(data / "refinecode", [records], small.getvalue())
+            write_records(data / "refinecode", [records], small.getvalue(), 2**31)
             settings = TrainConfig(steps=steps, loss_chunk=length, log_every=50, checkpoint_every=steps)
             recipe = Recipe(
                 network,

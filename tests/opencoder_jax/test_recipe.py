@@ -216,6 +216,7 @@ def test_a_macro_may_stand_for_any_value(tmp_path: Path) -> None:
         ("OvenConfig.heat = %HEAT", "%HEAT isn't bound; write HEAT = VALUE in the recipe"),
         ("HEAT = %HEAT\nOvenConfig.heat = %HEAT", "%HEAT stands for itself"),
         ("HEAT = 'a'\nOvenConfig.heat = %HEAT", "OvenConfig.heat='a': must be float"),
+        ("OvenConfig.heat = 1e999", "OvenConfig.heat=inf: must be float, of finite numbers"),
         ("OvenConfig.heat = true", "'true' is no value; write a number, True, False, None or 'text'"),
     ],
 )

@@ -36,7 +36,7 @@ def number_records(
         first += length - 1
     loss_masks = [None] * len(records) if masks is None else [np.array(mask) for mask in masks]
     pairs = list(zip(map(np.array, records), loss_masks, strict=True))
-    write_records(directory, [pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]], b"a tokenizer")
+    write_records(directory, [pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]], b"a tokenizer", 2**31)
     return records
 
 
@@ -321,7 +321,7 @@ def test_shares_hold_over_any_10_000_batches(rows: int) -> None:
 def test_batches_follow_the_deal(tmp_path: Path) -> None:
     """A batch has the deal's rows of each source; over 2000 batches, from anywhere, that is its share of the tokens."""
     for number, name in enumerate(ANNEALING):
-        write_records(tmp_path / name, [[(np.array([10 + number, END_OF_DOCUMENT]), None)]], b"a tokenizer")
+        write_records(tmp_path / name, [[(np.array([10 + number, END_OF_DOCUMENT]), None)]], b"a tokenizer", 2**31)
     batches = make(tmp_path, ((0, 2, 4),), ANNEALING)
     for first in (0, 123_457):
         counts: Counter[int] = Counter()
@@ -335,7 +335,7 @@ def test_batches_follow_the_deal(tmp_path: Path) -> None:
 
 def test_sources_of_different_tokenizers_are_refused(tmp_path: Path) -> None:
     number_records(tmp_path / "a", [5, 5])
-    write_records(tmp_path / "b", [[(np.array([7, 2]), None)]], b"another tokenizer")
+    write_records(tmp_path / "b", [[(np.array([7, 2]), None)]], b"another tokenizer", 2**31)
     with pytest.raises(UserError, match=f"{tmp_path / 'b'}: made by another tokenizer than {tmp_path / 'a'}"):
         make(tmp_path, ((0, 4, 2),), {"a": 1.0, "b": 1.0})
 
@@ -429,7 +429,7 @@ def test_examples_that_all_are_too_long_are_an_error(tmp_path: Path) -> None:
 
 
 def test_conversations_cannot_be_cut(tmp_path: Path) -> None:
-    write_records(tmp_path / "a", [[(np.array([7, 8, 9]), None)]], b"a tokenizer")
+    write_records(tmp_path / "a", [[(np.array([7, 8, 9]), None)]], b"a tokenizer", 2**31)
     with pytest.raises(UserError, match=r'record 0 ends with token 9.*use "pack" or "pad"'):
         make(tmp_path, ((0, 4, 1),))
 

@@ -30,7 +30,7 @@ def test_rows_of_conversations(packing: str, tokenizer: Tokenizer, tmp_path: Pat
     conversations.append([*conversation(1), {"role": "user", "content": "long " * LENGTH}, *conversation(2)[-1:]])
     encoded = [chat.encode(tokenizer, messages) for messages in conversations]
     assert max(len(tokens) for tokens, _ in encoded[:-1]) <= LENGTH < len(encoded[-1][0])
-    write_records(tmp_path / "chats", [encoded], tokenizer.model)
+    write_records(tmp_path / "chats", [encoded], tokenizer.model, tokenizer.vocab_size)
     config = DataConfig(
         mixture={"chats": 1.0}, phases=((0, LENGTH, 2),), packing=packing, attend_across_documents=False, seed=3
     )
@@ -78,8 +78,8 @@ def test_weights_are_of_tokens_and_what_a_run_reads_is_counted(
     longer = [chat.encode(tokenizer, [*turns, {"role": "user", "content": long}, turns[1]])] * 30
     tokens, half = len(longer[0][0]), len(longer[0][0]) - 2
     longer += [(np.concatenate([tokens, tokens]), np.concatenate([mask, mask])) for tokens, mask in longer[:5]]
-    write_records(tmp_path / "short", [short], tokenizer.model)
-    write_records(tmp_path / "longer", [longer], tokenizer.model)
+    write_records(tmp_path / "short", [short], tokenizer.model, tokenizer.vocab_size)
+    write_records(tmp_path / "longer", [longer], tokenizer.model, tokenizer.vocab_size)
     config = DataConfig(
         mixture={"short": 1.0, "longer": 3.0},
         phases=((0, tokens, 8),),

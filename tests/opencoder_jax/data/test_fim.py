@@ -83,7 +83,7 @@ def test_any_part_is_read_alone(
     """Records with fill-in-the-middle are those that `apply` makes, wherever reading begins and ends."""
     directory = tmp_path_factory.mktemp("fim")
     documents = [document(length, 10 + 50 * number) for number, length in enumerate(lengths)]
-    write_records(directory, [[(tokens, None) for tokens in documents]], b"tokenizer")
+    write_records(directory, [[(tokens, None) for tokens in documents]], b"tokenizer", 2**31)
     fim = make(rate)
     records = FimRecords(TokenRecords.open(directory), fim)
     whole = [fim.apply(record, tokens, np.ones(len(tokens), np.uint8)) for record, tokens in enumerate(documents)]
@@ -108,7 +108,7 @@ def test_any_part_is_read_alone(
 @pytest.mark.parametrize("packing", ["cut", "pack"])
 def test_batches_hold_every_document_once_an_epoch(tmp_path: Path, packing: str) -> None:
     documents = [document(5 + number % 7, 10 + 50 * number) for number in range(40)]
-    write_records(tmp_path / "a", [[(tokens, None) for tokens in documents]], b"tokenizer")
+    write_records(tmp_path / "a", [[(tokens, None) for tokens in documents]], b"tokenizer", 2**31)
     config = DataConfig({"a": 1.0}, ((0, 16, 4),), packing, fim_rate=0.5)
     batches = Batches(config, tmp_path, 3, END, (PREFIX, SUFFIX, MIDDLE))
     tokens = np.concatenate(documents)
@@ -127,7 +127,7 @@ def test_batches_hold_every_document_once_an_epoch(tmp_path: Path, packing: str)
 
 
 def test_it_needs_documents_and_a_tokenizer_that_knows_it(tmp_path: Path) -> None:
-    write_records(tmp_path / "a", [[(np.array([8, 9]), None)]], b"tokenizer")
+    write_records(tmp_path / "a", [[(np.array([8, 9]), None)]], b"tokenizer", 2**31)
     config = DataConfig({"a": 1.0}, packing="pack", fim_rate=0.5)
     with pytest.raises(UserError, match=r"fim_rate is 0\.5, but the tokenizer has no tokens"):
         Batches(config, tmp_path, 3, END)

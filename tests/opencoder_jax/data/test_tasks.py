@@ -46,8 +46,8 @@ def tokenizer() -> Tokenizer:
 def data(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
     """Two sources; the first has an empty shard."""
     root = tmp_path_factory.mktemp("data")
-    write_records(root / "a", [documents(20, 0), [], documents(30, 1)], tokenizer.model)
-    write_records(root / "b", [documents(10, 2)], tokenizer.model)
+    write_records(root / "a", [documents(20, 0), [], documents(30, 1)], tokenizer.model, tokenizer.vocab_size)
+    write_records(root / "b", [documents(10, 2)], tokenizer.model, tokenizer.vocab_size)
     return root
 
 

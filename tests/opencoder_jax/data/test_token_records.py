@@ -50,7 +50,7 @@ lengths = st.lists(
 def test_records_come_back(tmp_path_factory: pytest.TempPathFactory, shards: list[list[int]], seed: int) -> None:
     pairs = [random_pairs(shard, seed) for shard in [*shards, [5]]]
     directory = tmp_path_factory.mktemp("records")
-    write_records(directory, pairs, b"tokenizer")
+    write_records(directory, pairs, b"tokenizer", 2**31)
     assert read_all(directory) == expected(pairs)
     records = TokenRecords.open(directory)
     sizes = [len(tokens) for tokens, _ in expected(pairs)]
@@ -67,7 +67,7 @@ def test_any_part_is_read_alone(
     """A stretch through records and shards, or a part of a record, is what all records one after the other hold."""
     pairs = [random_pairs(shard, 3) for shard in [*shards, [5]]]
     directory = tmp_path_factory.mktemp("parts")
-    write_records(directory, pairs, b"tokenizer")
+    write_records(directory, pairs, b"tokenizer", 2**31)
     records = TokenRecords.open(directory)
     whole = expected(pairs)
     tokens, mask = (np.concatenate([pair[part] for pair in whole]) for part in (0, 1))
@@ -92,7 +92,7 @@ def test_any_part_is_read_alone(
 
 def test_only_blocks_that_are_needed_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a document of a million tokens (5 MB), a row of 4096 costs a few blocks."""
-    write_records(tmp_path, [[(np.arange(1_000_000), None), (np.arange(10), None)]], b"tokenizer")
+    write_records(tmp_path, [[(np.arange(1_000_000), None), (np.arange(10), None)]], b"tokenizer", 2**31)
     records = TokenRecords.open(tmp_path)
     sizes: list[int] = []
     pread = module.os.pread
@@ -110,22 +110,32 @@ def test_only_blocks_that_are_needed_are_read(tmp_path: Path, monkeypatch: pytes
         assert sum(sizes) <= 2 * BLOCK + 2 * BLOCK
 
 
+@pytest.mark.parametrize("outside", [300, -1, 2**31])
+def test_a_token_outside_the_vocabulary_is_no_record(tmp_path: Path, outside: int) -> None:
+    with pytest.raises(ValueError, match=rf"from 0 to 299.*; got int64 from {min(7, outside)} to {max(7, outside)}"):
+        write_records(tmp_path, [[(np.array([7, outside]), None)]], b"tokenizer", 300)
+    with pytest.raises(UserError):
+        TokenRecords.open(tmp_path)
+    write_records(tmp_path, [[(np.array([0, 299]), None)]], b"tokenizer", 300)
+    assert read_all(tmp_path) == [([0, 299], [1, 1])]
+
+
 def test_more_shards_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OPEN_SHARDS", 2)
     pairs = [random_pairs([3, 9], shard) for shard in range(7)]
-    write_records(tmp_path, pairs, b"tokenizer")
+    write_records(tmp_path, pairs, b"tokenizer", 2**31)
     assert read_all(tmp_path) == expected(pairs)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("written")
-    write_records(directory, [random_pairs([3, 40, 200], 1), [], random_pairs([1, 30], 2)], b"tokenizer")
+    write_records(directory, [random_pairs([3, 40, 200], 1), [], random_pairs([1, 30], 2)], b"tokenizer", 2**31)
     return directory
 
 
 def test_equal_records_are_equal_bytes(written: Path, tmp_path: Path) -> None:
-    write_records(tmp_path, [random_pairs([3, 40, 200], 1), [], random_pairs([1, 30], 2)], b"tokenizer")
+    write_records(tmp_path, [random_pairs([3, 40, 200], 1), [], random_pairs([1, 30], 2)], b"tokenizer", 2**31)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {
         file.name: file.read_bytes() for file in written.iterdir()
     }
@@ -134,7 +144,7 @@ def test_equal_records_are_equal_bytes(written: Path, tmp_path: Path) -> None:
 def test_fingerprint_changes_with_one_token(written: Path, tmp_path: Path) -> None:
     pairs = random_pairs([3, 40, 200], 1)
     pairs[1][0][7] ^= 1
-    write_records(tmp_path, [pairs, [], random_pairs([1, 30], 2)], b"tokenizer")
+    write_records(tmp_path, [pairs, [], random_pairs([1, 30], 2)], b"tokenizer", 2**31)
     changed, records = TokenRecords.open(tmp_path), TokenRecords.open(written)
     assert changed.fingerprint != records.fingerprint
     assert changed.tokenizer_fingerprint == records.tokenizer_fingerprint
@@ -163,7 +173,7 @@ def test_one_flipped_bit_never_gives_wrong_tokens(
 
 @pytest.mark.parametrize("shard", [0, 2])
 def test_damage_names_file_and_offset(tmp_path: Path, shard: int) -> None:
-    write_records(tmp_path, [random_pairs([30000, 40], 1), [], random_pairs([1, 30000], 2)], b"tokenizer")
+    write_records(tmp_path, [random_pairs([30000, 40], 1), [], random_pairs([1, 30000], 2)], b"tokenizer", 2**31)
     file = tmp_path / shard_names(shard, 3).tokens
     content = bytearray(file.read_bytes())
     content[4 * BLOCK + 5] ^= 0x40
@@ -209,7 +219,7 @@ def test_truncated_shard_is_refused(written: Path, tmp_path: Path) -> None:
 
 
 def test_shard_that_is_truncated_while_it_is_read_is_named(tmp_path: Path) -> None:
-    write_records(tmp_path, [random_pairs([9000, 40], 1)], b"tokenizer")
+    write_records(tmp_path, [random_pairs([9000, 40], 1)], b"tokenizer", 2**31)
     records = TokenRecords.open(tmp_path)
     records.read(0)
     file = tmp_path / shard_names(0, 1).tokens
@@ -220,7 +230,7 @@ def test_shard_that_is_truncated_while_it_is_read_is_named(tmp_path: Path) -> No
 
 
 def test_a_read_that_gives_less_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_records(tmp_path, [[(np.arange(9000), None)]], b"tokenizer")
+    write_records(tmp_path, [[(np.arange(9000), None)]], b"tokenizer", 2**31)
     pread = module.os.pread
     monkeypatch.setattr(module.os, "pread", lambda file, size, offset: pread(file, min(size, 1000), offset))
     assert TokenRecords.open(tmp_path).read(0)[0].tolist() == list(range(9000))
@@ -245,7 +255,7 @@ def test_shard_of_another_data_set_is_refused(written: Path, tmp_path: Path) -> 
     """Equally long records of other tokens: every size fits, and with its checksums beside it the shard is sound."""
     directory, other = tmp_path / "records", tmp_path / "other"
     shutil.copytree(written, directory)
-    write_records(other, [random_pairs([3, 40, 200], 7), [], random_pairs([1, 30], 8)], b"tokenizer")
+    write_records(other, [random_pairs([3, 40, 200], 7), [], random_pairs([1, 30], 8)], b"tokenizer", 2**31)
     names = shard_names(0, 3)
     shutil.copy(other / names.tokens, directory / names.tokens)
     with pytest.raises(UserError, match=f"{directory / names.tokens}: damaged"):
@@ -264,7 +274,7 @@ def test_foreign_tokenizer_is_refused(written: Path, tmp_path: Path) -> None:
 
 
 def test_empty_directory_of_records_is_refused(tmp_path: Path) -> None:
-    write_records(tmp_path, [[], []], b"tokenizer")
+    write_records(tmp_path, [[], []], b"tokenizer", 2**31)
     with pytest.raises(UserError, match="holds no records"):
         TokenRecords.open(tmp_path)
 

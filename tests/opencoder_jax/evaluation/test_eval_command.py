@@ -101,6 +101,11 @@ def test_a_broken_benchmark_is_named_with_its_line(tmp_path: Path, line: str) ->
             {"task_id": "toy/0", "completion": None},
             "line 2: the field 'completion' must be of type str, it is NoneType",
         ),
+        ({"task_id": "toy/1", "completion": "", "tokens": "5"}, "line 2: the field 'tokens' must be of type int"),
+        (
+            {"task_id": "toy/1", "completion": "", "finish_reason": 1},
+            "line 2: the field 'finish_reason' must be of type",
+        ),
         ({"task_id": "toy/0", "completion": "", "sample": 0}, "line 2: sample 0 of toy/0 stands in the file twice"),
         ("not JSON\n", "line 2: not JSON"),
     ],

@@ -70,5 +70,5 @@ def data(tmp_path_factory: pytest.TempPathFactory, tokenizer_model: bytes) -> Pa
         for _ in range(documents):
             length, start = random.integers(5, 40), random.integers(4, 200)
             records.append((np.append(np.arange(start, start + length), 2), None))
-        write_records(directory / name, [records[::2], records[1::2]], tokenizer_model)
+        write_records(directory / name, [records[::2], records[1::2]], tokenizer_model, 2**31)
     return directory

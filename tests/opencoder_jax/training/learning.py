@@ -28,7 +28,7 @@ def write_corpus(directory: Path, tokenizer_model: bytes) -> float:
     records = [
         (np.append(np.arange(start, start + length), 2), None) for start, length in zip(starts, lengths, strict=True)
     ]
-    write_records(directory / "refinecode", [records[::2], records[1::2]], tokenizer_model)
+    write_records(directory / "refinecode", [records[::2], records[1::2]], tokenizer_model, 2**31)
     tokens = sum(len(record) for record, _ in records)
     return len(records) * (math.log(len(STARTS)) + math.log(len(LENGTHS))) / tokens
 

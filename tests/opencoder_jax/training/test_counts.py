@@ -32,7 +32,7 @@ def test_a_run_tells_its_data_and_refuses_to_lose_most_of_it(
 ) -> None:
     for name, kept in (("refinecode", 12), ("lossy", 2)):
         examples = [(np.arange(4, 24), None)] * kept + [(np.arange(4, 104), None)] * (20 - kept)
-        write_records(tmp_path / name, [examples], tokenizer_model)
+        write_records(tmp_path / name, [examples], tokenizer_model, 2**31)
     recipe = small_recipe(DataConfig_packing="pad", DataConfig_phases=((0, 32, 8),), TrainConfig_steps=2)
     train(recipe, tmp_path, tmp_path / "run")
     said = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -1,5 +1,6 @@
 """The loop, on a real run of a tiny model: what it leaves, and what kills, full disks and bad input do to it."""
 
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ from opencoder_jax.parallel.checkpoints import checkpoint_steps, restore
 from opencoder_jax.parallel.mesh import make_mesh
 from opencoder_jax.parallel.model_directory import read_config
 from opencoder_jax.recipe import UserError
+from opencoder_jax.training import loop
 from opencoder_jax.training.held_out import HeldOut
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import MetricsFile, read_metrics
@@ -368,6 +371,15 @@ def test_two_runs_do_not_share_a_directory(data: Path, tmp_path: Path) -> None:
     assert checkpoint_steps(output / "checkpoints") == []
 
 
+def test_a_checkpoint_every_so_many_minutes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count(step=25.0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=seconds.__next__))
+    recipe = small_recipe(TrainConfig_checkpoint_minutes=1, TrainConfig_checkpoint_every=5)
+    train(recipe, data, tmp_path / "run")
+    # Three looks at the clock are more than a minute; the fifth step is saved by its number, and the clock starts anew.
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3, 5, 6]
+
+
 def test_rows_grow_longer_at_a_step(data: Path, tmp_path: Path) -> None:
     recipe = small_recipe(DataConfig_phases=((0, 16, 8), (3, 32, 4)))
     train(recipe, data, tmp_path / "run")
@@ -427,7 +439,7 @@ def test_data_and_model_must_share_a_vocabulary(data: Path, tmp_path: Path) -> N
 def test_a_token_outside_the_vocabulary_is_named(data: Path, tokenizer_model: bytes, tmp_path: Path) -> None:
     documents = [(np.append(np.arange(4, 30), 2), None) for _ in range(20)]
     documents[7][0][3] = 300
-    write_records(tmp_path / "refinecode", [documents], tokenizer_model)
+    write_records(tmp_path / "refinecode", [documents], tokenizer_model, 2**31)
     with pytest.raises(UserError, match=r"has the token 300 at \d+, outside the vocabulary of 300; tokenise again"):
         train(small_recipe(), tmp_path, tmp_path / "run")
 

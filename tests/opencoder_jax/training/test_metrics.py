@@ -41,7 +41,7 @@ def test_unigram_entropy_is_that_of_the_mixture(tmp_path: Path, tokenizer_model:
     sources, counts = {}, {}
     for name, largest in (("a", 20), ("b", 90)):
         records = [(random.integers(4, largest, 50), random.integers(0, 2, 50)) for _ in range(30)]
-        write_records(tmp_path / name, [records], tokenizer_model)
+        write_records(tmp_path / name, [records], tokenizer_model, 2**31)
         sources[name] = TokenRecords.open(tmp_path / name)
         targets = [int(token) for tokens, mask in records for token in tokens[mask > 0]]
         counts[name] = {token: count / len(targets) for token, count in Counter(targets).items()}

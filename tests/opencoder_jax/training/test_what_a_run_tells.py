@@ -12,7 +12,9 @@ import pytest
 
 from opencoder_jax import recipe as recipes
 from opencoder_jax.data.batches import Batches
+from opencoder_jax.data.token_records import write_records
 from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.model import flops
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.flops import PEAK_FLOPS, flops_per_token, mfu
 from opencoder_jax.recipe import ROOT, UserError
@@ -95,6 +97,38 @@ def test_bits_a_byte_are_counted_by_hand(data: Path, tmp_path: Path, tokenizer_m
         assert scores[source]["bits_per_byte"] == pytest.approx(loss * len(counted) / math.log(2) / text)
     mean = sum(scores[source]["loss"] * sizes[source][0] for source in sizes) / sum(size[0] for size in sizes.values())
     assert scores["all"]["loss"] == pytest.approx(mean)
+
+
+def test_padding_is_told_apart_and_attention_is_what_documents_need(
+    data: Path, tmp_path: Path, tokenizer_model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(flops.PEAK_FLOPS, jax.devices()[0].device_kind, 1e12)  # type: ignore[arg-type]
+    changes = {"DataConfig_packing": "pad", "DataConfig_attend_across_documents": False}
+    recipe = small_recipe(
+        DataConfig_phases=((0, 48, 8),), TrainConfig_loss_chunk=48, TrainConfig_log_every=4, **changes
+    )
+    train(recipe, data, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 4, 6]
+    tokenizer = Tokenizer(tokenizer_model)
+    batches = Batches(recipe.data, data, tokenizer.pad, tokenizer.end_of_document)
+    for row, steps in zip(rows, ((0,), (1, 2, 3), (4, 5)), strict=True):
+        parts = [batches(step) for step in steps]
+        there = np.concatenate([part.tokens for part in parts]) != tokenizer.pad
+        keys = np.concatenate([part.positions for part in parts])[there] + 1
+        assert row["padding"] == pytest.approx(1 - there.mean())
+        assert 0.05 < row["padding"] < 0.95
+        assert row["targets"] == pytest.approx(sum(part.loss_mask.sum() for part in parts) / there.sum())
+        pairs = 12 * recipe.model.layers * recipe.model.heads * recipe.model.head_size * keys.mean()
+        cost = 6 * recipe.model.matrix_parameters() + pairs
+        assert row["mfu"] == pytest.approx(row["tokens_per_second"] * cost / 1e12 / jax.device_count())
+
+
+def test_a_held_out_source_without_targets_is_refused(data: Path, tmp_path: Path, tokenizer_model: bytes) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    write_records(tmp_path / "data/mute", [[(np.arange(4, 99), np.zeros(95, np.uint8))]], tokenizer_model, 300)
+    with pytest.raises(UserError, match=r"mute: no token of its first 8 batches is a target"):
+        train(small_recipe(TrainConfig_held_out=("mute",)), tmp_path / "data", tmp_path / "run")
 
 
 def test_flops_of_a_token() -> None:
