@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.reports": (),
     f"{PACKAGE}.sandbox": (),
     f"{PACKAGE}.doctor": (f"{PACKAGE}.sandbox",),
-    f"{PACKAGE}.benchmarks": (),
+    f"{PACKAGE}.benchmarks": (f"{PACKAGE}.sandbox",),
     f"{PACKAGE}.kernels": (),
     f"{PACKAGE}.data": (),
     f"{PACKAGE}.model": (f"{PACKAGE}.kernels",),

@@ -152,6 +152,7 @@ class FunctionProblem(NamedTuple):
         test: defines `check(candidate)`, which raises unless the function is right.
         solution: goes on behind the prompt; "" where none is known.
         level: as Problem has it.
+        ending: source that goes behind every answer, in its own process.
     """
 
     task_id: str
@@ -160,6 +161,7 @@ class FunctionProblem(NamedTuple):
     test: str
     solution: str = ""
     level: int | None = None
+    ending: str = ""
 
 
 def function_problems(benchmark: Benchmark) -> list[FunctionProblem]:

@@ -27,6 +27,7 @@ OutcomeKind = Literal[
     "wrong_answer",  # a test's assertion failed
     "runtime_error",  # an exception
     "syntax_error",
+    "compile_error",  # that of a language which is compiled
     "exited",
     "timeout",
     "memory",
@@ -78,7 +79,7 @@ def program(problem: FunctionProblem, code: str) -> Program:
     """
     helpers = problem.prompt if parses(problem.prompt) else ""
     judge = f"{helpers}\n\n{problem.entry_point} = candidate\n\n{problem.test}\n\ncheck(candidate)\n"
-    return Program(judge, candidate=Candidate(standalone(problem, code), problem.entry_point))
+    return Program(judge, candidate=Candidate(f"{standalone(problem, code)}{problem.ending}", problem.entry_point))
 
 
 def verdict(outcome: Outcome) -> Verdict:
