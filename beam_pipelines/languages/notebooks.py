@@ -3,7 +3,7 @@
 OpenCoder's paper keeps StarCoder's structured form of notebooks and drops the form of scripts. Each run of cells of one
 type is one part, after its marker: `<jupyter_text>`, `<jupyter_code>`, `<jupyter_output>`. Only plain text of outputs
 is kept: pictures, HTML and widgets are bulk, and tracebacks repeat the code around colour codes. Format 4 is read, and
-format 3 with its worksheets.
+the older ones: 3 and 2 with their worksheets, and 1.
 """
 
 import json
@@ -19,18 +19,21 @@ class BrokenNotebook(ValueError):
     """A file that is called a notebook but isn't one; the message says what is wrong."""
 
 
-def structured(text: str) -> str:
+def structured(text: str, passed: list[str] | None = None) -> str:
     """The triplets of a notebook's JSON; the empty string if its cells are all empty.
 
+    Args:
+        passed: gets the type of each cell that holds no text that is known here.
+
     Raises:
-        BrokenNotebook: not JSON, or not of format 3 or 4.
+        BrokenNotebook: not JSON, or without cells.
     """
     try:
         notebook = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BrokenNotebook(f"not JSON: {error}") from None
     parts: list[tuple[str, str]] = []
-    for marker, content in _parts(notebook):
+    for marker, content in _parts(notebook, [] if passed is None else passed):
         content = content.strip("\n")
         if not content.strip():
             continue
@@ -41,18 +44,23 @@ def structured(text: str) -> str:
     return "".join(f"{marker}{content}\n" for marker, content in parts)
 
 
-def _parts(notebook: Any) -> Iterator[tuple[str, str]]:
+def _parts(notebook: Any, passed: list[str]) -> Iterator[tuple[str, str]]:
     for cell in _cells(notebook):
         kind = cell.get("cell_type")
+        # Formats 3 and 2 call a code cell's text input, format 1 code, and a text cell's text.
+        source = _joined(next((cell[name] for name in ("source", "input", "code", "text") if name in cell), None))
         if kind == "code":
-            yield CODE, _joined(cell.get("source", cell.get("input", "")))
-            for output in _dictionaries(cell.get("outputs", []), "outputs"):
+            yield CODE, source
+            outputs = cell.get("outputs")
+            for output in _dictionaries([] if outputs is None else outputs, "outputs"):
                 yield OUTPUT, _output(output)
         elif kind == "heading":  # format 3
             level = cell.get("level", 1)
-            yield TEXT, "#" * (level if level in range(1, 7) else 1) + " " + _joined(cell.get("source", ""))
-        elif kind in ("markdown", "raw"):
-            yield TEXT, _joined(cell.get("source", ""))
+            yield TEXT, "#" * (level if level in range(1, 7) else 1) + " " + source
+        elif source.strip():  # markdown, raw, html, text, and what writers make up
+            yield TEXT, source
+        elif kind not in ("markdown", "raw", "html", "text"):
+            passed.append(str(kind))
 
 
 def _cells(notebook: Any) -> list[dict[str, Any]]:
@@ -62,7 +70,7 @@ def _cells(notebook: Any) -> list[dict[str, Any]]:
         return _dictionaries(notebook["cells"], "cells")
     if "worksheets" in notebook:
         sheets = _dictionaries(notebook["worksheets"], "worksheets")
-        return [cell for sheet in sheets for cell in _dictionaries(sheet.get("cells", []), "cells")]
+        return [cell for sheet in sheets for cell in _dictionaries(sheet.get("cells") or [], "cells")]
     raise BrokenNotebook("neither cells nor worksheets")
 
 
@@ -70,7 +78,7 @@ def _output(output: dict[str, Any]) -> str:
     """Its plain text: a stream's, or that of a result in format 4 (`data`) or 3."""
     data = output.get("data")
     plain = data.get("text/plain", "") if isinstance(data, dict) else output.get("text", "")
-    return _joined(plain)
+    return _joined(plain) if isinstance(plain, (str, list)) else ""  # what is called text may be an object
 
 
 def _dictionaries(value: Any, name: str) -> list[dict[str, Any]]:
@@ -81,6 +89,8 @@ def _dictionaries(value: Any, name: str) -> list[dict[str, Any]]:
 
 def _joined(value: Any) -> str:
     """A multi-line string, which notebooks write as one string or as a list of lines."""
+    if value is None:
+        return ""
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         value = "".join(value)
     if not isinstance(value, str):

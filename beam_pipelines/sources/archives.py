@@ -53,11 +53,14 @@ class ArchivesConfig:
     Attributes:
         max_file_bytes: larger members are dropped; OpenCoder's 8 MB.
         max_archive_bytes: an archive is left at this sum of unpacked bytes; the rest is one drop, `archive_too_large`.
+        detect_encodings: decodes files, too, whose encoding only their statistics tell (GBK, Shift-JIS, KOI8-R, UTF-16
+            without a mark …), and UTF-8 with some bytes that are none, which are lost and counted.
         stars_table: see stars.py; without it, and for an archive that it lacks, stars are 0.
     """
 
     max_file_bytes: int = 8_000_000
     max_archive_bytes: int = 100_000_000_000
+    detect_encodings: bool = False
     stars_table: str = ""
 
     def __post_init__(self) -> None:
@@ -168,6 +171,7 @@ def _row(member: Member, archive: str, repository: str, stars: int, config: Arch
         size=size,
         stars=stars,
         commit_time=member.time,
+        detect_encodings=config.detect_encodings,
     )
 
 

@@ -57,12 +57,15 @@ class CollectConfig:
         max_corpus_bytes: stop at this sum of file sizes, 0 for no limit. Inputs come in their order, the repositories
             of an input from the smallest, the files of a repository in the order of their ids, which is random.
         shards: of the output.
+        detect_encodings: decodes files, too, whose encoding only their statistics tell (GBK, Shift-JIS, KOI8-R, UTF-16
+            without a mark …), and UTF-8 with some bytes that are none, which are lost and counted.
         stars_table: see stars.py; without it, and for a repository that it lacks, stars are 0.
     """
 
     max_file_bytes: int = 8_000_000
     max_corpus_bytes: int = 0
     shards: int = 8
+    detect_encodings: bool = False
     stars_table: str = ""
 
     def __post_init__(self) -> None:
@@ -93,6 +96,7 @@ def _row(file: File, config: CollectConfig, stars: Mapping[str, int]) -> Row:
         reason=reason,
         size=file.size,
         stars=stars.get(file.repository, 0),
+        detect_encodings=config.detect_encodings,
     )
 
 

@@ -49,10 +49,13 @@ class GitConfig:
 
     Attributes:
         max_file_bytes: larger files are dropped; OpenCoder's 8 MB.
+        detect_encodings: decodes files, too, whose encoding only their statistics tell (GBK, Shift-JIS, KOI8-R, UTF-16
+            without a mark …), and UTF-8 with some bytes that are none, which are lost and counted.
         stars_table: see stars.py; without it, and for a repository that it lacks, stars are 0.
     """
 
     max_file_bytes: int = 8_000_000
+    detect_encodings: bool = False
     stars_table: str = ""
 
     def __post_init__(self) -> None:
@@ -164,6 +167,7 @@ def _row(
         size=size,
         stars=stars,
         commit_time=time,
+        detect_encodings=config.detect_encodings,
     )
 
 

@@ -23,7 +23,7 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
-from opencoder_jax.beam_pipelines.sources.formats.batches import batches, fault, guarded, write_batches
+from opencoder_jax.beam_pipelines.sources.formats.batches import batches, fault, guarded, unique, write_batches
 from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Late, Untrusted
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
 from opencoder_jax.beam_pipelines.sources.stars import with_digest
@@ -91,7 +91,7 @@ class WriteUnit(beam.DoFn):
         part = self.parts[shard]
         try:
             rows = chain.from_iterable(guarded(unit, self._rows(unit)) for unit in part.units)
-            written = write_batches(directory, part.label, batches(rows))
+            written = write_batches(directory, part.label, batches(unique(rows)))
         except Untrusted as error:
             unit = part.units[0]
             written = write_batches(directory, part.label, batches([fault(unit, "", error, unit.size)]))

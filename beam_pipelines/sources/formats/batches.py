@@ -83,6 +83,23 @@ def guarded(unit: Unit, rows: Iterable[Row | Late]) -> Iterator[Row]:
         yield fault(unit, "", error, unit.size)
 
 
+def unique(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows of a unit; of documents with one id all but the first are drops, same_id."""
+    seen: set[int] = set()
+    for row in rows:
+        if "text" in row:
+            identifier = int(row["id"], 16)
+            if identifier in seen:
+                dropped = {name: row[name] for name in DROP_SCHEMA.names[:5]}
+                yield dropped | {
+                    "reason": "same_id",
+                    "detail": "an earlier one of this unit has its repository and path",
+                }
+                continue
+            seen.add(identifier)
+        yield row
+
+
 def _pass_on(error: Exception) -> None:
     """Raises again what isn't about one thing alone."""
     if isinstance(error, Untrusted) or (isinstance(error, OSError) and error.errno in _MACHINE):
@@ -108,6 +125,8 @@ def _batch(rows: list[Row]) -> RowBatch:
     drops = pa.RecordBatch.from_pylist([row for row in rows if "reason" in row], DROP_SCHEMA)
     counts = Counter(f"decoded {row['encoding']}" for row in documents if row.get("encoding", "utf-8") != "utf-8")
     counts.update(row["passed"] for row in rows if "passed" in row)
+    for row in rows:
+        counts.update(row.get("counts", {}))
     faults = [row for row in rows if "quarantine" in row]
     return RowBatch(pa.RecordBatch.from_pylist(documents, SCHEMA), drops, counts, faults)
 

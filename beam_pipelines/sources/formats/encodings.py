@@ -27,6 +27,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _CHARACTER = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
+_KANA = re.compile("[\u3041-\u30fa]")
 _LEGACY = [
     *("gb18030", "big5hkscs", "cp932", "euc_jp", "cp949"),
     *("koi8_r", "koi8_u", "cp1251", "cp866", "iso8859_5", "mac_cyrillic"),
@@ -120,6 +121,10 @@ def _repaired(data: bytes, other: str) -> Decoded:
 
 def _told(data: bytes) -> Decoded | None:
     """What charset-normalizer takes it for, if nearly all of it can be decoded so."""
+    for encoding in ("euc_jp", "cp932"):  # its kana tell Japanese, which else looks like Chinese or Korean
+        found = _decoded(data, encoding)
+        if found and len(_KANA.findall(found.text)) > 0.2 * sum(not letter.isascii() for letter in found.text):
+            return found
     sample = data
     if len(data) > DETECT_BYTES:  # where its strange bytes begin, and not within a character
         start = _NOT_ASCII.search(data)

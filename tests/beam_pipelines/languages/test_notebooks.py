@@ -55,6 +55,21 @@ def test_cells_of_format_3() -> None:
     assert structured(json.dumps(FORMAT_3)) == "<jupyter_text>## Part\n<jupyter_code>a = 2\na\n<jupyter_output>2\n"
 
 
+def test_older_formats_and_what_is_null_or_unknown() -> None:
+    first = {"nbformat": 1, "cells": [{"cell_type": "code", "code": "a = 1"}, {"cell_type": "text", "text": "hello"}]}
+    assert structured(json.dumps(first)) == "<jupyter_code>a = 1\n<jupyter_text>hello\n"
+    cells = [
+        {"cell_type": "code", "source": None, "outputs": None},
+        {"cell_type": "code", "source": "b", "outputs": [{"data": {"text/plain": {"x": 1}}}, {"text": None}]},
+        {"cell_type": "html", "source": "<b>"},
+        {"cell_type": "widget", "state": 1},
+    ]
+    passed: list[str] = []
+    assert structured(json.dumps({"cells": cells}), passed) == "<jupyter_code>b\n<jupyter_text><b>\n"
+    assert passed == ["widget"]
+    assert structured(json.dumps({"worksheets": [{"cells": None}]})) == ""
+
+
 def test_halves_of_characters_are_replaced() -> None:
     text = structured('{"cells": [{"cell_type": "code", "source": "s = \'\\ud800\'"}]}')
     assert text == "<jupyter_code>s = '?'\n"

@@ -339,6 +339,47 @@ def test_decode(data: bytes, language: str, expected: tuple[str | None, str]) ->
     assert ((None, found.reason) if found.reason else (found.text, found.encoding)) == expected
 
 
+CHINESE = "// 这是一个用来测试编码的文件，里面有很多中文字符。\nint a;\n" * 9
+JAPANESE = "// これは文字コードの試験のためのファイルです。\nint a;\n" * 9
+RUSSIAN = "// Этот файл написан по-русски и сохранён давно\nint a;\n" * 9
+FRENCH = "// Ce fichier est écrit à la main\nint a;\n" * 9
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "found"),
+    [
+        *((CHINESE, "gbk", "gb18030"), (CHINESE, "gb18030", "gb18030"), (JAPANESE, "shift_jis", "cp932")),
+        *((JAPANESE, "euc_jp", "euc_jp"), (RUSSIAN, "cp1251", "cp1251"), (RUSSIAN, "koi8_r", "koi8-r")),
+        *((FRENCH, "utf-16-le", "utf-16-le"), (FRENCH, "utf-16-be", "utf-16-be")),
+    ],
+)
+def test_what_only_statistics_tell_is_decoded_where_that_is_wanted(text: str, encoding: str, found: str) -> None:
+    assert decode(text.encode(encoding), "C").reason in ("not_utf8", "binary")
+    assert decode(text.encode(encoding), "C", detect=True) == (text, found, 0, "")
+
+
+def test_mixed_and_damaged_encodings() -> None:
+    mixed = FRENCH.encode() + FRENCH.encode("latin-1")
+    assert decode(mixed, "C").reason == "mixed_encodings"
+    assert decode(mixed, "C", detect=True) == (FRENCH * 2, "utf-8+cp1252", 0, "")
+    stray = FRENCH.encode() + b"\xff" + FRENCH.encode()
+    assert decode(stray, "C").reason
+    assert decode(stray, "C", detect=True) == (FRENCH + "\ufffd" + FRENCH, "utf-8", 1, "")
+    assert decode(FRENCH.encode("utf-32"), "C") == (FRENCH, "utf-32", 0, "")
+    assert decode(b"# coding: idna\nx = 1\n", "Python").encoding == "utf-8"
+
+
+def test_the_encodings_that_are_told_are_counted(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
+    files = {"r/a.c": CHINESE.encode("gbk"), "r/b.c": FRENCH.encode() + b"\xff", "r/lfs.py": pointer}
+    config = CollectConfig(shards=1, detect_encodings=True)
+    manifest = run(
+        folders=[str(write(tmp_path / "in", files))], output=str(tmp_path / "out"), config=config, options=BeamOptions()
+    )
+    assert manifest.table("count") == {"decoded gb18030": 1, "bytes lost in decoding": 1}
+    assert manifest.table("drop", "documents") == {"lfs_pointer": 1}
+
+
 @pytest.mark.parametrize("wrong", [{"max_file_bytes": 0}, {"max_corpus_bytes": -1}, {"shards": 0}, {"shards": 100_000}])
 def test_a_wrong_configuration_names_its_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -120,6 +120,19 @@ def test_more_than_a_share_is_an_error_once_the_rest_is_done(source: Path, tmp_p
     assert json.loads(line.read_text()).items() >= {"unit": "b.tar", "path": "", "exception": "Damaged"}.items()
 
 
+def test_no_two_documents_have_one_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    once, again = tarred({"x.py": b"x = 1\n"}), tarred({"x.py": b"x = 2\n"})
+    for name in ("a.tar", "a.tgz", "b.tar"):
+        (tmp_path / "in" / name).write_bytes(once + again)
+    manifest = collect(tmp_path / "in", tmp_path / "out")
+    assert "a.tar, a.tgz are called so in whole" in capsys.readouterr().err
+    rows = [row for name in manifest.shards() for row in pq.read_table(tmp_path / "out" / name).to_pylist()]
+    assert {(row["repository"], row["text"]) for row in rows} == {(name, "x = 1\n") for name in ("a.tar", "a.tgz", "b")}
+    assert len({row["id"] for row in rows}) == 3
+    assert manifest.table("drop", "documents") == {"same_id": 3}
+
+
 def test_what_a_checksum_denies_is_not_believed(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(tarred({f"{number}.py": b"x = 1\n" * 100 for number in range(40)})))
     packed[-6] ^= 1  # of the checksum: everything unpacks
