@@ -18,7 +18,7 @@ from opencoder_jax.exchange.directory import ORIGIN, made
 from opencoder_jax.exchange.folder import CONFIG
 from opencoder_jax.exchange.model_card import Story, model_card
 from opencoder_jax.exchange.safetensors_file import CODES, DTYPES, SHARD_BYTES, SafetensorsWriter
-from opencoder_jax.exchange.tokenizer import FILES, GENERATION_CONFIG, open_tokenizer
+from opencoder_jax.exchange.tokenizer import FILES, GENERATION_CONFIG, TOKENIZER_JSON, open_tokenizer
 from opencoder_jax.exchange.tokenizer_export import hugging_face_files
 from opencoder_jax.files import read_json, write_json, write_whole
 from opencoder_jax.model.huggingface import Weight, to_config, weights
@@ -121,6 +121,8 @@ def _write(weight: Weight, checkpoint: Path, writer: SafetensorsWriter) -> int:
 
 def _tokenizer_files(source: Path, folder: Path, base: bool) -> dict[str, Any]:
     """Writes the tokenizer's files and the generation config, and gives the ids that config.json names."""
+    if not any((source / name).exists() for name in (TOKENIZER, TOKENIZER_JSON)):
+        return {}  # weights alone came in, and go out
     tokenizer = open_tokenizer(source)
     if isinstance(tokenizer, Tokenizer):
         write_whole(folder / TOKENIZER, tokenizer.model)

@@ -70,7 +70,7 @@ def _bring_tokenizer(foreign: Foreign, directory: Path, config: ModelConfig) -> 
     for name, content in foreign.files.items():
         write_whole(directory / name, content)
     if not any((directory / name).exists() for name in ("tokenizer.model", TOKENIZER_JSON)):
-        return "no tokenizer is there: put its tokenizer.json beside the checkpoints"
+        return f"without a tokenizer: put its {TOKENIZER_JSON} there before it answers"
     try:
         tokenizer = open_tokenizer(directory)
     except UserError:

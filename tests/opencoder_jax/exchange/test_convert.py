@@ -77,6 +77,16 @@ def test_each_tensor_keeps_its_own_dtype(tmp_path: Path) -> None:
     }
 
 
+def test_weights_without_a_tokenizer_go_through(tmp_path: Path) -> None:
+    tensors = random_weights(SMALL)
+    write_folder(tmp_path / "theirs", SMALL, tensors)
+    for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        (tmp_path / "theirs" / file).unlink()
+    assert "without a tokenizer" in import_model(tmp_path / "theirs", tmp_path / "ours")
+    export_model(tmp_path / "ours", tmp_path / "again")
+    assert read_folder(tmp_path / "again").keys() == tensors.keys()
+
+
 @pytest.fixture(scope="module")
 def trained(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What training leaves: Orbax's own chunks, and moments beside the parameters; our tokenizer."""
