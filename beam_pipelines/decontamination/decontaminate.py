@@ -3,7 +3,8 @@
 OpenCoder has two rules (section 3.1): a 10-gram shared with a problem, and the name of its entry point. The paper
 leaves open how words are cut, how many grams it takes, and how names as common as `add` are spared; words.py beside
 this module says how it is done here. A third rule finds solutions whose variables were renamed (solutions.py). All of a
-problem counts, what is asked, its solutions and its tests, and each alone.
+problem counts, what is asked, its solutions and its tests, and each alone; but what everybody writes doesn't
+(boilerplate.toml).
 
     python -m beam_pipelines decontaminate --documents=DIR --output=DIR \\
         --gin.DecontaminateConfig.benchmarks="('HumanEval.jsonl.gz', 'mbpp.jsonl')"

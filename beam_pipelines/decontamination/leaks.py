@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows
-from opencoder_jax.beam_pipelines.core.shared import share, shared
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.decontamination.plain import origins, plain
+from opencoder_jax.beam_pipelines.decontamination.shared import share, shared
 from opencoder_jax.beam_pipelines.decontamination.solutions import SolutionIndex
 from opencoder_jax.beam_pipelines.decontamination.words import WORD, Leak, NameIndex, WordIndex, cut
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, Fields, Problem, known_fields

@@ -49,6 +49,8 @@ TOKENIZER = "tokenizer.model"
 # Bytes under one checksum: about what a row of 4096 tokens takes.
 BLOCK = 1 << 14
 
+Pairs = Iterable[tuple[np.ndarray, np.ndarray | None]]  # a shard's records: tokens, loss mask
+
 _FEATURES = {
     "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
     "featuresDict": {
@@ -101,7 +103,6 @@ class RecordWriter:
     """
 
     def __init__(self, stream: BinaryIO, vocabulary: int = 2**31) -> None:
-        """`vocabulary`: tokens that there are."""
         self._stream, self._vocabulary = stream, vocabulary
         self._bytes = array("q", [0])
         self._tokens = array("q", [0])
@@ -111,7 +112,7 @@ class RecordWriter:
         """Appends a record.
 
         Args:
-            tokens: integers [n], n >= 1, each of the vocabulary.
+            tokens: integers [n], n >= 1, each from 0 and below `vocabulary`.
             loss_mask: 0 or 1 [n], 1 where the token is a target of training; by default all are.
 
         Raises:
@@ -120,15 +121,12 @@ class RecordWriter:
         mask = np.ones(len(tokens), np.uint8) if loss_mask is None else np.asarray(loss_mask)
         values = np.asarray(tokens)
         if values.ndim != 1 or len(values) == 0 or values.shape != mask.shape:
-            raise ValueError(
-                f"a record needs tokens [n] and loss_mask [n], n >= 1; got {values.shape} and {mask.shape}"
-            )
+            shapes = f"{values.shape} and {mask.shape}"
+            raise ValueError(f"a record needs tokens [n] and loss_mask [n], n >= 1; got {shapes}")
         whole = values.dtype.kind in "iu" and mask.dtype.kind in "biu"  # a cast would round what isn't
         if not whole or values.min() < 0 or values.max() >= self._vocabulary or mask.min() < 0 or mask.max() > 1:
-            raise ValueError(
-                f"tokens must be integers from 0 to {self._vocabulary - 1}, and the loss mask's be 0 or 1; got "
-                f"{values.dtype} from {values.min()} to {values.max()}, and {mask.min()} to {mask.max()}"
-            )
+            got = f"{values.dtype} from {values.min()} to {values.max()}, and {mask.min()} to {mask.max()}"
+            raise ValueError(f"tokens must be integers below {self._vocabulary}, the loss mask 0 or 1; got {got}")
         before, between = frame(len(values))
         message = before + values.astype("<i4").tobytes() + between + mask.astype(np.uint8).tobytes()
         record = header(len(message)) + message + struct.pack("<I", masked_crc(message))
@@ -188,22 +186,9 @@ def metadata_files(shards: Sequence[ShardSummary], tokenizer_model: bytes) -> di
     }
 
 
-def write_records(
-    directory: str | Path,
-    shards: Sequence[Iterable[tuple[np.ndarray, np.ndarray | None]]],
-    tokenizer_model: bytes,
-    vocabulary: int,
-) -> None:
-    """Writes a whole local directory from each shard's (tokens, loss mask) pairs: for tokens made elsewhere.
-
-    Args:
-        vocabulary: the tokenizer's size.
-
-    Raises:
-        ValueError: see `RecordWriter.write`; no metadata is written, so the directory isn't one of records.
-    """
-    root = Path(directory)
-    root.mkdir(parents=True, exist_ok=True)
+def write_records(directory: str | Path, shards: Sequence[Pairs], tokenizer_model: bytes, vocabulary: int) -> None:
+    """Writes a folder of tokens made elsewhere by a tokenizer of `vocabulary` ids. Raises as `RecordWriter.write`."""
+    (root := Path(directory)).mkdir(parents=True, exist_ok=True)
     summaries = []
     for shard, records in enumerate(shards):
         names = shard_names(shard, len(shards))

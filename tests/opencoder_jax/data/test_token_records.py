@@ -112,7 +112,7 @@ def test_only_blocks_that_are_needed_are_read(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("outside", [300, -1, 2**31])
 def test_a_token_outside_the_vocabulary_is_no_record(tmp_path: Path, outside: int) -> None:
-    with pytest.raises(ValueError, match=rf"from 0 to 299.*; got int64 from {min(7, outside)} to {max(7, outside)}"):
+    with pytest.raises(ValueError, match=rf"below 300.*; got int64 from {min(7, outside)} to {max(7, outside)}"):
         write_records(tmp_path, [[(np.array([7, outside]), None)]], b"tokenizer", 300)
     with pytest.raises(UserError):
         TokenRecords.open(tmp_path)
