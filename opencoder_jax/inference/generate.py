@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.prompts_file import OUTPUT, Task, answer_file, encode
 from opencoder_jax.inference.sampling import SamplingConfig
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers to each prompt of a file")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends an answer; repeatable")
     parser.add_argument("--output", type=Path, metavar="DIR", help=f"where {OUTPUT} is written")
-    flags, rest = parse_flags(parser, argv, SamplingConfig)
+    flags, rest = parse_flags(parser, argv, SamplingConfig, EngineConfig)
     refuse_unknown(parser, rest)
     if flags.prompt and flags.prompts:
         raise UserError("give either --prompt or --prompts")

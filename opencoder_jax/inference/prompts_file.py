@@ -6,6 +6,7 @@ isn't asked again, so a run that was killed goes on; one with other settings, pr
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -86,7 +87,7 @@ def answer_file(engine: Engine, task: Task, output: Path) -> None:
                 under_way[number] = _Open(line, sample, row, [], [])
             if not under_way:
                 return
-            for piece in engine.step():
+            for piece in engine.step(math.inf):
                 answer = under_way[piece.request]
                 answer.texts.append(piece.text)
                 answer.tokens.append(len(piece.tokens))

@@ -16,7 +16,8 @@ import jax
 import uvicorn
 from starlette.types import ASGIApp
 
-from opencoder_jax.inference.engine import Engine
+from opencoder_jax.inference.config import EngineConfig
+from opencoder_jax.inference.engine import READS, Engine
 from opencoder_jax.inference.requests import Request
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--api_key_file", type=Path, metavar="FILE", help="one key a line; who asks must give one of them"
     )
-    flags, rest = parse_flags(parser, argv, ServeConfig)
+    flags, rest = parse_flags(parser, argv, ServeConfig, EngineConfig)
     refuse_unknown(parser, rest)
     config = build(ServeConfig)
     keys = read_keys(flags.api_key_file)
@@ -148,7 +149,9 @@ def _described(engine: Engine, directory: Path, config: ServeConfig) -> ServedMo
 
 
 def _warm_up(engine: Engine) -> None:
-    """Answers once, so that the first client needn't wait for compilers."""
-    engine.submit([Request((engine.tokenizer.end_of_document,), SamplingConfig(max_tokens=2))])
-    while engine.busy:
-        engine.step()
+    """Answers prompts of the lengths that are read at once, so that the first client needn't wait for compilers."""
+    context, token = engine.model.config.context, engine.tokenizer.end_of_document
+    for length in {max(1, min(size + 1, context - 1)) for size in (0, *READS)}:
+        engine.submit([Request((token,) * length, SamplingConfig(max_tokens=1))])
+        while engine.busy:
+            engine.step()

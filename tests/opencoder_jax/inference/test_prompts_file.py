@@ -61,13 +61,13 @@ class Dying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def step(self) -> list[Piece]:
+    def step(self, patience: float) -> list[Piece]:
         self._steps -= 1
         if self._steps < 0:
             while self._engine.busy:  # the next run has an engine of its own
                 self._engine.step()
             raise Killed
-        return self._engine.step()
+        return self._engine.step(patience)
 
 
 def test_a_run_that_was_killed_goes_on(engine: Engine, prompts: Path, tmp_path: Path) -> None:
