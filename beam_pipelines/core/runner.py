@@ -6,22 +6,30 @@ work in threads of it, as they don't hold Python's lock. The bytes that come out
 """
 
 import argparse
+import logging
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+import grpc  # type: ignore[import-untyped]
+import pyarrow
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from opencoder_jax.beam_pipelines.core.memory import return_large_arrays
-from opencoder_jax.recipe import UserError
+from opencoder_jax.code_version import code_version
+from opencoder_jax.recipe import TryAgain, UserError
 
 # Work of one core, in seconds, above which starting worker processes pays (each imports Beam first, about 3 s).
 WORTH_STARTING = 6.0
+JOB_SERVER_SECONDS = 30  # to wait for one that is only starting
 WORTH_THREADS = 2.0  # the same for threads, which cost what passes through Beam's local connections
 
 
@@ -59,7 +67,8 @@ class BeamOptions:
             threads: its work is done by code that releases Python's lock.
 
         Raises:
-            UserError: there is no such runner, or it refuses its flags.
+            UserError: there is no such runner, or it refuses its flags; or no job server answers.
+            TryAgain: the cluster lost the job.
         """
         with self._local(seconds, threads) if self.is_local() else self._elsewhere() as pipeline:
             yield pipeline
@@ -68,11 +77,27 @@ class BeamOptions:
         """Whether this machine does the work, in Beam's local runner."""
         return not any(flag.startswith("--runner") for flag in self.flags)
 
-    def _elsewhere(self) -> beam.Pipeline:
+    @contextmanager
+    def _elsewhere(self) -> Iterator[beam.Pipeline]:
+        # Beam would run `pip freeze` for each job, for seconds, to log what differs; `SameVersion` refuses what does.
+        options = PipelineOptions([*self.flags, "--experiments=disable_logging_submission_environment"])
+        refuse_absent_server(options)
+        # What the cluster says would be printed, tracebacks of Java and all; its last error comes as an exception.
+        logging.getLogger().addHandler(logging.NullHandler())
         try:
-            return beam.Pipeline(options=PipelineOptions(list(self.flags)))
+            pipeline = beam.Pipeline(options=options)
         except ValueError as error:  # a runner that Beam doesn't know, or flags that this one refuses
             raise UserError(" ".join(str(error).split())) from None
+        yield pipeline
+        with explained_cluster():
+            result = pipeline.run()
+            try:
+                if not options.view_as(StandardOptions).no_wait_until_finish:
+                    result.wait_until_finish()
+            except BaseException:
+                with suppress(Exception):  # nobody would read what it still writes; it may be gone already
+                    result.cancel()
+                raise
 
     @contextmanager
     def _local(self, seconds: float, threads: bool) -> Iterator[beam.Pipeline]:
@@ -92,3 +117,95 @@ class BeamOptions:
                 quiet.enter_context(redirect_stderr(nowhere))
             with beam.Pipeline(runner=runner, options=PipelineOptions(flags)) as pipeline:
                 yield pipeline
+
+
+def refuse_absent_server(options: PipelineOptions) -> None:
+    """Waits a while for the job server that the flags name; Beam itself would wait for minutes without a word.
+
+    Raises:
+        UserError: nothing answers there.
+    """
+    portable = options.view_as(PortableOptions)
+    endpoint = portable.job_endpoint
+    if not endpoint or endpoint == "embed":
+        return
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--job_endpoint={endpoint}: write HOST:PORT, such as localhost:8099")
+    wait = min(portable.job_server_timeout, JOB_SERVER_SECONDS)
+    until, told = time.monotonic() + wait, False
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=max(1, wait)).close()
+        except (OSError, OverflowError) as error:
+            if time.monotonic() >= until:
+                raise UserError(
+                    f"--job_endpoint={endpoint}: no job server answers ({error}); start it, or name the right address"
+                ) from None
+            if not told:
+                print(f"waiting {wait} s for the job server at {endpoint} ({error})", file=sys.stderr, flush=True)
+                told = True
+            time.sleep(min(1, wait / 10))
+        else:
+            return
+
+
+@contextmanager
+def explained_cluster() -> Iterator[None]:
+    """Tells what a cluster lost from what a worker's Python raised, whose traceback the message holds.
+
+    Raises:
+        UserError: the job server says nothing.
+        TryAgain: the server, or a worker and with it the job, has gone.
+        RuntimeError: a worker's error.
+    """
+    try:
+        yield
+    except grpc.FutureTimeoutError:
+        raise UserError("the job server doesn't answer as one: is it another program's port?") from None
+    except grpc.RpcError as error:
+        told = error.details() if isinstance(error, grpc.Call) else str(error)
+        raise TryAgain(f"the job server went away ({told}); start it and run the same command again") from None
+    except RuntimeError as error:
+        if "Traceback (most recent call last):" in str(error):
+            raise
+        told = " ".join(str(error).split())[:300]
+        raise TryAgain(f"the cluster ended the job ({told}); the same command goes on from here") from None
+
+
+def libraries() -> dict[str, str]:
+    """What must be the same on every worker: it runs what was pickled here, and the bytes of files depend on it."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {"python": python, "apache_beam": beam.__version__, "pyarrow": pyarrow.__version__}
+
+
+class SameVersion(beam.DoFn):
+    """A step for workers of a cluster: refuses those whose code or libraries aren't those of the submitter.
+
+    Their shards would be made by other rules than the manifest says.
+    """
+
+    def __init__(self, step: beam.DoFn) -> None:
+        super().__init__()
+        self.step = step
+        self.wanted = self._here()
+
+    def _here(self) -> dict[str, str]:
+        return libraries() | code_version((type(self.step).__module__, type(self.step).__name__))
+
+    def setup(self) -> None:
+        """Compares, then sets the step up."""
+        here = self._here()
+        different = sorted(name for name in self.wanted | here if self.wanted.get(name) != here.get(name))
+        if different:
+            raise UserError(
+                f"worker {socket.gethostname()}: {', '.join(different[:5])}{' …' if len(different) > 5 else ''} "
+                "differ from the submitter's; install the same version of this project and its requirements there"
+            )
+        self.step.setup()
+
+    def process(self, element: Any) -> Any:
+        return self.step.process(element)
+
+    def teardown(self) -> None:
+        self.step.teardown()

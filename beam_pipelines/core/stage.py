@@ -32,7 +32,7 @@ from opencoder_jax.beam_pipelines.core.manifest import (
     merge_tallies,
 )
 from opencoder_jax.beam_pipelines.core.owner import is_owner, owned
-from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions, SameVersion
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.code_version import code_version
 from opencoder_jax.files import WRITING
@@ -327,7 +327,7 @@ def run_shards(
         return
     seconds = total_bytes / 1e6 / megabytes_per_second
     with FollowReports(name, reports, len(shards), total_bytes), options.pipeline(seconds, threads) as pipeline:
-        _ = pipeline | beam.Create(missing) | name >> beam.ParDo(step)
+        _ = pipeline | beam.Create(missing) | name >> beam.ParDo(step if options.is_local() else SameVersion(step))
 
 
 def _report_what_is_left(directory: Directory, shards: int) -> None:
@@ -402,6 +402,7 @@ class FollowReports:
 
 # The errors of a worker that are the user's to mend, not ours, as Beam wraps them.
 _OS_ERRORS = "OSError|PermissionError|FileNotFoundError|FileExistsError|NotADirectoryError|IsADirectoryError"
+_LACKING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'|AttributeError: Can't get attribute")
 _MENDABLE = re.compile(rf"(?:RuntimeError: )?(?:[\w.]+\.)?(?:UserError|{_OS_ERRORS}): (.*)")
 
 
@@ -421,6 +422,11 @@ def _explained(name: str) -> Iterator[None]:
         ending = next((line for line in last.splitlines() if not line.startswith(" ")), "")
         if mendable := _MENDABLE.match(ending):
             raise UserError(f"{name}: {_without_step(mendable[1])}") from None
+        if _LACKING.match(ending):
+            raise UserError(
+                f"{name}: a worker hasn't this project, or another version of it ({_without_step(ending)}); install "
+                "the same version of it and its requirements there"
+            ) from None
         raise
 
 

@@ -30,8 +30,16 @@ from opencoder_jax.beam_pipelines.core.documents import (
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, open_finished
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.shuffles import NODE, by_segment, pack, run_starts, sort_rows, star_edges, unpack
-from opencoder_jax.beam_pipelines.core.spill import GroupPacked
+from opencoder_jax.beam_pipelines.core.shuffles import (
+    NODE,
+    GroupPacked,
+    by_segment,
+    pack,
+    run_starts,
+    sort_rows,
+    star_edges,
+    unpack,
+)
 from opencoder_jax.beam_pipelines.core.stage import FollowReports, Stage, gather_reports, input_shards, report_shard
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.deduplication.levels import (

@@ -14,8 +14,15 @@ import numpy as np
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.shuffles import NODE, by_segment, pack, run_starts, sort_rows, unpack
-from opencoder_jax.beam_pipelines.core.spill import GroupPacked
+from opencoder_jax.beam_pipelines.core.shuffles import (
+    NODE,
+    GroupPacked,
+    by_segment,
+    pack,
+    run_starts,
+    sort_rows,
+    unpack,
+)
 from opencoder_jax.beam_pipelines.deduplication.duplicates import deduplicate, stars
 from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, Units
 from opencoder_jax.recipe import configurable

@@ -23,8 +23,7 @@ import numpy as np
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.shuffles import NODE, SpanningForest, by_segment, run_starts, unpack
-from opencoder_jax.beam_pipelines.core.spill import GroupPacked
+from opencoder_jax.beam_pipelines.core.shuffles import NODE, GroupPacked, SpanningForest, by_segment, run_starts, unpack
 from opencoder_jax.beam_pipelines.deduplication.duplicates import deduplicate, stars
 from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, Units
 from opencoder_jax.beam_pipelines.deduplication.minhash import band_hashes, document_bands, grams, signatures

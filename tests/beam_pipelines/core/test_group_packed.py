@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.spill import GroupPacked
+from opencoder_jax.beam_pipelines.core.shuffles import GroupPacked
 from opencoder_jax.beam_pipelines.core.storage import Directory
 
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=20)), max_size=12)
