@@ -7,7 +7,7 @@
 The order is OpenCoder's (paper section 2.1.3 and its figure of the pipeline): collect, exact duplicates, near
 duplicates, redact, signals, filter, sample. Each stage is a command of its own that reads and writes directories below
 `--output`; a stage that is up to date isn't run again, and one that was killed goes on where it stopped. Beam's flags
-go to every stage, so the same command runs on this machine, Dataflow, Flink or Spark.
+go to every stage, so the same command runs on this machine, Dataflow or Flink.
 
 The inputs say which source it begins with: whatever that is, it writes the directory `collect`. Without one, it's the
 folders of the running Python's own library and packages.
