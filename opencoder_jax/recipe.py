@@ -103,7 +103,8 @@ def check_bindings(gin_files: Sequence[str], bindings: Sequence[str]) -> dict[tu
             raise UserError(f"recipe: {place}: no configuration is called {statement.selector}. {advice}")
         if (field := known.fields.get(statement.arg_name)) is None:
             near = difflib.get_close_matches(statement.arg_name, known.fields, 1)
-            advice = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known.fields)}."
+            near = _ELSEWHERE.get((known.name, statement.arg_name), near)
+            advice = f"Did you mean {' and '.join(near)}?" if near else f"It has {', '.join(known.fields)}."
             raise UserError(f"recipe: {place}: {known.name} has no field {statement.arg_name}. {advice}")
         try:
             value = _resolved(statement.value, macros)
@@ -114,6 +115,17 @@ def check_bindings(gin_files: Sequence[str], bindings: Sequence[str]) -> dict[tu
             raise UserError(f"recipe: {place}={value!r}: must be {wanted(field.type)}{example}")
         bound[known.name, field.name] = value
     return bound
+
+
+# What other projects call otherwise, or keep elsewhere.
+_ELSEWHERE = {
+    ("NearDuplicatesConfig", "threshold"): ["bands", "rows, which make the similarity"],
+    ("TrainConfig", "batch_size"): ["DataConfig.phases, whose third number is the rows of a batch"],
+    ("DataConfig", "batch_size"): ["phases, whose third number is the rows of a batch"],
+    ("DataConfig", "sequence_length"): ["phases, whose second number is the length of a row"],
+    ("TrainConfig", "learning_rate"): ["OptimizerConfig.peak_learning_rate"],
+    ("OptimizerConfig", "learning_rate"): ["peak_learning_rate"],
+}
 
 
 def _known(name: str) -> Configurable | None:

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
             "example:\n"
             "  python -m opencoder_jax launch run --name=opencoder --zone=us-east5-a --accelerator=v6e-256 --spot \\\n"
             "      --setup='mkdir -p ~/bucket && gcsfuse --implicit-dirs BUCKET ~/bucket' -- train \\\n"
-            "      --gin_file=gin_configs/pretrain/opencoder_8b.gin --gin.TrainConfig.steps=1000 \\\n"
+            "      --gin_file=gin_configs/pretrain/opencoder_8b_v6e.gin --gin.TrainConfig.steps=1000 \\\n"
             "      --data=~/bucket/tokens --output=~/bucket/runs/pretrain\n"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -401,3 +401,17 @@ def test_a_module_may_be_run_and_imported_at_once(tmp_path: Path) -> None:
         check=True,
     )
     assert ended.stdout == "7\n"
+
+
+@pytest.mark.parametrize(
+    ("guess", "meant"),
+    [
+        ("NearDuplicatesConfig.threshold=0.8", "Did you mean bands and rows, which"),
+        ("TrainConfig.batch_size=8", r"Did you mean DataConfig\.phases, whose third number"),
+        ("TrainConfig.learning_rate=1.0", r"Did you mean OptimizerConfig\.peak_learning_rate\?"),
+        ("TrainConfig.stepz=8", r"Did you mean steps\?"),
+    ],
+)
+def test_what_others_call_otherwise_is_told(guess: str, meant: str) -> None:
+    with pytest.raises(UserError, match=meant):
+        check_bindings((), [guess])
