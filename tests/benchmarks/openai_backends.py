@@ -3,9 +3,10 @@
     python -m opencoder_jax serve --checkpoint=RUN &
     PEERS/bin/python tests/benchmarks/openai_backends.py --server=http://127.0.0.1:8000
 
-PEERS is a virtual environment with evalplus and lm-eval (and no need of ours). Asks by each as its evaluations do, and
-checks what must hold whatever the model says: a greedy answer is the likeliest by lm-eval's own reading of the
-log-probabilities, another isn't, and what is likely for a text's parts adds up to what is for the whole.
+PEERS is a virtual environment with evalplus and lm-eval[api] (and no need of ours). Asks by each as its evaluations do,
+lm-eval's tokenizer being the server's. Prints how many of the greedy answers lm-eval takes for greedy by their
+log-probabilities: all of them where the model's text is UTF-8 and is tokenised as it was said, which that of random
+weights isn't; of texts that no model would say, none may be.
 """
 
 import argparse
