@@ -9,15 +9,19 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import py7zr
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Member, Untrusted
+from opencoder_jax.beam_pipelines.sources.formats.rows import epoch_seconds, read_rows
 from opencoder_jax.beam_pipelines.sources.formats.sevens import seven_members
 from opencoder_jax.beam_pipelines.sources.formats.streams import unpacked
 from opencoder_jax.beam_pipelines.sources.formats.tars import tar_members
@@ -251,3 +255,53 @@ def test_a_7z() -> None:
     assert told
     assert list(sevens(data[:-5])) == [""]
     assert "more than 10 bytes" in str(read(seven_members(pa.BufferReader(data), MOST, 10))[0][2])
+
+
+def parquet(columns: dict[str, pa.Array], **options: Any) -> pa.NativeFile:
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream, **options)
+    return pa.BufferReader(stream.getvalue())
+
+
+def rows(stream: pa.NativeFile, name: str, *columns: str) -> list[Any]:
+    return [row for _, row in read_rows(stream, name, {column: column for column in columns}, lambda _: None)]
+
+
+def test_a_table_that_unpacks_to_gigabytes_is_read_in_some_megabytes() -> None:
+    text = "x" * 1_000_000
+    indices = pa.array(np.zeros(2000, np.int32))
+    stream = parquet({"text": pa.DictionaryArray.from_arrays(indices, pa.array([text]))})
+    assert stream.size() < 100_000
+    before = pa.total_allocated_bytes()
+    number = 0
+    for number, (_, row) in enumerate(read_rows(stream, "a.parquet", {"text": "text"}, lambda _: None), 1):
+        assert row["text"] == text  # type: ignore[index]
+        assert pa.total_allocated_bytes() - before < 50_000_000
+    assert number == 2000
+
+
+def test_a_line_that_is_too_long_is_a_row_without_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opencoder_jax.beam_pipelines.sources.formats.rows._LONGEST", 3_000_000)
+    lines = b'{"text": "a"}\n{"text": "' + b"x" * 5_000_000 + b'"}\r\n{"text": "b"}\r{"text": "c"}'
+    found = rows(pa.BufferReader(lines), "a.jsonl", "text")
+    assert found == [{"text": "a"}, "line 2: longer than 3000000 bytes", {"text": "b"}, {"text": "c"}]
+
+
+def test_times_of_every_kind_are_seconds_or_none() -> None:
+    moment = 1_700_000_000
+    odd = pa.array([253_402_300_800 * 10**6, None, -5], pa.timestamp("us"))  # the year 10000
+    for column, expected in (
+        (pa.array([moment * 10**9 + 7], pa.timestamp("ns")), [moment]),
+        (pa.array([moment], pa.timestamp("s", "Nowhere/Atlantis")), [moment]),
+        (pa.array([19_675], pa.date32()), [19_675 * 86_400]),
+        (odd, [None, None, None]),
+    ):
+        assert [row["t"] for row in rows(parquet({"t": column}, coerce_timestamps=None), "a.parquet", "t")] == expected
+    numbers = (moment, moment * 1000, moment * 10**6, str(moment * 1000), "2023-11-14T22:13:20+00:00", float(moment))
+    assert {epoch_seconds(number) for number in numbers} == {moment}
+    assert [epoch_seconds(value) for value in ("?", None, float("nan"), "9999-12-31T23:59:59+99:00")] == [0] * 4
+
+
+def test_a_text_that_is_no_utf8_is_its_bytes() -> None:
+    latin = pa.Array.from_buffers(pa.string(), 2, pa.array([b"caf\xe9", b"ok"], pa.binary()).buffers())
+    assert [row["text"] for row in rows(parquet({"text": latin}), "a.parquet", "text")] == [b"caf\xe9", "ok"]
