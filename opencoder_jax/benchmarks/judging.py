@@ -21,7 +21,7 @@ from opencoder_jax.sandbox.program import Candidate, Outcome, Program
 Verdict = Literal["passed", "wrong_answer", "not_judged"] | str  # or how the program ended otherwise
 
 _WORD = f"reached-{secrets.token_hex(8)}"
-_LEAVES = re.compile(r"(return(\s+0|\s+EXIT_SUCCESS)?|exit\s*\(\s*0\s*\))\s*;\s*\Z")  # what nothing is said behind
+_LEAVES = re.compile(r"(return(\s+0|\s+EXIT_SUCCESS)?|exit\s*\(?\s*0?\s*\)?)\s*;\s*\Z")  # nothing is said behind it
 _HEADS = dict.fromkeys(("C", "C++"), "#include <stdio.h>\n")  # what saying it takes
 # Where the last test ends, as the number of braces that close behind it, and how to say the word there.
 _SAID = {

@@ -40,6 +40,7 @@ _NAMES = {
     "Shell": "Bash",
     "VimScript": "Vim script",
 }
+_DIALECTS = {"Scheme": "Racket"}  # McEval's Scheme is written for Racket, with its libraries
 # MultiPL-E's other languages than C++ and JavaScript that the sandbox has a row for.
 OF_MULTIPL_E = (
     *(
@@ -107,7 +108,7 @@ def mceval(rows: Iterable[Row]) -> list[ProgramProblem]:
     found: list[ProgramProblem] = []
     for row in rows:
         name = row["task_id"].partition("/")[0]
-        language = _NAMES.get(name, name)
+        language = _DIALECTS.get(name) or _NAMES.get(name, name)
         solution = f"{row['prompt']}\n{row['canonical_solution']}"
         found.append(
             ProgramProblem(row["task_id"], row["instruction"], solution, language, row["test"], level=row["level"])

@@ -72,7 +72,7 @@ _ROWS = (
         reads=_ETC_JAVA,
         named=(
             r"public\s+(?:final\s+|abstract\s+)*class\s+(\w+)",
-            r"class\s+(\w+)[^{]*\{\s*public\s+static\s+void\s+main",
+            r"(?s)class\s+(\w+)[^{]*\{(?:(?!\bclass\s).)*?static\s+void\s+main",
         ),
         exhausted="java.lang.OutOfMemoryError",
     ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from opencoder_jax.sandbox.languages import polyglot as polyglot_module
 from opencoder_jax.sandbox.languages import toolchains
 from opencoder_jax.sandbox.languages.polyglot import Built, Polyglot
 from opencoder_jax.sandbox.languages.table import LANGUAGES
@@ -225,6 +226,22 @@ def test_c_plus_plus_that_needs_a_rare_header_or_brings_its_own_macros_is_compil
     assert build(polyglot, "C++", rare).run().exit_code == 0
     # Headers that a program forgot are not given to it.
     assert build(polyglot, "C++", "int main() { std::vector<int> a; }").run().status == "compile_error"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("public final class Adder { }", "Adder"),
+        (
+            "class Pair { int a; }\nclass Solution { int f() { return 1; }\n static void main(String[] a) { } }",
+            "Solution",
+        ),
+        ("class Problem { public static void main(String[] a) { } }", "Problem"),
+        ("interface Nothing { }", "Main"),
+    ],
+)
+def test_a_program_of_java_is_called_by_the_class_that_starts_it(source: str, name: str) -> None:
+    assert polyglot_module._name(LANGUAGES["Java"], source) == name
 
 
 def test_every_row_has_what_it_needs() -> None:
