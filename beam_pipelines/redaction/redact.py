@@ -20,6 +20,7 @@ import pyarrow as pa
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.languages import notebooks
 from opencoder_jax.beam_pipelines.languages.comments import Lexeme, closing_mark, code, line_markers, scan
 from opencoder_jax.beam_pipelines.redaction.personal import KINDS, find
 from opencoder_jax.checks import check, each, one_of
@@ -27,21 +28,63 @@ from opencoder_jax.recipe import configurable
 
 SPEED = 10.0  # megabytes of Python source a second on one core
 
-# Only words that a licence uses: a comment about "license files" is no licence. A blank stands for whatever parts
-# words, such as a line break with the marks of a comment.
-_NOTICES = [
-    r"copyright(?:ed|s)?\b.{0,80}?(?:\d{4}|\(c\)|©|\bby\b)|(?:\(c\)|©)\s*(?:copyright\s*)?\d{4}",
-    r"above copyright|all rights reserved|spdx-license-identifier|public domain|free software",
-    r"copyright (?:and permission )?notice|copyright holder|permission is (?:hereby )?granted|under the terms of",
-    r"licen[sc]ed (?:under|to)|obtain a copy of the licen[sc]e|opensource org licenses|licen[sc]e: ",
-    r"redistributions?\b.{0,40}(?:use|source|binary)|subject to the terms|terms and conditions of",
-    r"(?:general public|apache|mit|bsd(?:-style| \d-clause)?|mozilla public) licen[sc]e|governed by .{0,40}licen[sc]e",
-    r"without warrant|warranties|as is\b.{0,20}basis|provided as is|specific language governing permissions",
-    r"see (?:the )?(?:accompanying )?(?:file )?(?:licen[sc]e|copying)\b|if you need additional information",
+# Words that only a notice uses: one of them is enough. A blank stands for whatever parts words, such as a line break
+# with the marks of a comment.
+_CERTAIN = [
+    r"copyrighted|copyright\W{1,8}(?:\(c\)|©|&copy;|(?:19|20)\d\d)",
+    r"(?:\(c\)|©|&copy;)\W{0,3}(?:copyright\W{0,4})?(?:19|20)\d\d",
+    r"copyright(?! (?:notice|header|line|check|year|statement|comment)).{0,80}?(?:\b(?:19|20)\d\d\b|\(c\)|©)",
+    r"copyright by\b",
+    r"above copyright|all rights reserved|spdx-license-identifier:\s|[@\\](?:licen[sc]e|copyright)\b|@preserve\b",
+    r"permission is (?:hereby )?granted|copyright and permission notice|obtain a copy of the licen[sc]e",
+    r"licen[sc]ed (?:under|by) (?:the|an?|both|either|terms|mit|apache|bsd|[al]?gpl|mpl|isc|cc|creative)\b",
+    r"licen[sc]ed to the (?:apache|asf)",
+    r"(?:released|distributed|available|provided|covered|published|redistribute it) (?:\w+ ){0,3}under the\b",
+    r"is free software",
+    r"under the terms (?:and conditions )?of (?:the|this|version|an?) .{0,60}?(?:licen[sc]e|gpl|agreement)",
+    r"redistributions? (?:and use|of source|in binary|with or without)",
+    r"(?:in|into|to) the public domain\b(?! suffix)",
+    r"without (?:any )?(?:express or implied )?warrant(?:y|ies) (?:of|or)",
+    r"without any warranty|warranties of|provided as is",
+    r"you should have received a copy of|gnu (?:lesser |library |affero )?general public licen[sc]e",
+    r"specific language governing permissions",
+    r"governed by an? .{0,40}licen[sc]e|licen[sc]e that can be found",
+    r"see (?:the )?(?:accompanying )?(?:file )?(?:licen[sc]e|copying)\b(?: file| for| in|\.\w+)",
+    r"if you need additional information",
+    r"licen[sc]e: (?:the )?(?:mit|apache|[2-4]-clause|bsd|[al]?gpl|gnu|mpl|isc|cc0|cc-by|unlicense|wtfpl|zlib|boost)\b",
+    r"^[^\w\n]{0,12}licen[sc]e\s{0,20}::?\s|^[^\w\n]{0,12}(?:the )?\w{2,10} licen[sc]e(?: \(\w{2,8}\))?[^\w\n]{0,12}$",
+    r"opensource org licenses|use of this source code|(?:file|code|program|software|library|script) is licen[sc]ed\b",
 ]
-_NOTICE = re.compile("|".join(_NOTICES).replace(" ", r"\W{1,12}"), re.IGNORECASE | re.DOTALL)
+# Those that other comments use, too, as "a free software radio": two different ones are needed.
+_LIKELY = [
+    r"copyright",
+    r"free software",
+    r"public domain",
+    r"licen[sc]ed (?:under|to)|licen[sc]e: ",
+    r"under the terms of|subject to the terms|terms and conditions of",
+    r"(?:general public|apache|mit|bsd(?:-style| \d-clause)?|mozilla public) licen[sc]e",
+    r"warrant",
+    r"as is\b.{0,20}basis",
+    r"see (?:the )?(?:accompanying )?(?:file )?(?:licen[sc]e|copying)\b",
+]
+
+
+def _spaced(patterns: list[str]) -> str:
+    return "|".join(patterns).replace(" ", r"\W{1,12}")
+
+
+# Each notice has one of them; they're found much faster than the patterns.
+_WORDS = re.compile(
+    r"copyright|licen[sc]|\(c\)|©|warrant|rights|public|redistrib|permission|free|basis|terms|information|preserve"
+    r"|received|provided|released|distributed|available|covered|published|opensource|source code|copying",
+    re.IGNORECASE,
+)
+_FLAGS = re.IGNORECASE | re.DOTALL | re.MULTILINE
+_NOTICE = re.compile(_spaced([*_CERTAIN, *_LIKELY]), _FLAGS)
+_CERTAINLY = re.compile(_spaced(_CERTAIN), _FLAGS)
+_LIKELY_ONES = re.compile(_spaced([f"({pattern})" for pattern in _LIKELY]), _FLAGS)
 # In a comment that has a notice, paragraphs with these belong to it.
-_LEGAL = re.compile(rf"{_NOTICE.pattern}|copyright|copyleft|licen[sc]e|liabilit|merchantab", re.IGNORECASE | re.DOTALL)
+_LEGAL = re.compile(rf"{_NOTICE.pattern}|copyright|copyleft|licen[sc]e|liabilit|merchantab", _FLAGS)
 # Comments that a tool reads: shebang, encoding cookie, build constraint, directive.
 _DIRECTIVE = re.compile(
     r"#!|#[^\n]*coding[:=][ \t]*[-\w.]+|//go:|// \+build|//!?\s*@ts-|/\*\s*eslint|/// ?<reference"
@@ -50,7 +93,9 @@ _DIRECTIVE = re.compile(
 # What may stand before the first comment without ending the head of the file.
 _PROLOGUE = re.compile(
     r"\ufeff?\s*(?:<\?(?:php|xml)\b[^\n]*|@charset[^\n]*|<!doctype[^>]{0,300}>|@echo off[^\n]*|['\"]use strict['\"];?"
-    r"|#lang [^\n]*)?\s*",
+    # A header's guard; Vim's new script.
+    r"|#lang [^\n]*|vim9script[^\n]*|#[ \t]*pragma[ \t]+once\b[^\n]*"
+    r"|#[ \t]*if(?:ndef[ \t]|[ \t]+!)[^\n]*\s*(?:#[ \t]*define[ \t]+\w+[ \t]*\d*[ \t]*(?=\r?\n))?)?\s*",
     re.IGNORECASE,
 )
 _ROUNDS = 10  # of looking for notices in what is left
@@ -107,7 +152,7 @@ def redact(text: str, language: str, config: RedactConfig) -> tuple[str, list[st
     hits: list[str] = []
     if config.copyright:
         shorter = remove_notice(text, language)
-        if shorter != text and code(shorter, language) != code(text, language):
+        if shorter != text and not _same_code(shorter, text, language):
             hits.append("nothing: code would have changed")
         elif shorter != text:
             hits.append("copyright")
@@ -121,6 +166,19 @@ def redact(text: str, language: str, config: RedactConfig) -> tuple[str, list[st
     return "".join([*pieces, text[last:]]), hits
 
 
+def _same_code(shorter: str, text: str, language: str) -> bool:
+    """Whether removing notices left all code; a notebook's lies in its cells, which have no comments of their own."""
+    if language == notebooks.LANGUAGE:
+        return code(_of_code(text), "Python") == code(_of_code(shorter), "Python")
+    return code(shorter, language) == code(text, language)
+
+
+def _of_code(notebook: str) -> str:
+    return "\n".join(
+        cell.removeprefix(notebooks.CODE) for cell in _CELL.split(notebook) if cell.startswith(notebooks.CODE)
+    )
+
+
 def remove_notice(text: str, language: str) -> str:
     """The text without the notices in its leading comments.
 
@@ -128,6 +186,8 @@ def remove_notice(text: str, language: str) -> str:
     else is said in it; a paragraph with documentation tags ends what goes. A docstring is a value of the program: it
     goes if it is nothing but a notice, and stays whole otherwise. Comments after the first line of code stay.
     """
+    if language == notebooks.LANGUAGE:
+        return _first_cells(text)
     shorter = text
     for _ in range(_ROUNDS):  # comments that stood apart may now be one
         before, shorter = shorter, _without_notices(shorter, language)
@@ -136,11 +196,40 @@ def remove_notice(text: str, language: str) -> str:
     return shorter
 
 
+_CELL = re.compile(rf"(?=^(?:{notebooks.TEXT}|{notebooks.CODE}|{notebooks.OUTPUT}))", re.MULTILINE)
+
+
+def _first_cells(notebook: str) -> str:
+    """A notebook without the cells of notice that it begins with, as prose or as comments of Python."""
+    cells = [cell for cell in _CELL.split(notebook) if cell]
+    for place, cell in enumerate(cells):
+        marker = next((marker for marker in (notebooks.TEXT, notebooks.CODE) if cell.startswith(marker)), "")
+        said = cell.removeprefix(marker)
+        if marker == notebooks.CODE:
+            shorter = remove_notice(said, "Python")
+        else:
+            shorter = (
+                ""
+                if marker and len(said) < _LONGEST_CELL and _is_notice(said, _Comment(0, len(said), "block", True))
+                else said
+            )
+        if shorter == said:
+            return "".join(cells)
+        cells[place] = marker + shorter if shorter.strip() else ""
+    return "".join(cells)
+
+
+_LONGEST_CELL = 3000  # characters of prose that are nothing but a notice
+
+
 def _without_notices(text: str, language: str) -> str:
     markers = line_markers(language)
-    pieces, last = [], 0
+    pieces, last, goes_on = [], 0, False
     for comment in _leading_comments(text, language):
-        if not _NOTICE.search(text, comment.start, comment.stop) or _DIRECTIVE.match(text, comment.start):
+        # What follows a notice may go on with it: "You should have received a copy …"
+        notice = _is_notice(text, comment, goes_on) and not _DIRECTIVE.match(text, comment.start)
+        goes_on = notice or (goes_on and not comment.says)
+        if not notice:
             continue
         notices = list(_notices(text, comment, markers, language))
         ends = [comment.start, *(end for notice in notices for end in notice), comment.stop]
@@ -161,6 +250,16 @@ class _Comment(NamedTuple):
     stop: int
     kind: str  # "lines": line comments, one below the other | "block" | "docstring"
     says: bool  # has a word
+
+
+def _is_notice(text: str, comment: _Comment, goes_on: bool = False) -> bool:
+    """Whether a comment has a notice: a word that only a notice uses, or two likely ones; or one, if one goes on."""
+    span = comment.start, comment.stop
+    if not _WORDS.search(text, *span) or not _NOTICE.search(text, *span):
+        return False
+    if goes_on or _CERTAINLY.search(text, *span):
+        return True
+    return len({match.lastindex for match in _LIKELY_ONES.finditer(text, *span)}) > 1
 
 
 def _leading_comments(text: str, language: str) -> Iterator[_Comment]:

@@ -198,6 +198,60 @@ LINES = [
 ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "A free software radio demodulator for AM and FM.",
+        "Checks that every file has an SPDX-License-Identifier line.",
+        "Looks names up in the public domain suffix list.",
+        "Fills in the license: field of package.json.",
+        "Terms and conditions of the option contract: strike, expiry.",
+        "Renders the MIT license badge.",
+        "Copyright checker: adds a header to files changed since 2019.",
+        "Tracks the redistribution of heat from the source.",
+        "Values are passed as is, on a best effort basis.",
+        "Detects the Apache License and the MIT License in a repository.",
+        "Tests without warranty checks enabled.",
+        "Prices are subject to the terms of the contract.",
+        "Returns items governed by the license server.",
+    ],
+)
+def test_a_comment_that_only_sounds_legal_stays(words: str) -> None:
+    for text, language in (f"/* {words} */\nint x;\n", "C"), (f"# {words}\nx = 1\n", "Python"):
+        assert remove_notice(text, language) == text
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "rest"),
+    [
+        ("JavaScript", "/** @license MIT */\nvar x;\n", "var x;\n"),
+        ("JavaScript", "/**\n * @license\n * SPDX-License-Identifier: MIT\n */\nvar x;\n", "var x;\n"),
+        ("Vim script", '" Copyright 2020 Foo. All rights reserved.\nlet x = 1\n', "let x = 1\n"),
+        ("Vim script", "vim9script\n# Copyright 2020 Foo.\nlet x = 1\n", "vim9script\nlet x = 1\n"),
+        ("Julia", "#=\nCopyright 2020 Foo. Licensed under the MIT License.\n=#\nx = 1\n", "x = 1\n"),
+        ("Handlebars", "{{!--\n  Copyright 2020 Foo. {{x}}\n--}}\n<p>{{x}}</p>\n", "<p>{{x}}</p>\n"),
+        ("Handlebars", "{{! Copyright 2020 Foo. }}\n<p>{{x}}</p>\n", "<p>{{x}}</p>\n"),
+        (
+            "C",
+            "#ifndef A_H\n#define A_H\n/* Copyright 2020 Foo. */\nint x;\n#endif\n",
+            "#ifndef A_H\n#define A_H\nint x;\n#endif\n",
+        ),
+        ("C++", "#pragma once\n\n// Copyright 2020 Foo.\nint x;\n", "#pragma once\n\nint x;\n"),
+        ("Ruby", "# License:: You may use it under the same terms as Ruby.\nx = 1\n", "x = 1\n"),
+        ("C", "// MIT License\n\n// Copyright (c) 2020 Foo\n\n// as is, without a warranty\nint x;\n", "int x;\n"),
+        (
+            "Jupyter Notebook",
+            "<jupyter_text>##### Copyright 2019 Foo.\n<jupyter_code>#@title Licensed under the Apache License\n"
+            "<jupyter_text># Title\n<jupyter_code># Copyright 2020 Foo\nx = 1\n",
+            "<jupyter_text># Title\n<jupyter_code># Copyright 2020 Foo\nx = 1\n",
+        ),
+        ("Jupyter Notebook", "<jupyter_code># Copyright 2020 Foo\nx = 1\n", "<jupyter_code>x = 1\n"),
+    ],
+)
+def test_notices_of_other_kinds_go(language: str, text: str, rest: str) -> None:
+    assert redact(text, language, RedactConfig(kinds=())) == (rest, ["copyright"])
+
+
 @given(
     st.lists(st.sampled_from(LINES), max_size=12),
     st.sampled_from(["Python", "C", "Shell", "HTML", "Text", "PHP", "JavaScript"]),
