@@ -24,6 +24,7 @@ from opencoder_jax.evaluation.run import judge, sandbox
 from opencoder_jax.evaluation.samples import Sample, read_samples
 from opencoder_jax.evaluation.score import Score, score
 from opencoder_jax.files import read_json, write_whole
+from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
 
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
     answers.add_argument("--samples", type=Path, metavar="FILE", help="answers to score, .jsonl, .gz or .zst")
     answers.add_argument("--checkpoint", type=Path, metavar="RUN_DIR", help="a trained run whose newest model answers")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="the evaluation's own directory")
-    flags, rest = parse_flags(parser, argv, EvaluateConfig, SamplingConfig)
+    flags, rest = parse_flags(parser, argv, EvaluateConfig, SamplingConfig, EngineConfig)
     refuse_unknown(parser, rest)
     config = build(EvaluateConfig)
     benchmark = Benchmark.read(flags.benchmark_file)

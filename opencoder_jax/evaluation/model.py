@@ -47,5 +47,6 @@ def open_model(run: Path) -> Model:
         "sha256": engine.model.fingerprint,
         "step": engine.model.step,
         "sampling": asdict(sampling),
+        "weights": engine.config.weights,
     }
     return Model(generate, sampling.seed, about)
