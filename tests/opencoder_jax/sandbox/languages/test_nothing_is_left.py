@@ -26,8 +26,9 @@ def descendants() -> set[int]:
     return found
 
 
-def groups() -> int:
-    return sum(len(folders) for _, folders, _ in os.walk("/sys/fs/cgroup"))
+def groups() -> str:
+    """The control groups of this process, whose children are in no others: the machine's own come and go."""
+    return Path("/proc/self/cgroup").read_text()
 
 
 @pytest.mark.slow
