@@ -1,0 +1,135 @@
+"""The classifier of pages: fastText's model on tokens (section 2.1.2 of the paper), trained so that a run can be rerun.
+
+The paper gives no settings; these are ours, the usual ones of fastText with a rate that small corpora want.
+
+A directory of a classifier holds `classifier.bin`, which any fastText reads given the words of `spelled`, and the
+`tokenizer.model` that cuts texts into those words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from opencoder_jax.beam_pipelines.web.fasttext_file import FastTextModel
+from opencoder_jax.beam_pipelines.web.features import LONGEST, rows_of, spelling, word_hashes
+from opencoder_jax.beam_pipelines.web.trainer import probabilities_of, train
+from opencoder_jax.checks import above, at_least, check
+from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.files import write_whole
+from opencoder_jax.recipe import UserError, configurable
+
+MODEL, TOKENIZER = "classifier.bin", "tokenizer.model"
+WANTED = "wanted"  # the label of what is recalled
+OTHER = "other"
+
+
+@configurable
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """How a classifier is trained.
+
+    Attributes:
+        dim: of a row.
+        word_ngrams: the longest n-gram of tokens that counts.
+        buckets: rows that the n-grams share.
+        epochs: passes over the texts.
+        learning_rate: at first; it falls to 0.
+        seed: of rows and order.
+        threads: how many compute; the bytes don't depend on it.
+    """
+
+    dim: int = 64
+    word_ngrams: int = 2
+    buckets: int = 200_000
+    epochs: int = 5
+    learning_rate: float = 0.5
+    seed: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        counts = ("dim", "word_ngrams", "buckets", "epochs", "threads")
+        check(self, **dict.fromkeys(counts, at_least(1)), learning_rate=above(0), seed=at_least(0))
+
+
+class Classifier:
+    """Says how likely a text is of the wanted kind."""
+
+    def __init__(self, model: FastTextModel, tokenizer: Tokenizer) -> None:
+        """Raises UserError where the two don't belong together, or the model knows other labels than ours."""
+        words = spelling(tokenizer)
+        if model.words != tuple(words) or set(model.labels) != {WANTED, OTHER}:
+            raise UserError("the classifier and the tokenizer don't belong together; train the classifier again")
+        self.model = model
+        self.tokenizer = tokenizer
+        self._words = words
+        self._hashes = word_hashes(words)
+        self._wanted = model.labels.index(WANTED)
+
+    @classmethod
+    def fit(
+        cls, texts: Sequence[str], wanted: Sequence[bool], tokenizer: Tokenizer, config: ClassifierConfig
+    ) -> "Classifier":
+        """Trains one on texts of both kinds. Raises UserError where there is only one."""
+        if not any(wanted) or all(wanted):
+            raise UserError("a classifier needs texts that are wanted and texts that aren't")
+        words = spelling(tokenizer)
+        hashes = word_hashes(words)
+        rows = [rows_of(_tokens(tokenizer, text), hashes, config.word_ngrams, config.buckets) for text in texts]
+        counts = np.zeros(len(words) + config.buckets, np.int64)
+        for each in rows:
+            np.add.at(counts, each, 1)
+        trained = train(
+            rows,
+            np.array([0 if each else 1 for each in wanted], np.int64),
+            rows=len(counts),
+            classes=2,
+            dim=config.dim,
+            epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            threads=config.threads,
+        )
+        model = FastTextModel(
+            words=tuple(words),
+            counts=tuple(counts[: len(words)].tolist()),
+            labels=(WANTED, OTHER),
+            label_counts=(sum(wanted), len(wanted) - sum(wanted)),
+            inputs=trained.inputs,
+            outputs=trained.outputs,
+            word_ngrams=config.word_ngrams,
+            epochs=config.epochs,
+            learning_rate=config.learning_rate,
+        )
+        return cls(model, tokenizer)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Classifier":
+        """Raises UserError where a file is missing or damaged, or they don't belong together."""
+        place = Path(directory)
+        return cls(FastTextModel.read(place / MODEL), Tokenizer.load(place / TOKENIZER))
+
+    def save(self, directory: str | Path) -> None:
+        """Writes both files."""
+        place = Path(directory)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in ((MODEL, self.model.to_bytes()), (TOKENIZER, self.tokenizer.model)):
+            write_whole(place / name, content)
+
+    def scores(self, texts: Sequence[str]) -> np.ndarray:
+        """The probability of being wanted, float32 [texts]."""
+        found = np.empty(len(texts), np.float32)
+        for number, text in enumerate(texts):
+            rows = rows_of(_tokens(self.tokenizer, text), self._hashes, self.model.word_ngrams, self.model.buckets)
+            found[number] = probabilities_of(rows, self.model.inputs, self.model.outputs)[self._wanted]
+        return found
+
+    def spelled(self, text: str) -> str:
+        """A text as a line of words for another fastText."""
+        return " ".join(self._words[token] for token in _tokens(self.tokenizer, text))
+
+
+def _tokens(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    """A page's first tokens; no more of it is cut than could be looked at."""
+    return tokenizer.encode_array(text[: 8 * LONGEST])[:LONGEST]
