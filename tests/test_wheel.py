@@ -84,7 +84,19 @@ def test_the_wheel_owns_one_name_and_ships_every_file(wheel: Path) -> None:
     assert names == sorted(file for file in files if not file.endswith(".pyc"))
     assert {name.split("/")[0] for name in names} == {"opencoder_jax"}
     endings = {Path(name).suffix for name in names}
-    assert {".py", ".gin", ".css", ".html", ".js", ".sh", ".json", ".jsonl", ".toml", ".LICENSE", ".typed"} - endings <= {".typed"}
+    assert {
+        ".py",
+        ".gin",
+        ".css",
+        ".html",
+        ".js",
+        ".sh",
+        ".json",
+        ".jsonl",
+        ".toml",
+        ".LICENSE",
+        ".typed",
+    } - endings <= {".typed"}
     assert "opencoder_jax/py.typed" in names
 
 

@@ -9,46 +9,18 @@ from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig,
 from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.data.tokenizer import Tokenizer
 
-CODE = [
-    "def",
-    "class",
-    "return",
-    "import",
-    "self",
-    "print",
-    "for",
-    "range",
-    "len",
-    "list",
-    "dict",
-    "None",
-    "True",
-    "function",
-    "array",
-    "loop",
-    "index",
-]
-PROSE = [
-    "the",
-    "garden",
-    "was",
-    "green",
-    "and",
-    "old",
-    "roses",
-    "stood",
-    "by",
-    "a",
-    "quiet",
-    "wall",
-    "where",
-    "birds",
-    "sang",
-    "every",
-    "morning",
-    "of",
-    "spring",
-]
+# fmt: off
+CODE = (
+    "def", "class", "return", "import", "self", "print", "for", "range", "len", "list", "dict", "None", "True",
+    "function", "array", "loop", "index",
+)
+# fmt: on
+# fmt: off
+PROSE = (
+    "the", "garden", "was", "green", "and", "old", "roses", "stood", "by", "a", "quiet", "wall", "where", "birds",
+    "sang", "every", "morning", "of", "spring",
+)
+# fmt: on
 
 
 @pytest.fixture(scope="session")
