@@ -1,0 +1,178 @@
+"""Code in pages: found in whatever a highlighter made of it, and given back as it went in.
+
+Extractors of text lose code in tables, put line numbers into it or drop its indentation. So each block is read off the
+tree before the text is extracted, and put in afterwards, fenced, with the language that the page names.
+
+What a block may be: `pre`, also with a `code` in it; a table whose cells hold line numbers and code, in one `pre` each
+or a row a line; lines as `div`s or list items; `code` with `br` or lines in it; `textarea`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from resiliparse.parse.html import DOMNode, ElementNode, HTMLTree, TextNode
+
+_MARK = "data-block"
+NODES = 200_000  # of one block, at most: the rest isn't looked at
+
+
+# Names of classes.
+def _word(*names: str) -> re.Pattern[str]:
+    """One of these, between spaces, hyphens and underscores."""
+    return re.compile(rf"(?:^|[-_ ])(?:{'|'.join(names)})(?:$|[-_ ])")
+
+
+_NUMBERS = _word("linenos?", "line-?numbers?", "lnt?", "gutter", "blob-num", "line-num", "no")
+_NUMBERED = re.compile(r"hljs-ln-(?:numbers|n)|lineno|linenos|gutter|blob-num|line-?number")
+_BUTTONS = re.compile(r"copy|clipboard|toolbar|btn\b|button")
+_LINE = _word("line", "code-line", "cl", "view-line", "highlight-line", "token-line", "hljs-ln-code", "blob-code")
+_LANGUAGE = re.compile(r"(?:^|\s)(?:lang|language|highlight|brush:|sourcecode|code|hljs|src)[-: ]\s*([\w+#.-]{1,20})")
+_NO_LANGUAGES = ("default", "text", "plaintext", "none", "source", "block", "box", "wrapper", "container", "toolbar")
+_CODE_TABLE = re.compile(r"highlight|hljs|rouge|code|gutter|syntax|blob|linenos")
+_BLOCK_TAGS = frozenset({"div", "p", "li", "tr"})
+
+
+class Block(NamedTuple):
+    """A block of code.
+
+    Attributes:
+        node: that holds all of it.
+        text: without the line's end after its last line.
+        language: as the page names it, in lower case; "" where it doesn't.
+    """
+
+    node: ElementNode
+    text: str
+    language: str
+
+    def fenced(self) -> str:
+        """In a fence of more backticks than stand anywhere in it."""
+        longest = max((len(run) for run in re.findall(r"`{3,}", self.text)), default=2)
+        fence = "`" * max(3, longest + 1)
+        return f"{fence}{self.language}\n{self.text}\n{fence}"
+
+
+def blocks(tree: HTMLTree) -> list[Block]:
+    """All blocks of a page, in its order; none lies in another. Blocks of white space alone are left out."""
+    found = []
+    # Sliced, all of them: an index into a list of nodes costs the whole list.
+    for node in tree.body.query_selector_all("table, pre, textarea, code, ol, div")[:] if tree.body else ():
+        # A mark, for `contains` would walk all of the other block.
+        if not _is_block(node) or node.closest(f"[{_MARK}]") is not None:
+            continue
+        text = _text_of(node)
+        if text.strip():
+            found.append(Block(node, text, _language(node)))
+            node.set_attribute(_MARK, "")
+    return found
+
+
+def _is_block(node: ElementNode) -> bool:
+    tag, name = node.tag, _class(node)
+    if tag in ("pre", "textarea"):
+        return True
+    if tag == "code":
+        return node.query_selector("br, div, li") is not None
+    if tag == "table":
+        return bool(_CODE_TABLE.search(name) or _CODE_TABLE.search(_parent_class(node))) and (
+            node.query_selector("pre, code, td[class*=code], td[class*=line]") is not None
+        )
+    if tag == "ol":
+        return bool(re.search(r"linenums|hljs|syntax|code", name))
+    # Lines that are divs: only where the page says that it's code.
+    return bool(re.search(r"(?:^|\s)(?:codeblock|code-lines|syntaxhighlighter|view-lines|code-block)(?:$|\s)", name))
+
+
+def _class(node: ElementNode) -> str:
+    return (node.class_name or "").lower()
+
+
+def _parent_class(node: DOMNode) -> str:
+    parent = node.parent_element
+    return _class(parent) if parent is not None else ""
+
+
+def _text_of(node: ElementNode) -> str:
+    """The code of a block: the text of its nodes, without line numbers and buttons."""
+    if node.tag == "table":
+        rows = node.query_selector_all("tr")[:]
+        cells = [_code_cells(row) for row in rows]
+        return "\n".join(_tidy("".join(_walk(cell))) for row in cells for cell in row)
+    return _tidy("".join(_walk(node)))
+
+
+def _code_cells(row: ElementNode) -> Sequence[ElementNode]:
+    """The cells of a row that hold code: those that aren't numbers."""
+    cells = row.query_selector_all("td")[:]
+    if any(cell.query_selector("td") for cell in cells):
+        return []  # the cells within are rows of their own
+    kept = [
+        cell for cell in cells if not _NUMBERED.search(_class(cell)) and not re.fullmatch(r"[\d\s.:]+", cell.text or "")
+    ]
+    return kept or cells[-1:]
+
+
+def _walk(top: ElementNode) -> Iterator[str]:
+    """The pieces of text below a node; without recursion, for a page may nest as deep as it likes."""
+    stack: list[DOMNode | int] = [top]
+    pieces, ended = 0, True  # how many there were, and whether the last one ended a line
+    for _ in range(NODES):
+        if not stack:
+            return
+        node = stack.pop()
+        piece = ""
+        if isinstance(node, int):  # the end of a line that began when there were so many pieces; it may be empty
+            piece = "\n" if pieces == node or not ended else ""
+        elif isinstance(node, TextNode):
+            piece = node.value or ""
+        elif isinstance(node, ElementNode) and node.tag == "br":
+            piece = "\n"
+        elif isinstance(node, ElementNode) and (node is top or not _unwanted(node)):
+            if node is not top and (node.tag in _BLOCK_TAGS or _LINE.search(_class(node))):
+                if not ended:
+                    pieces, ended = pieces + 1, True
+                    yield "\n"
+                stack.append(pieces)
+            stack.extend(reversed(node.child_nodes[:]))
+        if piece:
+            pieces, ended = pieces + 1, piece.endswith("\n")
+            yield piece
+
+
+def _unwanted(node: ElementNode) -> bool:
+    """A line number or a button."""
+    if node.tag in ("button", "script", "style", "svg"):
+        return True
+    name = _class(node)
+    if not name:
+        return False
+    if _NUMBERS.search(name) and re.fullmatch(r"[\d\s.:|]*", node.text or ""):
+        return True
+    return node.tag in ("a", "span", "div") and _BUTTONS.search(name) is not None and len(node.text or "") < 20
+
+
+def _tidy(text: str) -> str:
+    """Spaces that are spaces, and no line's end at the end; an HTML parser has dropped the first one of a `pre`."""
+    return re.sub(r"(?m)^\xa0$", "", text).replace("\xa0", " ").replace("\r\n", "\n").removesuffix("\n")
+
+
+def _language(node: ElementNode) -> str:
+    """As one of the classes says it, of the block, what it holds or what holds it."""
+    places: list[ElementNode] = [node]
+    if inner := node.query_selector("code, pre"):
+        places.append(inner)
+    parent = node.parent_element
+    for _ in range(3):
+        if parent is None:
+            break
+        places.append(parent)
+        parent = parent.parent_element
+    for place in places:
+        for name in (place.getattr("data-lang") or "", place.getattr("data-language") or ""):
+            if re.fullmatch(r"[\w+#.-]{1,20}", name):
+                return name.lower()
+        for name in _LANGUAGE.findall(_class(place)):
+            if name.lower() not in _NO_LANGUAGES:
+                return name.lower()
+    return ""
