@@ -29,7 +29,7 @@ class Story(NamedTuple):
     scores: tuple[Path, ...] = ()
 
 
-class Stage(NamedTuple):
+class FunnelStage(NamedTuple):
     """A run that the model went through."""
 
     name: str
@@ -98,7 +98,7 @@ def _sizes(config: ModelConfig) -> list[str]:
     ]
 
 
-def _stages(run: Path, step: int) -> Iterator[Stage]:
+def _stages(run: Path, step: int) -> Iterator[FunnelStage]:
     """The runs that led to a checkpoint, the first one first; those before are looked for beside the run."""
     if (about := read_json(run / "run.json")) is None:
         return
@@ -113,10 +113,10 @@ def _stages(run: Path, step: int) -> Iterator[Stage]:
     weights = about["recipe"]["DataConfig"]["mixture"]
     total = sum(weights.values())
     shares = {name: weight / total for name, weight in weights.items()}
-    yield Stage(run.absolute().name, step, max(tokens, default=None), shares)
+    yield FunnelStage(run.absolute().name, step, max(tokens, default=None), shares)
 
 
-def _training(stages: list[Stage]) -> list[str]:
+def _training(stages: list[FunnelStage]) -> list[str]:
     known = [stage.tokens for stage in stages if stage.tokens is not None]
     rows = (
         (

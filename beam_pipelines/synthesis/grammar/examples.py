@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from opencoder_jax.beam_pipelines.synthesis.grammar.programs import Solution
-from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Parameter, Task
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Composition, Parameter
 from opencoder_jax.beam_pipelines.synthesis.grammar.types import OPEN, TYPES
 
 TRIES = 24  # inputs that each program is run on
@@ -26,7 +26,7 @@ class Trial(NamedTuple):
         return f"{name}({', '.join(map(repr, self.arguments))})"
 
 
-def examples(task: Task, programs: Sequence[Solution], rng: random.Random) -> list[Trial] | str:
+def examples(task: Composition, programs: Sequence[Solution], rng: random.Random) -> list[Trial] | str:
     """What the task gives for inputs of growing size; or why it isn't asked.
 
     Every program is run on every input, and all must agree.
@@ -72,7 +72,7 @@ def shown(found: Sequence[Trial], rng: random.Random, count: int) -> list[Trial]
     return differing[:count]
 
 
-def _argument(task: Task, parameter: Parameter, rng: random.Random, size: int) -> Any:
+def _argument(task: Composition, parameter: Parameter, rng: random.Random, size: int) -> Any:
     for letter, value in task.constants.items():
         if value == parameter:
             return OPEN[letter][2](rng)

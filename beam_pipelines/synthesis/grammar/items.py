@@ -10,7 +10,7 @@ import xxhash
 
 from opencoder_jax.beam_pipelines.synthesis.grammar.examples import Trial, examples, shown
 from opencoder_jax.beam_pipelines.synthesis.grammar.programs import Solution, programs
-from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Task, draw
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Composition, draw
 from opencoder_jax.beam_pipelines.synthesis.grammar.types import TYPES
 from opencoder_jax.beam_pipelines.synthesis.grammar.wording import sentence
 
@@ -47,7 +47,7 @@ class Item(NamedTuple):
     """
 
     number: int
-    task: Task
+    task: Composition
     name: str
     text: str
     programs: tuple[Solution, ...]
@@ -102,7 +102,7 @@ def item(seed: int, number: int, taken: Collection[str]) -> Item | str:
     )
 
 
-def _function_name(task: Task, solutions: list[Solution], rng: random.Random, taken: Collection[str]) -> str:
+def _function_name(task: Composition, solutions: list[Solution], rng: random.Random, taken: Collection[str]) -> str:
     words = [each.name.removesuffix("_each") for each in reversed(task.parts)]
     if task.choice:
         words = words[:2]

@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from opencoder_jax.beam_pipelines.synthesis.grammar.operations import VARIABLE, Operation
-from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Parameter, Task
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Composition, Parameter
 from opencoder_jax.beam_pipelines.synthesis.grammar.types import TYPES
 
 WIDTH = 88  # a line of a program, at most
@@ -21,7 +21,7 @@ class Solution(NamedTuple):
     lines: tuple[str, ...]
 
 
-def programs(task: Task) -> list[Solution]:
+def programs(task: Composition) -> list[Solution]:
     """Equivalent programs, the shortest style first; each differs from the others."""
     filled = {
         letter: value.name if isinstance(value, Parameter) else repr(value) for letter, value in task.constants.items()

@@ -41,7 +41,7 @@ class Parameter(NamedTuple):
     full: bool = False
 
 
-class Task(NamedTuple):
+class Composition(NamedTuple):
     """What a function is to do.
 
     Attributes:
@@ -80,7 +80,7 @@ def _held_out(first: Operation, second: Operation) -> bool:
     return xxhash.xxh64_intdigest(f"{first.name} {second.name} {first.takes} {second.takes}".encode()) % HELD_OUT == 0
 
 
-def draw(rng: random.Random) -> Task:
+def draw(rng: random.Random) -> Composition:
     """A task. Whether it means anything is found out by trying it (examples.py)."""
     choice = rng.random() < CHOICES
     operations = _choice(rng) if choice else _chain(rng)
@@ -100,8 +100,8 @@ def draw(rng: random.Random) -> Task:
         else:
             constants[letter] = value(rng)
     if choice:
-        return Task((), (operations[0], operations[1], operations[2]), tuple(parameters), constants)
-    return Task(tuple(operations), None, tuple(parameters), constants)
+        return Composition((), (operations[0], operations[1], operations[2]), tuple(parameters), constants)
+    return Composition(tuple(operations), None, tuple(parameters), constants)
 
 
 def _chain(rng: random.Random) -> list[Operation]:

@@ -3,7 +3,7 @@
 import random
 import re
 
-from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Parameter, Task
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Composition, Parameter
 from opencoder_jax.beam_pipelines.synthesis.grammar.types import TYPES
 
 _DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -52,7 +52,7 @@ _CHOICES = (
 )
 
 
-def sentence(task: Task, rng: random.Random) -> str:
+def sentence(task: Composition, rng: random.Random) -> str:
     """What the function does."""
     constants = {letter: _constant(value, rng) for letter, value in task.constants.items()}
     said = _words(task, constants, rng)
@@ -73,7 +73,7 @@ def sentence(task: Task, rng: random.Random) -> str:
     return said
 
 
-def _words(task: Task, constants: dict[str, str], rng: random.Random) -> str:
+def _words(task: Composition, constants: dict[str, str], rng: random.Random) -> str:
     leaves = [
         _leaf(parameter, rng, alone=len(task.parts[0].takes) == 1)
         for parameter in task.parameters[: len(task.parts[0].takes)]

@@ -16,7 +16,7 @@ from opencoder_jax.beam_pipelines.synthesis.grammar import forms, grammar, held_
 from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import GrammarConfig
 from opencoder_jax.beam_pipelines.synthesis.grammar.held_out import HeldOutConfig
 from opencoder_jax.beam_pipelines.synthesis.grammar.items import Item, item
-from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import OPERATIONS, Task
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import OPERATIONS, Composition
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, function_problems
 
 
@@ -30,7 +30,7 @@ def made(drawn: list[Item | str]) -> list[Item]:
     return [each for each in drawn if isinstance(each, Item)]
 
 
-def pairs(task: Task) -> set[tuple[str, str]]:
+def pairs(task: Composition) -> set[tuple[str, str]]:
     return {(f"{a.name} {a.takes}", f"{b.name} {b.takes}") for a, b in pairwise(task.parts)}
 
 
