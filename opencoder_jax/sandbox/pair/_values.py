@@ -112,8 +112,8 @@ def _plain(value: Any, handles: Handles) -> Any:
             return {collection.__name__: plain(value)}
     if isinstance(value, bytes | bytearray):
         return {"bytes" if isinstance(value, bytes) else "bytearray": value.hex()}
-    if isinstance(value, type) and _FACTORIES.get(value.__name__) is value:
-        return {"type": value.__name__}
+    if isinstance(value, type) and _FACTORIES.get(name := value.__name__) is value:
+        return {"type": name}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, range):
