@@ -11,6 +11,7 @@ import sentencepiece
 from flax import nnx
 
 from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
@@ -52,7 +53,7 @@ def model(tokenizer: Tokenizer) -> LoadedModel:
 
 @pytest.fixture(scope="session")
 def engine(model: LoadedModel, tokenizer: Tokenizer) -> Engine:
-    return Engine(model, tokenizer)
+    return Engine(model, tokenizer, EngineConfig(rows=8))
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +69,24 @@ def constant(tokenizer: Tokenizer) -> Callable[[dict[int, float]], Engine]:
         columns = np.full(CONFIG.vocab_size, -30.0)
         columns[list(logits)] = list(logits.values())
         state["head"][...] = jnp.tile(jnp.asarray(columns / CONFIG.width, jnp.float32), (CONFIG.width, 1))
-        return Engine(LoadedModel(CONFIG, graphdef, state, 0), tokenizer)
+        return Engine(LoadedModel(CONFIG, graphdef, state, 0), tokenizer, EngineConfig(rows=8))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def all_logprobs(model: LoadedModel) -> Callable[[list[int]], np.ndarray]:
+    """Log-probabilities [len(row), V] of what follows each token of a row, read at once."""
+    decoder = nnx.merge(model.graphdef, model.parameters)
+
+    @jax.jit
+    def rate(row: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(decoder(row[None], jnp.arange(CONFIG.context)[None])[0] @ decoder.head[...])
+
+    def padded(row: list[int]) -> np.ndarray:
+        return np.asarray(rate(jnp.array(row + [0] * (CONFIG.context - len(row)))))[: len(row)]
+
+    return padded
 
 
 @pytest.fixture(scope="session")
