@@ -265,7 +265,7 @@ def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> 
         UserError: its weights don't fit this recipe's model, or its tokenizer is another one.
     """
     model, trained = dataclasses.asdict(read_config(run)), (run / "run.json").exists()
-    theirs = read(run) if trained else {"tokenizer": _digest(run / TOKENIZER)}
+    theirs: dict[str, Any] = read(run) if trained else {"tokenizer": _digest(run / TOKENIZER)}
     for name, now in dataclasses.asdict(recipe.model).items():
         # Any context and any dtype of the computation can go on from the same float32 weights.
         if name not in ("context", "dtype") and (was := model[name]) != now:
