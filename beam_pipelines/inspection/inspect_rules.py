@@ -143,5 +143,7 @@ def _tally(found: Survey) -> Tally:
     return {
         "in": side([table.documents for table in found.tables], [table.bytes for table in found.tables]),
         "out": side([table.kept for table in found.tables], [table.kept_bytes for table in found.tables]),
+        # What the rules would drop is only read here.
+        "read": {"documents": {table.name: table.documents - table.kept for table in found.tables}},
         "count": dict(+counts),
     }
