@@ -26,7 +26,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, 
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.tokens.texts import texts_of
+from opencoder_jax.beam_pipelines.tokens.texts import need_tokenizer, texts_of
 from opencoder_jax.checks import above, at_least, check
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
@@ -80,8 +80,7 @@ def run(
     Raises:
         UserError: an input or a file is missing, or isn't what it should be.
     """
-    if not Directory(tokenizer).exists(TOKENIZER):
-        raise UserError(f"{tokenizer}: holds no {TOKENIZER}; --tokenizer takes the directory of a tokenizer")
+    need_tokenizer(tokenizer)
     ours = Tokenizer(read_finished(Directory(tokenizer), TOKENIZER), f"{tokenizer}/{TOKENIZER}")
     peers = {OURS: Peer(ours.vocab_size, lambda texts: sum(map(len, ours.encode_batch(texts))))}
     peers |= {name: load_peer(file) for name, file in config.against.items()}

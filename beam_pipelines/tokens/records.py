@@ -37,6 +37,7 @@ from opencoder_jax.beam_pipelines.core.maps import Drop, drop_table, keep_rows
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.tokens.texts import need_tokenizer
 from opencoder_jax.checks import at_least, check, one_of, or_none
 from opencoder_jax.data import chat
 from opencoder_jax.data.token_records import TOKENIZER, RecordWriter, metadata_files, shard_names, summarise
@@ -97,8 +98,7 @@ def run(
     Raises:
         UserError: there's no tokenizer, or no document for the part that is asked for.
     """
-    if not Directory(tokenizer).exists(TOKENIZER):
-        raise UserError(f"{tokenizer}: holds no {TOKENIZER}; --tokenizer takes the directory of a tokenizer")
+    need_tokenizer(tokenizer)
     name = f"token_records_{config.part}"
     inputs = (*documents, tokenizer)
 

@@ -1,8 +1,20 @@
-"""What of a document becomes tokens, for those who count its words or bytes."""
+"""What the stages of this room read: the text of documents, and a tokenizer's directory."""
 
 import pyarrow as pa
 
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data import chat
+from opencoder_jax.data.token_records import TOKENIZER
+from opencoder_jax.recipe import UserError
+
+
+def need_tokenizer(directory: str) -> None:
+    """Raises UserError where a directory holds no tokenizer."""
+    if not Directory(directory).exists(TOKENIZER):
+        raise UserError(
+            f"{directory}/{TOKENIZER}: no such tokenizer model; --tokenizer takes the directory of a tokenizer, and this "
+            f"one holds no {TOKENIZER}"
+        )
 
 
 def texts_of(documents: pa.RecordBatch) -> list[str]:

@@ -92,15 +92,7 @@ class Toolchain:
                 try:
                     # Flags of the user's own would make a Go or a C++ that differs from the recorded one.
                     environment = os.environ | self.environment()
-                    subprocess.run(
-                        line,
-                        check=True,
-                        capture_output=True,
-                        text=True,
-                        timeout=_LONG_PATIENCE,
-                        env=environment,
-                        cwd=folder,
-                    )
+                    _run(line, environment, _LONG_PATIENCE, folder)
                 except (OSError, subprocess.SubprocessError) as error:
                     said = getattr(error, "stderr", "") or error
                     raise ToolchainError(f"{self.language.name}: {' '.join(line)[:200]}: {said}") from None
