@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import google_crc32c
 
-from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, Manifest, damage
+from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, UNITS, Manifest, damage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.refinecode import SUMMARY, summary_of
 from opencoder_jax.data.token_records import (
@@ -130,6 +130,11 @@ def _damaged_stage(directory: Directory) -> Iterator[Damage]:
             progress.update_to(read := read + sizes.get(name, 0))
             if why:
                 yield Damage(directory, name, why, True)
+    if directory.exists(UNITS):  # which has a seal of its own
+        try:
+            directory.read_sealed(UNITS)
+        except UserError as error:
+            yield Damage(directory, UNITS, str(error).removeprefix(f"{directory.uri}/{UNITS}: "), True)
 
 
 def _damaged_summary(directory: Directory) -> Iterator[Damage]:
