@@ -75,7 +75,7 @@ def _published(given: str, endings: tuple[str, ...]) -> list[Unit]:
 
     def is_ours(path: str) -> bool:
         folder = split_path(path)[0]
-        return any(f"{folder}/".startswith(f"{stage}/") or (stage == "." != folder) for stage in stages)
+        return any(folder != "." if stage == "." else f"{folder}/".startswith(f"{stage}/") for stage in stages)
 
     def reason(path: str) -> str:
         name = split_path(path)[1]
