@@ -40,6 +40,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
         ("train",),
     ),
     "opencoder_jax.evaluation": ("train",),
+    "opencoder_jax.exchange": ("train",),
+    "opencoder_jax.serving": ("train", "serving"),
     "opencoder_jax.cookbook": ("cookbook",),
     "opencoder_jax.beam_pipelines": ("data",),
     "opencoder_jax.beam_pipelines.inspection": ("data", "report"),
