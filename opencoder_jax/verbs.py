@@ -37,7 +37,9 @@ class Verb(NamedTuple):
     @property
     def inputs(self) -> dict[str, str]:
         """Of a stage: what its `run` reads, by the names of the flags, with what the docstring says of each."""
-        run = next(node for node in _tree(self.module).body if isinstance(node, ast.FunctionDef) and node.name == "run")
+        functions = (node for node in _tree(self.module).body if isinstance(node, ast.FunctionDef))
+        if (run := next((node for node in functions if node.name == "run"), None)) is None:
+            return {}  # a tool reads its flags itself
         told = meanings(ast.get_docstring(run) or "", "Args")
         return {
             each.arg: told.get(each.arg, "")

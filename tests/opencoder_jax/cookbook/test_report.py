@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, SCHEMA, document_id, shard_name, write_shard
+from opencoder_jax.beam_pipelines.core.manifest import digest
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.chain import Step
 from opencoder_jax.cookbook.corpus_size import small_corpus_warning, warning
@@ -67,7 +68,7 @@ def write_stage(
         if rows:
             batch = pa.RecordBatch.from_pylist([dict(row) for row in rows], schema)
             write_shard(Directory(str(output)), shard_name(name, 0, 1), [batch], schema)
-            files[shard_name(name, 0, 1)] = "digest"
+            files[shard_name(name, 0, 1)] = digest(Directory(str(output)), shard_name(name, 0, 1))
     tally = {
         "in": by_key([*documents, *drops], "language"),
         "out": by_key(documents, "language"),

@@ -120,6 +120,15 @@ class Interrupted:
         return [Piece(7, "so far", (5, 6), None, None, None)]
 
 
+@pytest.fixture
+def python_handles_ctrl_c() -> Iterator[None]:
+    """As in a terminal: what is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_ctrl_c_ends_the_answer_and_not_the_talk(engine: Engine) -> None:
     terminal = Terminal(Interrupted(engine))  # type: ignore[arg-type]
     shown = terminal.type("hello", "/help")

@@ -134,6 +134,10 @@ def test_what_is_nested_in_an_argument_keeps_its_identity() -> None:
     assert grid[0] is row
 
 
+def test_the_types_of_plain_values_cross() -> None:
+    assert decode(encode([int, dict, bool])) == [int, dict, bool]
+
+
 def test_numbers_beyond_pythons_decimal_limit() -> None:
     assert decode(encode(-(10**9000))) == -(10**9000)
     assert str(decode(encode(float("nan")))) == "nan"
@@ -142,7 +146,16 @@ def test_numbers_beyond_pythons_decimal_limit() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [object(), print, int, iter([]), [object()], {1: print}, np.array([object()]), collections.defaultdict(lambda: 1)],
+    [
+        object(),
+        print,
+        object,
+        iter([]),
+        [object()],
+        {1: print},
+        np.array([object()]),
+        collections.defaultdict(lambda: 1),
+    ],
 )
 def test_what_is_not_plain_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="cannot be passed"):

@@ -126,7 +126,9 @@ def test_padding_is_told_apart_and_attention_is_what_documents_need(
 
 def test_a_held_out_source_without_targets_is_refused(data: Path, tmp_path: Path, tokenizer_model: bytes) -> None:
     shutil.copytree(data, tmp_path / "data")
-    write_records(tmp_path / "data/mute", [[(np.arange(4, 99), np.zeros(95, np.uint8))]], tokenizer_model, 300)
+    write_records(
+        tmp_path / "data/mute", [[(np.append(np.arange(4, 98), 2), np.zeros(95, np.uint8))]], tokenizer_model, 300
+    )
     with pytest.raises(UserError, match=r"mute: no token of its first 8 batches is a target"):
         train(small_recipe(TrainConfig_held_out=("mute",)), tmp_path / "data", tmp_path / "run")
 
