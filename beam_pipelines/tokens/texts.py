@@ -12,8 +12,8 @@ def need_tokenizer(directory: str) -> None:
     """Raises UserError where a directory holds no tokenizer."""
     if not Directory(directory).exists(TOKENIZER):
         raise UserError(
-            f"{directory}/{TOKENIZER}: no such tokenizer model; --tokenizer takes the directory of a tokenizer, and this "
-            f"one holds no {TOKENIZER}"
+            f"{directory}/{TOKENIZER}: no such tokenizer model; --tokenizer takes the directory of a tokenizer, and "
+            f"this one holds no {TOKENIZER}"
         )
 
 

@@ -126,9 +126,7 @@ class RecordWriter:
         whole = values.dtype.kind in "iu" and mask.dtype.kind in "biu"  # a cast would round what isn't
         if not whole or values.min() < 0 or values.max() >= self._vocabulary or mask.min() < 0 or mask.max() > 1:
             got = f"{values.dtype} from {values.min()} to {values.max()}, and {mask.min()} to {mask.max()}"
-            raise ValueError(
-                f"tokens must be integers that lie in 0 .. {self._vocabulary - 1}, the loss mask 0 or 1; got {got}"
-            )
+            raise ValueError(f"tokens that lie in a record are below {self._vocabulary}, its mask is 0 or 1; got {got}")
         before, between = frame(len(values))
         message = before + values.astype("<i4").tobytes() + between + mask.astype(np.uint8).tobytes()
         record = header(len(message)) + message + struct.pack("<I", masked_crc(message))
