@@ -67,8 +67,8 @@ def problem(item: Item) -> dict[str, Any]:
 def _ask(item: Item, rng: random.Random) -> str:
     if rng.random() < 0.5:
         return asked(item.head()) if rng.random() < 0.7 else _COMPLETED.format(head=item.head())
-    lines = [f"`{each.call(item.name)}` returns `{each.result!r}`." for each in item.shown]
-    lines = lines if rng.random() < 0.5 else [f"{each.call(item.name)} == {each.result!r}" for each in item.shown]
+    returns = "`{}` returns `{!r}`." if rng.random() < 0.5 else "{} == {!r}"
+    lines = [returns.format(each.call(item.name), each.result) for each in item.shown]
     told = "\n\n" + rng.choice(("For example:\n", "Examples:\n", "")) + "\n".join(lines) if lines else ""
     return rng.choice(_ASKED).format(signature=item.signature, name=item.name, text=item.text, examples=told)
 

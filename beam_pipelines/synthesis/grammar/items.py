@@ -3,6 +3,7 @@
 import builtins
 import keyword
 import random
+import re
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -111,10 +112,6 @@ def _function_name(task: Composition, solutions: list[Solution], rng: random.Ran
     names = [rng.choice(verbs) + said, rng.choice(_PLAIN), f"{rng.choice(_PLAIN)}_{rng.randint(1, 99)}"]
     if rng.random() < 0.3:
         names = names[1:]
-    own = {word for program in solutions for line in program.lines for word in _identifiers(line)}
+    own = {word for program in solutions for line in program.lines for word in re.findall(r"\w+", line)}
     own |= {parameter.name for parameter in task.parameters} | set(dir(builtins)) | set(keyword.kwlist) | set(taken)
     return next(name for name in (*names, f"function_{rng.randint(100, 999)}") if name not in own)
-
-
-def _identifiers(line: str) -> list[str]:
-    return "".join(letter if letter.isalnum() or letter == "_" else " " for letter in line).split()

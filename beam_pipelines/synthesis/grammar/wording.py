@@ -79,7 +79,7 @@ def _words(task: Composition, constants: dict[str, str], rng: random.Random) -> 
         for parameter in task.parameters[: len(task.parts[0].takes)]
     ]
     if task.choice:
-        test, yes, no = (rng.choice(each.noun).format(_named(task.parameters[0]), **constants) for each in task.choice)
+        test, yes, no = (rng.choice(each.noun).format(task.parameters[0].name, **constants) for each in task.choice)
         return rng.choice(_CHOICES).format(test, yes, no)
     if (
         all(each.do for each in task.operations)
@@ -113,10 +113,6 @@ def _singular(leaves: list[str], noun: str, parameter: Parameter) -> list[str]:
     if re.search(r"\{0\} (is|has|holds|contains) ", noun) and many in leaves[0]:
         return [f"the list {parameter.name}"]
     return leaves
-
-
-def _named(parameter: Parameter) -> str:
-    return parameter.name
 
 
 def _constant(value: object, rng: random.Random) -> str:
