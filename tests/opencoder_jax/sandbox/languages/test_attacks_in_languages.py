@@ -34,6 +34,7 @@ from opencoder_jax.sandbox.languages.polyglot import Polyglot
 from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Limits
 attacks, place, user = json.load(open(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+mark = sys.stdin.buffer.read()  # not an argument, where this process itself would be found by it
 if user:
     os.setgroups([]); os.setgid(user); os.setuid(user)
 ends = {}
@@ -42,7 +43,7 @@ with Sandbox(Limits(cpu_seconds=5, idle_seconds=2, memory_bytes=512 << 20), work
     for name, (language, program) in attacks.items():
         outcome = polyglot.build(language, program).run()
         numbers = filter(str.isdigit, os.listdir("/proc"))
-        left = [number for number in numbers if b"314" b"15" in _read(f"/proc/{number}/cmdline")]
+        left = [number for number in numbers if mark in _read(f"/proc/{number}/cmdline")]
         ends[name] = [outcome.status, outcome.stdout + outcome.stderr, os.path.lexists(place), left, outcome.error]
     honest = polyglot.build("C", "int main(void) { return 7; }").run()
     ends[""] = [honest.status, str(honest.exit_code), False, [], ""]
@@ -70,6 +71,8 @@ def ran(
 ) -> tuple[dict[str, Any], int, str]:
     """How the attacks of some languages ended, how many were heard, and the secret word."""
     word = f"word{os.getpid()}of{user}secrets"
+    # Seconds to sleep that no other process of this machine sleeps: the same attacks may run side by side.
+    seconds = str(10**6 + 2 * os.getpid() + bool(user))
     (folder / "secret").write_text(word)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
@@ -77,6 +80,7 @@ def ran(
             "@SECRET@": str(folder / "secret"),
             "@PATH@": str(folder / "made"),
             "@PORT@": str(server.getsockname()[1]),
+            "31415": seconds,
         }
         attacks = {}
         for name, (language, _, program) in ATTACKS.items():
@@ -87,6 +91,7 @@ def ran(
         (folder / "attacks.json").write_text(json.dumps(attacks))
         done = subprocess.run(
             [python, "-c", _READ + _RUN, str(folder / "attacks.json"), names["@PATH@"], str(user)],
+            input=seconds,
             env=os.environ | {"PYTHONPATH": str(project)},
             capture_output=True,
             text=True,
