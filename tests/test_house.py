@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.verbs": (),
     f"{PACKAGE}.chain": (f"{PACKAGE}.verbs",),
     f"{PACKAGE}.reports": (),
+    f"{PACKAGE}.statistics": (),
     f"{PACKAGE}.sandbox": (),
     f"{PACKAGE}.doctor": (f"{PACKAGE}.sandbox",),
     f"{PACKAGE}.benchmarks": (f"{PACKAGE}.sandbox",),
@@ -44,7 +45,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         f"{PACKAGE}.{name}" for name in ("training", "inference", "parallel", "model", "data", "kernels")
     ),
     f"{PACKAGE}.launch": (),
-    f"{PACKAGE}.evaluation": tuple(f"{PACKAGE}.{name}" for name in ("inference", "data", "benchmarks", "sandbox")),
+    f"{PACKAGE}.evaluation": tuple(
+        f"{PACKAGE}.{name}" for name in ("inference", "data", "benchmarks", "sandbox", "statistics")
+    ),
     f"{PACKAGE}.serving": (f"{PACKAGE}.inference", f"{PACKAGE}.data"),
     f"{PIPELINES}.core": (),
     f"{PIPELINES}.languages": (),

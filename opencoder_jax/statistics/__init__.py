@@ -1,0 +1,1 @@
+"""How sure a figure is: intervals, tests of pairs, power, verdicts. For scores and for ablations."""
