@@ -17,6 +17,8 @@ EXAMPLES = re.findall(
 def test_each_kind_of_addition_has_its_example() -> None:
     assert [title.split(":")[0] for title, _ in EXAMPLES] == [
         "A filter",
+        "A signal",
+        "A keep rule",
         "A source",
         "A benchmark",
         "A language",

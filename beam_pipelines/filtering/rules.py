@@ -6,10 +6,11 @@
     above = 100000                   or larger than this (`equal` for a category),
     spare = 0.2                      except for this share of the documents, chosen by hash
 
-A table may extend another: its rules replace those on the same signal, and `without` names signals whose rules it
-leaves out. `profile.toml` is the head: which definitions of the signals the thresholds were made for, and, with
-`extends`, the profile that has the tables that aren't in this folder. There, `extends = "reference/python"` in a table
-means that profile's file, and the names in that file mean the tables of the profile that is loaded.
+`profile.toml` is the head: which definitions of the signals the thresholds were made for, and, with `extends`, the
+profile that this one derives from. That one's tables hold where this folder has none of that name; one that it has adds
+to the table of the same name: its rules replace those on the same signal, and `without` names signals whose rules it
+leaves out. `extends = "others"` in a table adds to that table instead, `extends = "reference/python"` to one of that
+profile, and `extends = ""` to none. The names in a file mean the tables of the profile that is loaded.
 
 "reference" holds the published values (opc_data_filtering, pipeline/code_filter_config.py); "fixed" derives from it.
 """
@@ -96,9 +97,10 @@ def load_profile(profile: str, signals: set[str]) -> dict[str, list[Rule]]:
         if needed not in files:
             missing = folders[0] / f"{needed}.toml"
             raise UserError(f"profile {profile}: no {missing}; known profiles: {_known()}, or give a folder")
+    tables = sorted(files)
     for folder in folders[1:]:
         files |= {f"{folder.name}/{file.stem}": file for file in folder.glob("*.toml")}
-    return {name: list(_table(name, files, signals).values()) for name in sorted(files) if "/" not in name}
+    return {name: list(_table(name, files, folders, signals).values()) for name in tables}
 
 
 def required_definitions(profile: str) -> str:
@@ -131,17 +133,21 @@ def _toml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: {error}") from None
 
 
-def _table(name: str, files: dict[str, Path], signals: set[str], inside: tuple[Path, ...] = ()) -> dict[str, Rule]:
+def _table(
+    name: str, files: dict[str, Path], folders: list[Path], signals: set[str], inside: tuple[Path, ...] = ()
+) -> dict[str, Rule]:
     file = files[name]
     content = _toml(file)
     try:
         own = [Rule(**rule) for rule in content.get("rules", [])]
     except (ValueError, TypeError) as error:
         raise UserError(f"{file}: {error}") from None
-    parent = content.get("extends")
-    if parent is not None and (parent not in files or files[parent] in (*inside, file)):
+    older = folders[folders.index(file.parent) + 1 :]
+    derived = (f"{folder.name}/{file.stem}" for folder in older if (folder / file.name).exists())
+    parent = content.get("extends", next(derived, ""))
+    if parent and (parent not in files or files[parent] in (*inside, file)):
         raise UserError(f"{file}: extends {parent!r}, which is no other table of this profile")
-    rules = _table(parent, files, signals, (*inside, file)) if parent else {}
+    rules = _table(parent, files, folders, signals, (*inside, file)) if parent else {}
     for missing in [*content.get("without", []), *(rule.signal for rule in own)]:
         if missing not in signals:
             raise UserError(f"{file}: {missing} is no signal; see beam_pipelines/signals")

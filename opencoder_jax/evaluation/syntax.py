@@ -12,10 +12,14 @@ _ALWAYS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__"}
 def parse(code: str) -> ast.Module | None:
     """The tree of a module, or None where Python cannot read it."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return ast.parse(code)
+        return _tree(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def _tree(code: str) -> ast.Module:
+    with warnings.catch_warnings(action="ignore"):  # of escapes that an answer spelled wrongly
+        return ast.parse(code)
 
 
 def bound(statement: ast.stmt) -> Iterator[str]:
@@ -78,8 +82,7 @@ def longest_prefix(code: str) -> str:
     for _ in range(_CUTS):
         prefix = "".join(lines)
         try:
-            with warnings.catch_warnings(action="ignore"):
-                ast.parse(prefix)
+            _tree(prefix)
             return prefix
         except SyntaxError as error:
             del lines[max(0, min((error.lineno or len(lines)) - 1, len(lines) - 1)) :]

@@ -11,7 +11,6 @@ from opencoder_jax.recipe import ROOT
 # A profile of one's own, in a folder `strict`: the package's thresholds, and one rule more for all code.
 HEAD = 'extends = "fixed"\n'
 TABLE = """
-extends = "fixed/others"
 [[rules]]
 signal = "qsc_code_num_lines"
 above = 2000
@@ -27,7 +26,6 @@ def frac_lines_tabs(view: View) -> float | None:
 CODE |= named(frac_lines_tabs)
 '''
 SIGNAL_TABLE = """
-extends = "fixed/others"
 [[rules]]
 signal = "qsc_code_frac_lines_tabs"
 above = 0.5

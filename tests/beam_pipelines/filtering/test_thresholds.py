@@ -198,14 +198,22 @@ def test_a_profile_derives_from_another(tmp_path: Path) -> None:
     own = head(
         tmp_path / "mine",
         profile='extends = "reference"\n',
-        others='extends = "reference/others"\n[[rules]]\nsignal = "qsc_code_num_lines"\nbelow = 3\n',
+        others='[[rules]]\nsignal = "qsc_code_num_lines"\nbelow = 3\n',
+        python='extends = "reference/python"\nwithout = ["qsc_code_num_lines"]\n',
+        java='extends = ""\n[[rules]]\nsignal = "qsc_code_num_chars"\nbelow = 1\n',
     )
     tables = load_profile(own, set(SIGNALS))
     assert required_definitions(own) == "reference"
     assert tables.keys() == TABLES["reference"].keys()
     # Tables of the parent that extend "others" see the new one.
-    for table in ("others", "python", "data"):
+    for table in ("others", "go", "data"):
         assert Rule("qsc_code_num_lines", below=3) in tables[table]
+    # A table adds to the parent's table of its name, unless it says that it begins anew.
+    assert len(tables["others"]) == len(TABLES["reference"]["others"])
+    assert tables["java"] == [Rule("qsc_code_num_chars", below=1)]
+    assert {rule.signal for rule in TABLES["reference"]["python"]} - {rule.signal for rule in tables["python"]} == {
+        "qsc_code_num_lines"
+    }
     assert Rule("qsc_code_num_lines", below=10, above=100000) in TABLES["reference"]["python"]
 
 
