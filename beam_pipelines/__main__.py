@@ -28,6 +28,7 @@ VERBS = COMMANDS | {
         ("tables", "sources.tables", "--tables=data/stack --gin.TablesConfig.preset=the_stack_v1", "runs/stack"),
         ("join_metadata", "sources.join_metadata", "--metadata=data/metadata --corpus=runs/stack", "runs/rebuilt"),
         ("conversations", "sources.conversations", "--conversations=data/sft_stage1", "runs/sft/conversations"),
+        ("pages", "web.pages", "--crawl=/path/to/warc", "runs/web/pages"),
         (
             "exact_duplicates",
             "deduplication.exact_duplicates",

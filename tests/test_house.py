@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
                 (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.data"),
             ),
             ("synthesis", (), (f"{PACKAGE}.sandbox", f"{PACKAGE}.benchmarks")),
-            ("web", (), (f"{PACKAGE}.data",)),
+            ("web", ("sources", "languages"), (f"{PACKAGE}.data",)),
             ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
         )
     },

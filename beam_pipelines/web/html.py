@@ -19,6 +19,10 @@ _TAGS = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 _VOID = frozenset(b"area base br col embed hr img input link meta source track wbr p li dt dd td tr th option".split())
 
 
+class TooDeep(ValueError):
+    """A page nests deeper than any person writes."""
+
+
 class PageText(NamedTuple):
     """A page's title and text; `code` is how many bytes of it are in fences."""
 
@@ -35,11 +39,11 @@ def page_text(content: bytes, charset: str = "") -> PageText:
         charset: that the server named.
 
     Raises:
-        ValueError: the page nests deeper than any person writes.
+        TooDeep: the page nests deeper than any person writes.
     """
     content = content[:MOST_BYTES]
     if _depth(content) > _DEPTH:
-        raise ValueError("nested too deep")
+        raise TooDeep("nested too deep")
     named = map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
     encoding = named or detect_encoding(content, from_html_meta=True) or "utf-8"
     tree = HTMLTree.parse_from_bytes(content, encoding)
