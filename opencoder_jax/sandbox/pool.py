@@ -73,6 +73,7 @@ class Sandbox:
         self.limits = limits or Limits()
         self.workers = workers
         settings = {"limits": asdict(self.limits), "preload": list(preload), "hidden": [_PACKAGE, *map(str, hidden)]}
+        self._closed = False
         self._zygotes = [_Zygote(self.limits, json.dumps(settings)) for _ in range(workers)]
         self._idle: queue.SimpleQueue[_Zygote] = queue.SimpleQueue()
         try:
@@ -119,8 +120,12 @@ class Sandbox:
                 except ZygoteLost as error:
                     reason = str(error)
                     zygote.stop()
+                    if self._closed:
+                        break
                     with suppress(SandboxError):  # such as when the machine is out of processes: maybe not for long
                         zygote.start()
+                    if self._closed:  # meanwhile: then nobody else stops it
+                        zygote.stop()
             return Outcome("sandbox_error", error=reason)
         finally:
             self._idle.put(zygote)
@@ -140,7 +145,8 @@ class Sandbox:
                 yield from _finished(running)
 
     def close(self) -> None:
-        """Ends the workers, and with them every program that still runs."""
+        """Ends the workers, and with them every program that still runs: its outcome is "sandbox_error"."""
+        self._closed = True
         for zygote in self._zygotes:
             zygote.stop()
 

@@ -13,7 +13,7 @@ import pytest
 from opencoder_jax.sandbox import _watch
 from opencoder_jax.sandbox.pair import _calls, _frames
 from opencoder_jax.sandbox.pool import Sandbox
-from opencoder_jax.sandbox.program import Candidate, Limits, Program
+from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
 
 JUDGE = "assert candidate(1) == 42\nassert candidate(2) == 43"
 
@@ -279,7 +279,8 @@ def test_nothing_of_the_tests_lies_in_a_candidates_memory() -> None:
         assert sandbox.run(failing, candidate=Candidate("def f(x): return 0", "f")).error == "AssertionError"
         judge = f"assert candidate('go') == '{test.decode()}'"
         source = f"import time\ndef f(x):\n    '{answer.decode()}'\n    while True: time.sleep(0.01)"
-        thread = threading.Thread(target=sandbox.run, args=(judge, "", Candidate(source, "f")))
+        outcomes: list[Outcome] = []
+        thread = threading.Thread(target=lambda: outcomes.append(sandbox.run(judge, "", Candidate(source, "f"))))
         thread.start()
         try:
             while True:
@@ -297,6 +298,7 @@ def test_nothing_of_the_tests_lies_in_a_candidates_memory() -> None:
             sandbox.close()
             thread.join()
     assert sorted(found) == [(False, False), (False, False), (False, True), (True, False)]
+    assert [outcome.status for outcome in outcomes] == ["sandbox_error"]  # closed, it isn't begun again
 
 
 def test_a_busy_machine_does_not_make_a_right_program_slow() -> None:
