@@ -6,7 +6,6 @@ another learning rate.
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,25 +32,6 @@ def row_lengths() -> list[tuple[str, int]]:
     return [(file, first) for file, of in recipes.items() if of.mesh.topology for first, _, _ in of.data.phases]
 
 
-# A program takes a minute of two cores, one for v6e three. `make test` compiles pretraining of the 1.5B, from which the
-# other programs differ in their sizes, rows and chips; they are left to `make test-all`.
-SLOW = {
-    ("gin_configs/anneal/opencoder_8b.gin", 0),
-    ("gin_configs/pretrain/opencoder_8b.gin", 130_000),
-    ("gin_configs/sft/opencoder_1p5b_stage1.gin", 0),
-    ("gin_configs/sft/opencoder_8b_stage1.gin", 0),
-    ("gin_configs/pretrain/opencoder_8b.gin", 0),
-    ("gin_configs/pretrain/opencoder_8b_v6e.gin", 0),
-    ("gin_configs/pretrain/opencoder_8b_v6e.gin", 130_000),
-    ("gin_configs/sft/opencoder_1p5b_stage2.gin", 0),
-    ("gin_configs/sft/opencoder_8b_stage2.gin", 0),
-}
-
-
-def cases() -> list[Any]:
-    return [pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ()) for case in row_lengths()]
-
-
 @pytest.fixture(scope="module")
 def programs() -> dict[tuple[str, str], Compiled]:
     """What has been compiled, by chips and text."""
@@ -66,7 +46,8 @@ def test_every_recipe_but_the_cookbooks_names_its_chips() -> None:
 
 
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
-@pytest.mark.parametrize(("file", "step"), cases())
+@pytest.mark.slow  # a program takes a minute or two of two cores, one for v6e three
+@pytest.mark.parametrize(("file", "step"), row_lengths())
 def test_a_recipe_on_its_chips(file: str, step: int, programs: dict[tuple[str, str], Compiled]) -> None:
     recipe = recipe_of(file)
     topology = Topology.parse(recipe.mesh.topology or "")

@@ -101,7 +101,9 @@ def leaf(tree: dict[str, Any], name: str) -> np.ndarray:
     return np.asarray(tree)
 
 
-@CONFIGS
+@pytest.mark.parametrize(
+    "config", [GROUPED, pytest.param(ONE_TO_ONE, marks=pytest.mark.slow)], ids=["grouped", "one_to_one"]
+)
 def test_gradients_equal_finite_differences(config: ModelConfig) -> None:
     decoder, weights = made(config)
     tokens, positions = row_of_documents(config, 6)

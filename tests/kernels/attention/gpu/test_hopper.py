@@ -98,6 +98,7 @@ def test_one_document_cannot_touch_another() -> None:
     check_isolation(interpreted(case), inputs_of(CASES[case], 0), positions, slice(60, 157))
 
 
+@pytest.mark.slow
 def test_the_interpreted_tests_pass() -> None:
     """In a process of their own."""
     command = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", __file__, "-k", "float64 or touch"]

@@ -20,6 +20,7 @@ from opencoder_jax.kernels.attention.gpu.triton import attention as triton
 from opencoder_jax.parallel.mesh import AXES, BATCH_AXES
 from tests.kernels.attention.gpu.gpus import CUDA_PYTHON, has_cuda, on, shapes
 from tests.kernels.attention.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
+from tests.slow_cases import slow_but
 
 
 def small(queries: int, keys: int) -> GpuBlocks[TritonBlock]:
@@ -56,7 +57,7 @@ def interpreted(case: str) -> Callable[..., tuple[jax.Array, ...]]:
 DOCUMENTS = st.lists(st.integers(1, 90), max_size=6)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(CASES, "own keys, 160", "shared keys, 64, whole blocks"))
 @settings(max_examples=10)
 @given(lengths=st.tuples(DOCUMENTS, DOCUMENTS), seed=st.integers(0, 99))
 def test_equals_float64_on_any_documents(case: str, lengths: tuple[list[int], ...], seed: int) -> None:

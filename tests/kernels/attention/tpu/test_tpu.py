@@ -23,6 +23,7 @@ from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.parallel.mesh import AXES, BATCH_AXES, WEIGHT_AXES
 from opencoder_jax.recipe import bind, build
 from tests.kernels.attention.packed_rows import check_against_float64, check_isolation, inputs_of, positions_of
+from tests.slow_cases import slow_but
 
 
 def small(transposed: bool, chunk: int = 128, vmem: int = 128) -> TpuBlocks:
@@ -61,7 +62,7 @@ def interpreted(case: str) -> Callable[..., tuple[jax.Array, ...]]:
     return run
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(CASES, "own keys, 160", "one key head, 128, bfloat16", "in segments"))
 @settings(max_examples=5)
 @given(lengths=st.lists(st.integers(1, 400), max_size=6), seed=st.integers(0, 99))
 def test_equals_float64_on_any_documents(case: str, lengths: list[int], seed: int) -> None:
@@ -86,7 +87,9 @@ def test_blocks_are_fitted_so_that_rows_grow_little(length: int, group: int, chi
         assert backward == table.backward
 
 
-@pytest.mark.parametrize("case", ["own keys, 160", "shared keys, 64", "sums of each head alone"])
+@pytest.mark.parametrize(
+    "case", slow_but(("own keys, 160", "shared keys, 64", "sums of each head alone"), "shared keys, 64")
+)
 def test_rows_are_computed_as_each_alone(case: str) -> None:
     *_, length, _, slot, _ = CASES[case]
     rows = [positions_of(lengths, length, slot) for lengths in ([100, 150], [length], [7, 300])]
