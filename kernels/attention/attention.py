@@ -141,20 +141,11 @@ def _over_mesh(
     An axis of the mesh that doesn't divide its axis of the arrays divides nothing: its devices all compute the same.
     (A part of the queries computes from its own slot; all parts take equally many queries, so the last has most to do.)
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-    free = {name: size for name, size, kind in axes if kind != AxisType.Manual}
-    if all(size == 1 for size in free.values()):
+    if not (free := free_axes()):
         return kernel(q, k, v, positions, slot)
-
-    def dividing(axes: tuple[str, ...], *sizes: int) -> tuple[str, ...] | None:
-        axes = tuple(axis for axis in axes if axis in free)
-        parts = math.prod(free[axis] for axis in axes)
-        return axes if axes and all(size % parts == 0 for size in sizes) else None
-
-    rows = dividing(ROWS, q.shape[0])
-    queries = dividing((QUERIES,), q.shape[1])
-    heads = dividing((HEADS,), q.shape[2], k.shape[2])
+    rows = dividing(free, ROWS, q.shape[0])
+    queries = dividing(free, (QUERIES,), q.shape[1])
+    heads = dividing(free, (HEADS,), q.shape[2], k.shape[2])
 
     def part(q: Array, k: Array, v: Array, positions: Array, slot: Array) -> Array:
         if queries is not None:
@@ -172,3 +163,18 @@ def _over_mesh(
         axis_names=set(free),
         check_vma=False,
     )(q, k, v, positions, jnp.asarray(slot, jnp.int32))
+
+
+def free_axes() -> dict[str, int]:
+    """The sizes of the mesh's axes that a `shard_map` can still take; none where all of them are 1."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+    free = {name: size for name, size, kind in axes if kind != AxisType.Manual}
+    return free if any(size > 1 for size in free.values()) else {}
+
+
+def dividing(free: dict[str, int], axes: tuple[str, ...], *sizes: int) -> tuple[str, ...] | None:
+    """Of some axes of the mesh those that are free, if together they divide all sizes."""
+    axes = tuple(axis for axis in axes if axis in free)
+    parts = math.prod(free[axis] for axis in axes)
+    return axes if axes and all(size % parts == 0 for size in sizes) else None

@@ -5,12 +5,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.model.decoder import weight_axes
-from opencoder_jax.model.decoding import MATRICES, Cache, Weights, in_eight_bits, weights_of
+from opencoder_jax.model.decoder import abstract, weight_axes
+from opencoder_jax.model.decoding import (
+    MATRICES,
+    Cache,
+    Eight,
+    Weights,
+    empty_cache,
+    in_eight_bits,
+    weights_of,
+)
 from opencoder_jax.parallel.mesh import weight_sharding
 from opencoder_jax.recipe import UserError
 
@@ -37,8 +46,60 @@ def place_weights(
             raise UserError(str(error)) from None
 
     weights = weights_of(parameters, model, place)
-    if config.weights != "int8":
-        return weights
+    return weights if config.weights != "int8" else _rounded(weights)
+
+
+def abstract_weights(model: ModelConfig, config: EngineConfig, mesh: Mesh) -> Weights:
+    """What `place_weights` would put on a mesh whose devices needn't be there. Raises UserError as it does."""
+    dtype, axes = dtype_of(model, config), {"head": ("width", "vocabulary"), **weight_axes(model)}
+    specs: dict[str, PartitionSpec] = {}
+
+    def place(weight: Any, name: str) -> Any:
+        of_layer = axes["layers"].get(name)
+        try:
+            spec = weight_sharding(mesh, of_layer[1:] if of_layer else axes[name], weight.shape).spec
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        cut = MATRICES.get(name, 1)  # a matrix's axes become two, each divided as the first of its own is
+        specs[name] = PartitionSpec(spec[0], spec[cut]) if name in MATRICES else spec
+        return weight.astype(jnp.float32 if name.endswith("norm") else dtype)
+
+    def whole(parameters: Mapping[str, Any]) -> Weights:
+        weights = weights_of(parameters, model, place)
+        return weights if config.weights != "int8" else _rounded(weights)
+
+    shapes = jax.eval_shape(whole, nnx.to_pure_dict(abstract(model)[1]))
+
+    def lying(name: str, weight: Any) -> Any:
+        """A weight, or the values and scales of one in 8 bits, with its sharding."""
+        if isinstance(weight, Eight):
+            spec = specs[name]
+            return Eight(_with(weight.values, mesh, spec), _with(weight.scales, mesh, PartitionSpec(spec[1])))
+        return _with(weight, mesh, specs[name])
+
+    layers = tuple(
+        layer._replace(**{name: lying(name, getattr(layer, name)) for name in layer._fields}) for layer in shapes.layers
+    )
+    return Weights(
+        lying("embedding", shapes.embedding),
+        layers,
+        lying("final_norm", shapes.final_norm),
+        lying("head", shapes.head),
+    )
+
+
+def abstract_cache(model: ModelConfig, config: EngineConfig, slots: int, mesh: Mesh) -> Cache:
+    """The cache of `config.rows` rows on a mesh whose devices needn't be there."""
+    shapes = jax.eval_shape(lambda: empty_cache(model, config.rows, slots, dtype_of(model, config)))
+    spec = cache_sharding(mesh, shapes).spec
+    return jax.tree.map(lambda each: _with(each, mesh, spec), shapes)
+
+
+def _with(shape: Any, mesh: Mesh, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=NamedSharding(mesh, spec))
+
+
+def _rounded(weights: Weights) -> Weights:
     rounded = jax.jit(lambda matrix: in_eight_bits(matrix.astype(jnp.float32)))
     layers = tuple(
         layer._replace(**{name: rounded(getattr(layer, name)) for name in MATRICES}) for layer in weights.layers

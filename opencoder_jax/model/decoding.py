@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Int8
 
-from opencoder_jax.kernels.attention.cached import cached_attention
+from opencoder_jax.kernels.attention.cached import append, cached_attention, cached_size
 from opencoder_jax.kernels.attention.rows import by_rows
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import rms_norm, rope_angles, rotate
@@ -57,7 +57,10 @@ class Weights(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """The keys and values of each layer: of row r's token at position p at [r, :, p], in the dtype of the stream."""
+    """The keys and values of each layer: of row r's token at position p at [r, :, p], in the dtype of the stream.
+
+    On TPUs they have zeros behind them, up to a multiple of 128 (cached.py).
+    """
 
     keys: tuple[Float[Array, "R K T D"], ...]
     values: tuple[Float[Array, "R K T D"], ...]
@@ -103,7 +106,7 @@ def in_eight_bits(matrix: Float[Array, "I O"]) -> Eight:
 
 def empty_cache(config: ModelConfig, rows: int, slots: int, dtype: Any) -> Cache:
     """A cache for `rows` rows of at most `slots` tokens each."""
-    shape = (rows, config.kv_heads, slots, config.head_size)
+    shape = (rows, config.kv_heads, slots, cached_size(config.head_size))
     empty = lambda: tuple(jnp.zeros(shape, dtype) for _ in range(config.layers))  # noqa: E731
     return Cache(empty(), empty())
 
@@ -129,9 +132,6 @@ def extend(
     """
     rows, length = tokens.shape
     positions = before[:, None] + jnp.arange(length)
-    # What is written behind the last slot is dropped.
-    slots = jnp.where(jnp.arange(length) < count[:, None], positions, cache.slots)
-    into = jnp.arange(rows)[:, None] if row is None else row[None, None]
     x = weights.embedding[tokens.reshape(-1)].astype(cache.keys[0].dtype)
     turned = partial(rotate, angles=rope_angles(config, positions.reshape(-1)))
     all_keys, all_values = [], []
@@ -141,8 +141,7 @@ def extend(
             project(h, matrix).reshape(len(x), -1, config.head_size) for matrix in (layer.query, layer.key, layer.value)
         )
         new_keys, new_values = (each.reshape(rows, length, *each.shape[1:]) for each in (turned(k), v))
-        keys = keys.at[into, :, slots].set(new_keys, mode="drop", unique_indices=True)
-        values = values.at[into, :, slots].set(new_values, mode="drop", unique_indices=True)
+        keys, values = append(keys, new_keys, before, count, row), append(values, new_values, before, count, row)
         all_keys.append(keys)
         all_values.append(values)
         if row is not None:
