@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ()),
     f"{PACKAGE}.verbs": (),
     f"{PACKAGE}.chain": (f"{PACKAGE}.verbs",),
+    f"{PACKAGE}.openai_client": (),
     f"{PACKAGE}.reports": (),
     f"{PACKAGE}.statistics": (),
     f"{PACKAGE}.sandbox": (),
@@ -46,7 +47,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     f"{PACKAGE}.launch": (),
     f"{PACKAGE}.evaluation": tuple(
-        f"{PACKAGE}.{name}" for name in ("inference", "data", "benchmarks", "sandbox", "statistics")
+        f"{PACKAGE}.{name}"
+        for name in ("inference", "data", "benchmarks", "sandbox", "statistics", "reports", "openai_client")
     ),
     f"{PACKAGE}.serving": (f"{PACKAGE}.inference", f"{PACKAGE}.data"),
     f"{PIPELINES}.core": (),

@@ -73,13 +73,14 @@ class DifferentialProblem(NamedTuple):
 
 
 def functions(
-    problems: Sequence[DifferentialProblem], sha256: str, cache: Path | None = None, workers: int = 2
+    problems: Sequence[DifferentialProblem], sha256: str, cache: Path | None = None, workers: int = 2, older: bool = False
 ) -> list[FunctionProblem]:
     """The problems as evaluation judges them.
 
     Args:
         sha256: of the file that they are from.
         cache: a folder; the user's own by default.
+        older: with the older benchmark's inputs alone.
 
     Raises:
         UserError: a reference fails on its own inputs, so nothing can be compared with it.
@@ -95,7 +96,7 @@ def functions(
         place.parent.mkdir(parents=True, exist_ok=True)
         lines = (json.dumps({"task_id": task, "outputs": outputs}) + "\n" for task, outputs in known.items())
         files.write_whole(place, "".join(lines))
-    return [problem.function(known[problem.task_id]) for problem in problems]
+    return [problem.function(known[problem.task_id][: problem.base if older else None]) for problem in problems]
 
 
 def _computed(problems: Sequence[DifferentialProblem], workers: int) -> Iterable[tuple[str, list[str]]]:

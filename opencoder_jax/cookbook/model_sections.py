@@ -9,7 +9,7 @@ from itertools import zip_longest
 from opencoder_jax.chain import Step
 from opencoder_jax.cookbook import plots
 from opencoder_jax.cookbook.results import MODELS, Reply, Results, TrainingStage
-from opencoder_jax.evaluation.score import Score, Share
+from opencoder_jax.evaluation.scores.score import Score, Share
 from opencoder_jax.reports.page import (
     Content,
     Html,

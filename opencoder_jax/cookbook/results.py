@@ -19,7 +19,7 @@ from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.chain import Step
 from opencoder_jax.cookbook.steps import DERIVED
-from opencoder_jax.evaluation.score import Score, Share
+from opencoder_jax.evaluation.scores.score import Score, Share
 from opencoder_jax.files import read_json, read_lines
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.metrics import read_metrics
@@ -169,7 +169,7 @@ class Results:
         for model in MODELS:
             found = read_json(self._required(self.run / "evaluation" / model / "score.json"))
             found["pass_at_k"] = {name: Share(**share) for name, share in found["pass_at_k"].items()}
-            scores[model] = Score(**{field.name: found[field.name] for field in fields(Score)})
+            scores[model] = Score(**{field.name: found[field.name] for field in fields(Score) if field.name in found})
         return scores
 
     def _rows(

@@ -9,15 +9,15 @@ other problems, so a run that was killed and goes on gives the samples of one th
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from opencoder_jax import files
 from opencoder_jax.benchmarks.problems import FunctionProblem
-from opencoder_jax.benchmarks.prompts import asked
+from opencoder_jax.evaluation.answers.samples import Kind, Sample, read_samples
 from opencoder_jax.evaluation.config import EvaluateConfig
-from opencoder_jax.evaluation.samples import Kind, Sample, read_samples
+from opencoder_jax.evaluation.tasks import Exercise, task_of
 from opencoder_jax.progress import Progress
 
 Prompt = str | list[dict[str, str]]  # a text, or messages as opencoder_jax.data.chat takes them
@@ -34,41 +34,52 @@ class Answer(Protocol):
     def finish_reason(self) -> str: ...
 
 
-# (prompts, stop strings, one seed a prompt) -> one answer a prompt
-Generate = Callable[[Sequence[Prompt], Sequence[str], Sequence[int]], Sequence[Answer]]
+# (prompts, stop strings, one seed a prompt) -> one answer a prompt, in order, maybe one after the other
+Generate = Callable[[Sequence[Prompt], Sequence[str], Sequence[int]], Iterable[Answer]]
 
 
 def sample(
-    problems: Sequence[FunctionProblem], config: EvaluateConfig, seed: int, generate: Generate, path: Path
-) -> list[Sample]:
-    """Generates the answers that the file `path` lacks, and appends them.
-
-    Returns:
-        All answers, in the order of the problems and of their numbers.
-    """
+    problems: Sequence[FunctionProblem | Exercise], config: EvaluateConfig, seed: int, generate: Generate, path: Path
+) -> Iterator[Sample]:
+    """Yields the answers of the file `path`, then generates those that it lacks, and appends and yields each."""
+    tasks = [task_of(each) if isinstance(each, FunctionProblem) else each for each in problems]
     kind: Kind = "solution" if config.chat else "completion"
-    wanted = [(problem, number) for problem in problems for number in range(config.samples_per_problem)]
+    wanted = [(task, number) for task in tasks for number in range(config.samples_per_problem)]
     with files.Appender(path) as file:
-        have = {(answer.task_id, answer.sample) for answer in read_samples(path, problems)}
-        missing = [(problem, number) for problem, number in wanted if (problem.task_id, number) not in have]
-        with Progress("generate", len(wanted), "samples", len(have)) as progress:
-            for start in range(0, len(missing), config.prompts_at_once):
-                batch = missing[start : start + config.prompts_at_once]
-                prompts = [prompt(problem, config.chat) for problem, _ in batch]
-                seeds = [sample_seed(seed, problem.task_id, number) for problem, number in batch]
-                answers = generate(prompts, config.stops(), seeds)
-                for (problem, number), answer in zip(batch, answers, strict=True):
+        have = read_samples(path, tasks, ordered=False)
+        yield from have
+        known = {(answer.task_id, answer.sample) for answer in have}
+        missing = [(task, number) for task, number in wanted if (task.task_id, number) not in known]
+        with Progress("generate", len(wanted), "samples", len(known)) as progress:
+            for start, stops, batch in _batches(missing, config):
+                prompts = [prompt(task, config.chat) for task, _ in batch]
+                seeds = [sample_seed(seed, task.task_id, number) for task, number in batch]
+                answers = generate(prompts, stops, seeds)
+                for (task, number), answer in zip(batch, answers, strict=True):
                     length = len(answer.tokens)
-                    made = Sample(problem.task_id, number, kind, answer.text, answer.finish_reason, length)
+                    made = Sample(task.task_id, number, kind, answer.text, answer.finish_reason, length)
                     file.write(made.line())
-                progress.update_to(len(have) + start + len(batch))
-    return read_samples(path, problems)
+                    yield made
+                progress.update_to(len(known) + start + len(batch))
 
 
-def prompt(problem: FunctionProblem, chat: bool) -> Prompt:
+def _batches(
+    missing: Sequence[tuple[Exercise, int]], config: EvaluateConfig
+) -> Iterator[tuple[int, tuple[str, ...], Sequence[tuple[Exercise, int]]]]:
+    """Runs of what is missing, with the strings that end their answers, which are one for all of a run."""
+    start = 0
+    while start < len(missing):
+        stops = missing[start][0].stop_strings(config)
+        end = start
+        while end < min(start + config.prompts_at_once, len(missing)) and missing[end][0].stop_strings(config) == stops:
+            end += 1
+        yield start, stops, missing[start:end]
+        start = end
+
+
+def prompt(task: Exercise, chat: bool) -> Prompt:
     """What a model is asked: a conversation that it answers, or a text that it continues."""
-    text = problem.prompt.strip()
-    return [{"role": "user", "content": asked(text)}] if chat else f"{text}\n"
+    return [{"role": "user", "content": task.message}] if chat else task.text
 
 
 def sample_seed(seed: int, task_id: str, number: int) -> int:

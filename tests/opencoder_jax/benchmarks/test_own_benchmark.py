@@ -8,9 +8,9 @@ import pytest
 from opencoder_jax.beam_pipelines.decontamination.leaks import Decontaminate, DecontaminateConfig
 from opencoder_jax.benchmarks import problems
 from opencoder_jax.benchmarks.problems import FORMATS, Benchmark, Fields, function_problems
+from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.run import judge, sandbox
-from opencoder_jax.evaluation.samples import Sample
 from opencoder_jax.recipe import UserError
 
 PROMPT = 'def smallest_even(numbers):\n    """Return the smallest even number of a list, None where all are odd."""\n'
@@ -24,7 +24,7 @@ def scored(benchmark: Benchmark, place: Path) -> list[str]:
     samples = [Sample(each.task_id, 0, "completion", each.solution) for each in asked]
     config = EvaluateConfig(workers=1)
     with sandbox(config) as jail:
-        return [row.outcome for row in judge(asked, samples, config, jail, place / "rows.jsonl")]
+        return [row.outcome for row in judge(asked, samples, config, jail, place / "rows.jsonl")["strict"]]
 
 
 def leaking(name: str) -> list[int]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, FunctionProblem, function_problems
+from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.run import judge, program, sandbox, verdict
-from opencoder_jax.evaluation.samples import Sample
-from opencoder_jax.evaluation.score import score
+from opencoder_jax.evaluation.scores.score import score
 from opencoder_jax.sandbox.program import Program
 
 PROBLEMS = function_problems(Benchmark.read(OWN))
@@ -31,7 +31,7 @@ def test_there_are_enough_problems_of_every_level() -> None:
 
 def test_references_pass(tmp_path: Path) -> None:
     with sandbox(CONFIG) as jail:
-        rows = judge(PROBLEMS, references(PROBLEMS), CONFIG, jail, tmp_path / "rows.jsonl")
+        rows = judge(PROBLEMS, references(PROBLEMS), CONFIG, jail, tmp_path / "rows.jsonl")["strict"]
     assert [(row.task_id, row.outcome, row.detail) for row in rows if row.outcome != "passed"] == []
     found = score(rows, [problem.task_id for problem in PROBLEMS], [1])
     assert found.pass_at_k["pass@1"].estimate == 1.0
@@ -74,5 +74,5 @@ def test_humanevals_references_pass(tmp_path: Path) -> None:
     assert len(problems) == 164
     config = EvaluateConfig(cpu_seconds=20)  # a few references take seconds
     with sandbox(config) as jail:
-        rows = judge(problems, references(problems), config, jail, tmp_path / "rows.jsonl")
+        rows = judge(problems, references(problems), config, jail, tmp_path / "rows.jsonl")["strict"]
     assert [(row.task_id, row.outcome, row.detail) for row in rows if row.outcome != "passed"] == []

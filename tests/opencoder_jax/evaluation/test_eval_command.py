@@ -167,5 +167,5 @@ def test_settings_that_make_no_sense_are_refused(field: str, value: Any, message
 
 
 def test_either_samples_or_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--samples --checkpoint is required"):
+    with pytest.raises(UserError, match="--samples --checkpoint --server --references is required"):
         main([f"--output={tmp_path}"])

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.evaluation.answers.extract import Extracted, extract, standalone
+from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
-from opencoder_jax.evaluation.extract import Extracted, extract, standalone
-from opencoder_jax.evaluation.samples import Sample
 
 PROMPT = 'def f(n: int) -> int:\n    """Return n."""\n'
 PROBLEM = FunctionProblem("t/0", PROMPT, "f", "def check(candidate):\n    assert candidate(1) == 1\n")

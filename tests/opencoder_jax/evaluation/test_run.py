@@ -11,10 +11,12 @@ import pytest
 
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, FunctionProblem, function_problems
 from opencoder_jax.benchmarks.prompts import INSTRUCTION
+from opencoder_jax.evaluation import run
+from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.generate import Prompt, sample, sample_seed
-from opencoder_jax.evaluation.run import Row, judge, read_rows, sandbox
-from opencoder_jax.evaluation.samples import Sample
+from opencoder_jax.evaluation.run import sandbox
+from opencoder_jax.evaluation.scores.rows import Row, read_rows
 from opencoder_jax.recipe import UserError
 from opencoder_jax.sandbox.pool import Sandbox
 
@@ -32,6 +34,12 @@ def jail() -> Iterator[Sandbox]:
 
 def answers(problem: FunctionProblem, *texts: str) -> list[Sample]:
     return [Sample(problem.task_id, number, "solution", text) for number, text in enumerate(texts)]
+
+
+def judge(
+    problems: Sequence[FunctionProblem], samples: Sequence[Sample], config: EvaluateConfig, jail: Sandbox, path: Path
+) -> list[Row]:
+    return run.judge(problems, samples, config, jail, path)["strict"]
 
 
 def timeless(rows: Sequence[Row]) -> list[Row]:
@@ -115,7 +123,7 @@ class Parrot:
 def test_samples_do_not_depend_on_batches_or_kills(tmp_path: Path) -> None:
     config = EvaluateConfig(samples_per_problem=3, prompts_at_once=4)
     parrot = Parrot()
-    whole = sample(PROBLEMS[:5], config, 7, parrot, tmp_path / "whole.jsonl")
+    whole = list(sample(PROBLEMS[:5], config, 7, parrot, tmp_path / "whole.jsonl"))
     assert [(one.task_id, one.sample) for one in whole] == [(f"cookbook/{n}", k) for n in range(5) for k in range(3)]
     assert parrot.asked == 15
     assert whole[0].text.startswith(ADD.prompt)
@@ -123,9 +131,8 @@ def test_samples_do_not_depend_on_batches_or_kills(tmp_path: Path) -> None:
     assert len({one.text for one in whole}) == 15
     lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "cut.jsonl").write_text("".join(lines[:7]) + lines[7][:20])
-    again = sample(
-        PROBLEMS[:5], EvaluateConfig(samples_per_problem=3, prompts_at_once=5), 7, parrot, tmp_path / "cut.jsonl"
-    )
+    config = EvaluateConfig(samples_per_problem=3, prompts_at_once=5)
+    again = list(sample(PROBLEMS[:5], config, 7, parrot, tmp_path / "cut.jsonl"))
     assert (again, parrot.asked) == (whole, 15 + 8)
     assert (tmp_path / "cut.jsonl").read_text() == "".join(lines)
 
@@ -150,8 +157,8 @@ from pathlib import Path
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, function_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.run import judge, sandbox
-from opencoder_jax.evaluation.samples import Sample
-problems = function_problems(Benchmark.read(OWN))[:10]
+from opencoder_jax.evaluation.answers.samples import Sample
+problems = function_problems(Benchmark.read(OWN))[:40]
 wait = "    import time\\n    time.sleep(0.05)\\n"
 samples = [Sample(problem.task_id, 0, "completion", wait + problem.solution) for problem in problems]
 with sandbox(EvaluateConfig(workers=2)) as jail:
@@ -168,9 +175,9 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> No
     process.kill()
     process.wait()
     before = rows.read_bytes()
-    assert before.count(b"\n") < 10
+    assert before.count(b"\n") < 40
     for path in rows, tmp_path / "whole.jsonl":
         subprocess.run([sys.executable, "-c", SLOW, path], cwd=ROOT, capture_output=True, check=True)
     assert rows.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    assert [row.outcome for row in read_rows(rows)] == ["passed"] * 10
+    assert [row.outcome for row in read_rows(rows)] == ["passed"] * 40
     assert timeless(list(read_rows(rows))) == timeless(list(read_rows(tmp_path / "whole.jsonl")))

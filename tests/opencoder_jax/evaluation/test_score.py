@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.evaluation.run import OUTCOMES, Row
-from opencoder_jax.evaluation.score import interval, pass_at_k, score
+from opencoder_jax.evaluation.scores.rows import OUTCOMES, Row
+from opencoder_jax.evaluation.scores.score import interval, pass_at_k, score
 
 
 def row(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.evaluation.syntax import bound, parse
+from opencoder_jax.evaluation.answers.syntax import bound, parse
 from opencoder_jax.sandbox.pool import Sandbox
 from opencoder_jax.sandbox.program import Candidate, Limits, Outcome
 

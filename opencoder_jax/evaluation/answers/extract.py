@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from opencoder_jax.benchmarks.problems import FunctionProblem
-from opencoder_jax.evaluation.pieces import code_in, fenced, in_long_string, untagged
-from opencoder_jax.evaluation.samples import Sample
-from opencoder_jax.evaluation.syntax import bound, is_stub, longest_prefix, parse, unbound
+from opencoder_jax.evaluation.answers.pieces import code_in, fenced, in_long_string, untagged
+from opencoder_jax.evaluation.answers.samples import Sample
+from opencoder_jax.evaluation.answers.syntax import bound, is_stub, longest_prefix, parse, unbound
 
 Method = Literal[
     "completion",  # the prompt and all of the completion
@@ -29,6 +29,7 @@ Method = Literal[
     "fence, with others",  # and what it uses of other blocks
     "code in text",  # lines among prose, or among others in a block
     "body",  # a block, or all, behind the prompt
+    "longest span",  # OpenCoder's evaluator (opencodeeval.py)
     "none",
 ]
 
@@ -56,7 +57,7 @@ def extract(problem: FunctionProblem, sample: Sample, stops: Sequence[str]) -> E
     """
     text = sample.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     stub = None
-    for code, method in _candidates(problem, sample, _answer(text), stops):
+    for code, method in _candidates(problem, sample, answer_of(text), stops):
         module = parse(code)
         if module is None or not any(problem.entry_point in bound(statement) for statement in module.body):
             continue
@@ -86,7 +87,7 @@ def parses(code: str) -> bool:
     return parse(code) is not None
 
 
-def _answer(text: str) -> str:
+def answer_of(text: str) -> str:
     """What follows the thoughts; nothing where they never end."""
     if opened := _OPENED.match(text):
         closed = _CLOSED.search(text, opened.end()) or _CLOSED_ANYWHERE.search(text, opened.end())

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from itertools import islice
 
-from opencoder_jax.evaluation.syntax import longest_prefix, parse
+from opencoder_jax.evaluation.answers.syntax import longest_prefix, parse
 
 _OPEN = re.compile(r"^(?P<before>[^`~\n]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<rest>[^`\n]*)$")
 _ONE_LINE = re.compile(r"^[^`\n]*(?:```(?:python3?|py)?[ \t]+(?P<code>[^`\n]+)```|`(?P<span>def [^`\n]+)`)[^`\n]*$")

@@ -2,20 +2,28 @@
 
 A line has `task_id`, and `completion` (goes on where the prompt ends) or `solution` (a whole answer, with or without
 prose and fences). Optional: `sample` (its number, else counted in the order of the file), `finish_reason`, `tokens`.
+Files of other harnesses are read, too (shapes.py).
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from opencoder_jax import files
-from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.evaluation.answers.shapes import lines
 from opencoder_jax.recipe import UserError
 
 Kind = Literal["completion", "solution"]
 
-_FIELDS = frozenset({"task_id", "completion", "solution", "sample", "finish_reason", "tokens"})
+_FIELDS = frozenset({"task_id", "completion", "solution", "sample", "finish_reason", "tokens", "raw_solution"})
+
+
+class Named(Protocol):
+    """A problem, of which nothing but the name is needed."""
+
+    @property
+    def task_id(self) -> str: ...
 
 
 class Sample(NamedTuple):
@@ -34,8 +42,11 @@ class Sample(NamedTuple):
         return {"task_id": self.task_id, "sample": self.sample, self.kind: self.text, **rest}
 
 
-def read_samples(path: Path, problems: Sequence[FunctionProblem]) -> list[Sample]:
-    """Reads answers to these problems, in the order of the problems and of their numbers.
+def read_samples(path: Path, problems: Sequence[Named], ordered: bool = True) -> list[Sample]:
+    """Reads answers to these problems.
+
+    Args:
+        ordered: by the order of the problems and their numbers; else as the file has them.
 
     Raises:
         UserError: names the file and the line that is wrong.
@@ -44,7 +55,7 @@ def read_samples(path: Path, problems: Sequence[FunctionProblem]) -> list[Sample
     found: dict[tuple[str, int], Sample] = {}
     seen: Counter[str] = Counter()
     unread: dict[str, None] = {}
-    for number, line in files.read_lines(path):
+    for number, line in lines(path, list(order)):
         task = files.field(path, number, line, "task_id", str)
         if task not in order:
             raise UserError(f"{path}, line {number}: {task} is no problem of this benchmark; is it the right file?")
@@ -62,4 +73,5 @@ def read_samples(path: Path, problems: Sequence[FunctionProblem]) -> list[Sample
         found[task, index] = Sample(task, index, kind, text, reason, tokens)
     if unread:
         print(f"{path}: ignored {', '.join(unread)}")
-    return sorted(found.values(), key=lambda sample: (order[sample.task_id], sample.sample))
+    samples = list(found.values())
+    return sorted(samples, key=lambda sample: (order[sample.task_id], sample.sample)) if ordered else samples

@@ -1,0 +1,1 @@
+"""What a model answered, and the program that is found in it."""

@@ -1,0 +1,1 @@
+"""What verdicts say together: scores, comparisons, reports."""

@@ -1,0 +1,206 @@
+"""A client of any server that speaks OpenAI's protocol: vLLM, llama.cpp, a vendor's, or our own `serve`.
+
+Of the standard library, so that data workers and evaluation need no other package. It waits when a server says how long
+(Retry-After), tries again where that can help, and says in one line what a person must mend where it can't. The key is
+read from OPENAI_API_KEY and appears in no message.
+"""
+
+import email.utils
+import http.client
+import json
+import os
+import random
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from opencoder_jax.recipe import UserError
+
+_LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # these may go well later
+_LONGEST_WAIT = 300.0  # seconds, whatever a server asks for
+_STOPS = 4  # OpenAI's own servers take no more
+
+
+@dataclass(frozen=True)
+class ServerReply:
+    """One answer.
+
+    Attributes:
+        tokens: how many were generated, 0 where the server doesn't say.
+        finish_reason: the server's: "stop", "length", ….
+    """
+
+    text: str
+    finish_reason: str
+    tokens: int
+
+
+@dataclass
+class OpenAIClient:
+    """Asks one model of one server. Safe to call from several threads.
+
+    Attributes:
+        url: of the server, with or without /v1.
+        model: as the server calls it; "" takes the only one that it has.
+        settings: fields that go with every request, such as temperature and max_tokens.
+        tries: of a request, before its error is the user's.
+        timeout: seconds without an answer.
+        wait: sleeps; tests have another.
+    """
+
+    url: str
+    model: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    tries: int = 8
+    timeout: float = 600.0
+    wait: Callable[[float], None] = time.sleep
+    _few_stops: bool = False
+
+    def __post_init__(self) -> None:
+        address = urllib.parse.urlsplit(self.url)
+        if address.scheme not in ("http", "https") or not address.netloc:
+            raise UserError(f"{self.url}: not a server's address, such as http://localhost:8000")
+        self.url = self.url.rstrip("/").removesuffix("/v1")
+        if not self.model:
+            models = self.models()
+            if len(models) != 1:
+                raise UserError(
+                    f"{self.url} serves {', '.join(models) or 'no model'}: say which one is meant (--model)"
+                )
+            self.model = models[0]
+
+    def models(self) -> list[str]:
+        """What the server serves."""
+        return [str(each["id"]) for each in self._request("models", None).get("data", [])]
+
+    def answer(self, prompt: str | Sequence[dict[str, str]], stops: Sequence[str] = (), **settings: Any) -> ServerReply:
+        """Asks once.
+
+        Args:
+            prompt: a text to go on with, or the messages of a conversation.
+            stops: strings that end the answer. A server that takes only four gets the first four: the others must be
+                looked for by the caller.
+
+        Raises:
+            UserError: the server is not there, refuses, or fails however often it's asked.
+        """
+        chat = not isinstance(prompt, str)
+        body = self.settings | settings | {"model": self.model, ("messages" if chat else "prompt"): prompt}
+        if stops:
+            body["stop"] = list(stops[:_STOPS] if self._few_stops else stops)
+        path = "chat/completions" if chat else "completions"
+        try:
+            found = self._request(path, body)
+        except _RefusedError as error:
+            if len(body.get("stop", ())) <= _STOPS or "stop" not in str(error):
+                raise UserError(str(error)) from None
+            self._few_stops = True
+            found = self._request(path, body | {"stop": body["stop"][:_STOPS]})
+        try:
+            choice = found["choices"][0]
+            text = (choice["message"].get("content") or "") if chat else choice["text"]
+            tokens = int((found.get("usage") or {}).get("completion_tokens") or 0)
+            return ServerReply(text, choice.get("finish_reason") or "stop", tokens)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise UserError(f"{self.url}: an answer that isn't OpenAI's protocol: {json.dumps(found)[:200]}") from None
+
+    def answers(
+        self, prompts: Sequence[Any], stops: Sequence[str], settings: Sequence[dict[str, Any]], at_once: int
+    ) -> Iterator[ServerReply]:
+        """Asks many, so many at once, and yields the answers in the order of the prompts."""
+        with ThreadPoolExecutor(at_once) as threads:
+            asked = [
+                threads.submit(self.answer, prompt, stops, **each)
+                for prompt, each in zip(prompts, settings, strict=True)
+            ]
+            try:
+                for one in asked:
+                    yield one.result()
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+    def _request(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if key := os.environ.get("OPENAI_API_KEY"):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(f"{self.url}/v1/{path}", data, headers)
+        for number in range(self.tries):
+            last = number == self.tries - 1
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                    found = json.loads(response.read())
+                if not isinstance(found, dict):
+                    raise ValueError("no object")
+                return found
+            except urllib.error.HTTPError as error:
+                said = _said(error)
+                if error.code not in _LATER or last:
+                    raise self._refused(error.code, said, path) from None
+                self.wait(_pause(number, error.headers.get("Retry-After")))
+            except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+                if last or (
+                    isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError) and number > 2
+                ):
+                    reason = getattr(error, "reason", error)
+                    raise UserError(f"{self.url}: no answer ({reason}); is the server there?") from None
+                self.wait(_pause(number, None))
+        raise AssertionError
+
+    def _refused(self, code: int, said: str, path: str) -> UserError:
+        match code:
+            case 401 | 403:
+                known = (
+                    "the key in OPENAI_API_KEY" if os.environ.get("OPENAI_API_KEY") else "no key: set OPENAI_API_KEY"
+                )
+                return UserError(f"{self.url} refuses {known} ({code} {said})")
+            case 404 if path != "models":
+                with_models = ", ".join(self.models())
+                return UserError(
+                    f"{self.url}: no model {self.model} or no /v1/{path} (404 {said}); it serves {with_models}"
+                )
+            case 400 | 422:
+                return _RefusedError(f"{self.url} refuses the request ({code} {said})")
+            case 429 | 503:
+                return UserError(
+                    f"{self.url}: too busy {self.tries} times in a row ({code} {said}); the same command goes on"
+                )
+        return UserError(f"{self.url}/v1/{path}: {code} {said}")
+
+
+class _RefusedError(UserError):
+    """The server doesn't take the request as it is."""
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """What a server said with its error, in a line."""
+    try:
+        content = error.read(4096).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return error.reason
+    try:
+        found = json.loads(content)
+        inner = found.get("error", found.get("detail", found)) if isinstance(found, dict) else found
+        content = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+    except ValueError:
+        pass
+    return " ".join(content.split())[:300] or error.reason
+
+
+def _pause(number: int, asked: str | None) -> float:
+    """Seconds to wait: what the server says (seconds, or a date), else twice as long each time, with chance in it."""
+    if asked:
+        try:
+            return min(max(0.0, float(asked)), _LONGEST_WAIT)
+        except ValueError:
+            try:
+                until = email.utils.parsedate_to_datetime(asked).timestamp()
+                return min(max(0.0, until - time.time()), _LONGEST_WAIT)
+            except ValueError:
+                pass
+    return min(60.0, 2.0**number) * random.uniform(0.5, 1.0)
