@@ -98,8 +98,8 @@ def cached_attention(
         slot = before[0] if q.shape[0] == 1 else before
         full = keys.shape[3]
         scaled = _filled(q * (full / q.shape[3]) ** 0.5, full)  # what follows divides by the root of the filled size
-        mixed = attention(scaled.astype(q.dtype), keys.swapaxes(1, 2), values.swapaxes(1, 2), positions, slot)
-        return mixed[..., : q.shape[3]]
+        out = attention(scaled.astype(q.dtype), keys.swapaxes(1, 2), values.swapaxes(1, 2), positions, slot)
+        return out[..., : q.shape[3]]
     out_size, q = q.shape[3], _filled(q * q.shape[3] ** -0.5, keys.shape[3])
     rows, length, heads, size = q.shape
     kv_heads, slots = keys.shape[1:3]

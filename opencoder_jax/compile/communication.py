@@ -21,8 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from opencoder_jax.compile.collectives import Collective
 from opencoder_jax.compile.estimate import part_of
+from opencoder_jax.compile.program.collectives import Collective
 from opencoder_jax.parallel.mesh import AXES
 from opencoder_jax.training.run import Recipe
 

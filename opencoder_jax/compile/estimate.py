@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from opencoder_jax.compile.chips import Topology
-from opencoder_jax.compile.collectives import async_fusion, collective_in, kind_of, received, ticket_of
-from opencoder_jax.compile.hlo import COLLECTIVES, CompiledProgram, Computation, Instruction
 from opencoder_jax.compile.links import permute_seconds, rate
+from opencoder_jax.compile.program.collectives import async_fusion, collective_in, kind_of, received, ticket_of
+from opencoder_jax.compile.program.hlo import COLLECTIVES, CompiledProgram, Computation, Instruction
 
 # The parts of a step: name scopes of the model and the step (decoder.py, loss.py, step.py), in the order of the table.
 PARTS = ("input", "attention", "ffn", "head and loss", "optimizer", "other", "copies", "collectives")
@@ -66,6 +66,7 @@ def estimate(
     positions: Sequence[tuple[int, ...]],
     kernels: Mapping[str, float],
     sparse_cores: float = 1.0,
+    turns: int = 1,
 ) -> Estimate:
     """Plays a program that was compiled for `topology`.
 
@@ -73,8 +74,9 @@ def estimate(
         positions: of each of the program's devices: slice, then coordinates.
         kernels: cycles of one run of each Pallas kernel, by its name in the program (without its number).
         sparse_cores: of the links' rate, the share that a SparseCore keeps up with.
+        turns: of a loop that doesn't tell how often it runs.
     """
-    player = _Player(program, topology, positions, kernels, sparse_cores)
+    player = _Player(program, topology, positions, kernels, sparse_cores, turns)
     player.play(program.entry, 1)
     return player.result
 
@@ -87,9 +89,10 @@ class _Player:
         positions: Sequence[tuple[int, ...]],
         kernels: Mapping[str, float],
         sparse_cores: float,
+        turns: int,
     ):
         self.program, self.topology, self.positions, self.kernels = program, topology, positions, kernels
-        self.sparse_cores = sparse_cores
+        self.sparse_cores, self.turns = sparse_cores, turns
         self.rates: dict[tuple[tuple[int, ...], ...], float] = {}
         self.result = Estimate()
         self.now = 0.0
@@ -130,10 +133,12 @@ class _Player:
     def _loop(self, loop: Instruction, outside: Computation, runs: int) -> None:
         trips = self.program.trips(loop, outside)
         if trips is None:
-            self.result.unknown.add(f"{loop.name} (how often the loop runs; taken to run once)")
+            times = "once" if self.turns == 1 else f"{self.turns} times"
+            self.result.unknown.add(f"{loop.name} (how often the loop runs; taken to run {times})")
+            trips = self.turns
         began = self.now
-        self.play(self.program.computations[loop.called("body") or ""], runs * (trips or 1))
-        self.now = began + (self.now - began) * (trips or 1)
+        self.play(self.program.computations[loop.called("body") or ""], runs * trips)
+        self.now = began + (self.now - began) * trips
 
     def _seconds(self, instruction: Instruction, where: Computation, runs: int) -> float:
         """What an instruction takes that runs on the chip's own units."""

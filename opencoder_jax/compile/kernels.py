@@ -11,7 +11,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from opencoder_jax.compile.chips import Topology
-from opencoder_jax.compile.hlo import CompiledProgram, Instruction
+from opencoder_jax.compile.program.hlo import CompiledProgram, Instruction
 from opencoder_jax.kernels.attention.tpu import cycles
 from opencoder_jax.kernels.attention.tpu.blocks import blocks_for, fitted
 from opencoder_jax.kernels.attention.tpu.segments import segments_of

@@ -19,10 +19,10 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from opencoder_jax.compile.chips import GIB, Cluster, Topology
-from opencoder_jax.compile.collectives import Collective, collectives_of
 from opencoder_jax.compile.communication import due, unexplained
-from opencoder_jax.compile.hlo import CompiledProgram
 from opencoder_jax.compile.kernels import executed_flops, kernel_calls, kernels_of
+from opencoder_jax.compile.program.collectives import Collective, collectives_of
+from opencoder_jax.compile.program.hlo import CompiledProgram
 from opencoder_jax.data.batches import Batch
 from opencoder_jax.files import write_whole
 from opencoder_jax.model.flops import attention_flops_per_token, flops_per_token
@@ -62,20 +62,10 @@ class Lowered:
             UserError: it doesn't fit the chips' memory; the message says by how much and what to change.
         """
         began = time.perf_counter()
-        words = f"XLA compiles for {self.chips}, {_axes(self.mesh)}"
-        with jax.set_mesh(self.mesh), tempfile.TemporaryDirectory() as folder, waiting(words):
-            # A TPU's program is printed by libtpu itself: jaxlib can't print all that is in one for v6e.
-            for_tpu = isinstance(self.chips, Topology)
-            options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if for_tpu else {}
-            try:
-                compiled = self.lowered.compile(compiler_options=options)
-            except jax.errors.JaxRuntimeError as error:
-                raise self._refused(str(error)) from None
-            dumped = Path(folder).glob("*train_step*.after_codegen.txt")
-            text = next(dumped).read_text() if for_tpu else compiled.as_text() or ""
-            if keep:
-                write_whole(keep, text)
-            program = CompiledProgram(text)
+        try:
+            compiled, program = compile_for(self.lowered, self.chips, self.mesh, "train_step", keep)
+        except jax.errors.JaxRuntimeError as error:
+            raise self._refused(str(error)) from None
         seconds = time.perf_counter() - began
         memory = self._memory(compiled.memory_analysis())
         if (used := sum(memory.values())) > self.chips.chip.memory:  # a GPU's compiler doesn't refuse
@@ -83,7 +73,7 @@ class Lowered:
         return Compiled(self, memory, program, collectives_of(program, self.mesh.shape), seconds)
 
     def _memory(self, analysis: Any) -> dict[str, float]:
-        held = {"parameters": _share(self.state.parameters), "optimizer": _share(self.state.optimizer)}
+        held = {"parameters": held_bytes(self.state.parameters), "optimizer": held_bytes(self.state.optimizer)}
         return held | {
             "batch": max(0.0, analysis.argument_size_in_bytes - sum(held.values())),
             "activations and gradients": analysis.temp_size_in_bytes,
@@ -93,17 +83,13 @@ class Lowered:
 
     def _refused(self, message: str) -> UserError:
         """What the compiler's refusal means."""
-        found = re.search(
-            r"sed ([\d.]+)([GM]) of ([\d.]+)G hbm|\(([\d.]+)([GM])\) exceeds available HBM \(([\d.]+)G", message
-        )
-        if not found:
+        if (needed := needed_memory(message)) is None:
             return UserError(f"the compiler failed: {' '.join(message.split())[:400]}")
-        amount, unit, capacity = (part for part in found.groups() if part)
-        return self._too_large(float(amount) / (1024 if unit == "M" else 1), capacity)
+        return self._too_large(*needed)
 
     def _too_large(self, used: float, capacity: str) -> UserError:
         """By how many GiB the step doesn't fit, and what to do about it."""
-        train, held = self.recipe.train, (_share(self.state.parameters) + _share(self.state.optimizer)) / GIB
+        train, held = self.recipe.train, (held_bytes(self.state.parameters) + held_bytes(self.state.optimizer)) / GIB
         changes = [f"lower TrainConfig.microbatch, now {train.microbatch}"] if train.microbatch != 1 else []
         changes += [f'set TrainConfig.remat to "full", now "{train.remat}"'] if train.remat != "full" else []
         changes += [f"lower TrainConfig.loss_chunk, now {train.loss_chunk}", "take more chips, or MeshConfig.tensor"]
@@ -153,6 +139,42 @@ class Compiled:
         if calls and not any(call.flops for call in calls):
             flops += step.rows * step.length * attention_flops_per_token(step.recipe.model, step.length)
         return flops / step.chips.size
+
+
+def compile_for(
+    lowered: jax.stages.Lowered, chips: Topology | Cluster, mesh: Mesh, name: str, keep: Path | None = None
+) -> tuple[jax.stages.Compiled, CompiledProgram]:
+    """Compiles a program, and reads it.
+
+    Args:
+        name: of the function that was lowered.
+        keep: a file for the program's text.
+
+    Raises:
+        jax.errors.JaxRuntimeError: as the compiler does; `needed_memory` says what it means.
+    """
+    words = f"XLA compiles for {chips}, {axes_of(mesh)}"
+    with jax.set_mesh(mesh), tempfile.TemporaryDirectory() as folder, waiting(words):
+        # A TPU's program is printed by libtpu itself: jaxlib can't print all that is in one for v6e.
+        for_tpu = isinstance(chips, Topology)
+        options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if for_tpu else {}
+        compiled = lowered.compile(compiler_options=options)
+        dumped = Path(folder).glob(f"*{name}*.after_codegen.txt")
+        text = next(dumped).read_text() if for_tpu else compiled.as_text() or ""
+        if keep:
+            write_whole(keep, text)
+        return compiled, CompiledProgram(text)
+
+
+def needed_memory(message: str) -> tuple[float, str] | None:
+    """Of a compiler's refusal the GiB that it would need and those that a chip has; None if it refuses otherwise."""
+    found = re.search(
+        r"sed ([\d.]+)([GM]) of ([\d.]+)G hbm|\(([\d.]+)([GM])\) exceeds available HBM \(([\d.]+)G", message
+    )
+    if not found:
+        return None
+    amount, unit, capacity = (part for part in found.groups() if part)
+    return float(amount) / (1024 if unit == "M" else 1), capacity
 
 
 def lower_for(recipe: Recipe, chips: Topology | Cluster, step: int | None = None) -> Lowered:
@@ -225,11 +247,12 @@ def _batch(rows: int, length: int, mesh: Mesh) -> Batch:
     return Batch(ids, ids, ids, mask)  # type: ignore[arg-type]
 
 
-def _axes(mesh: Mesh) -> str:
+def axes_of(mesh: Mesh) -> str:
+    """Its axes and their sizes, in words."""
     return " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1) or "one chip"
 
 
-def _share(tree: Any) -> float:
+def held_bytes(tree: Any) -> float:
     """The bytes of a tree that one chip holds."""
     return float(
         sum(

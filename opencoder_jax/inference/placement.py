@@ -95,7 +95,7 @@ def abstract_cache(model: ModelConfig, config: EngineConfig, slots: int, mesh: M
     return jax.tree.map(lambda each: _with(each, mesh, spec), shapes)
 
 
-def _with(shape: Any, mesh: Mesh, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+def _with(shape: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=NamedSharding(mesh, spec))
 
 

@@ -19,7 +19,7 @@ from jax.sharding import SingleDeviceSharding
 
 from opencoder_jax.compile.chips import Topology
 from opencoder_jax.compile.estimate import estimate
-from opencoder_jax.compile.hlo import CompiledProgram
+from opencoder_jax.compile.program.hlo import CompiledProgram
 from opencoder_jax.model import decoder
 from opencoder_jax.model.loss import cross_entropy
 

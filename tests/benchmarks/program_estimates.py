@@ -3,7 +3,7 @@
     python -m tests.benchmarks.program_estimates --program=FILE --topology=v5e:16x16 --mesh=1,256
         --kernel=splash_mha_fwd=1200000 --flops=2.1e15
 
-FILE is what `compile --program=FILE` keeps, or XLA's dump `…after_codegen.txt` (XLA_FLAGS=--xla_dump_to=DIR
+FILE is what `compile --text=FILE` keeps, or XLA's dump `…after_codegen.txt` (XLA_FLAGS=--xla_dump_to=DIR
 --xla_dump_hlo_as_text). The program's devices are placed as `mesh_utils.create_device_mesh` places a mesh of the sizes
 given, as MaxText and we do. Kernels that XLA doesn't cost take the cycles that are given, or nothing, which is said.
 """
@@ -20,8 +20,8 @@ from jax.experimental import mesh_utils
 
 from opencoder_jax.compile.chips import GIB, Topology
 from opencoder_jax.compile.estimate import estimate
-from opencoder_jax.compile.hlo import CompiledProgram
 from opencoder_jax.compile.lower import tpus
+from opencoder_jax.compile.program.hlo import CompiledProgram
 
 
 def main() -> None:

@@ -6,10 +6,10 @@ import jax
 import pytest
 
 from opencoder_jax.compile.chips import Cluster, Topology
-from opencoder_jax.compile.collectives import Collective, collectives_of
 from opencoder_jax.compile.communication import Due, due, unexplained
-from opencoder_jax.compile.hlo import CompiledProgram
 from opencoder_jax.compile.lower import Compiled, lower_for
+from opencoder_jax.compile.program.collectives import Collective, collectives_of
+from opencoder_jax.compile.program.hlo import CompiledProgram
 from opencoder_jax.parallel.mesh import make_mesh
 from opencoder_jax.recipe import bind
 from opencoder_jax.training.run import Recipe

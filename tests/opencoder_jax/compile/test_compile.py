@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -15,10 +16,10 @@ import pytest
 
 from opencoder_jax.compile import advice
 from opencoder_jax.compile.chips import CHIPS, GPUS, Cluster, Topology
-from opencoder_jax.compile.collectives import collectives_of
 from opencoder_jax.compile.estimate import estimate, part_of
-from opencoder_jax.compile.hlo import CompiledProgram, shape_bytes
 from opencoder_jax.compile.kernels import executed_flops, kernel_cycles
+from opencoder_jax.compile.program.collectives import collectives_of
+from opencoder_jax.compile.program.hlo import CompiledProgram, shape_bytes
 from opencoder_jax.kernels.attention.tpu import attention as tpu
 from opencoder_jax.kernels.attention.tpu import cycles
 from opencoder_jax.kernels.attention.tpu.blocks import blocks_for
@@ -257,7 +258,7 @@ libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
 def test_a_small_recipe_is_compiled_for_a_tpu(tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
     program = tmp_path / "program.txt"
-    flags = ("--topology=v5e:2x2", f"--output={output}", f"--program={program}")
+    flags = ("--topology=v5e:2x2", f"--output={output}", f"--text={program}")
     done = compile_command("--gin_file=gin_configs/pretrain/cookbook.gin", *flags)
     assert done.returncode == 0, done.stderr
     assert "attention_forward" in program.read_text()
@@ -381,3 +382,43 @@ def test_a_recipe_that_does_not_fit_a_gpu_says_so() -> None:
         pytest.skip("compiling for GPUs needs the extra `cuda` (4 GB), here or in the Python that CUDA_PYTHON names")
     assert done.returncode == 2
     assert "doesn't fit h100:1: a chip has 79.1 GiB and would need" in done.stderr
+
+
+@libtpu
+def test_a_step_of_decoding_moves_no_cache(tmp_path: Path) -> None:
+    """It is read and written where it lies: the program holds no other array as large as one layer's keys."""
+    flags = [
+        "--topology=v5e:1x1",
+        "--slots=256",
+        f"--output={tmp_path / 'f.json'}",
+        f"--text={tmp_path / 'program.txt'}",
+    ]
+    model = "--gin_file=gin_configs/models/cookbook.gin"
+    sizes = ("ModelConfig.heads=2", "ModelConfig.head_size=160", "ModelConfig.kv_heads=2", "ModelConfig.layers=2")
+    done = compile_command("--program=decode", model, *flags, *(f"--gin.{size}" for size in sizes))
+    assert done.returncode == 0, done.stderr
+    for words in ("memory of a chip", "cache", "tokens/s of a chip", "of the memory's bandwidth"):
+        assert words in done.stdout
+    figures = json.loads((tmp_path / "f.json").read_text())
+    rows, of_a_layer = figures["rows"], figures["memory_bytes"]["cache"] / 4
+    assert figures["memory_bytes"]["temporaries"] < of_a_layer
+    assert figures["tokens_per_second_of_a_chip"] == pytest.approx(rows / sum(figures["estimated_seconds"].values()))
+    text = (tmp_path / "program.txt").read_text()
+    assert "attention_append" in text
+    assert not re.search(rf"\[{rows},2,256,256\]\S* copy\(", text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--slots=100"], "--slots=100: give a multiple of 128"),
+        (["--topology=h100:8"], "for TPUs only"),
+        (["--gin.TrainConfig.steps=3"], "doesn't read TrainConfig"),
+        (["--step=3"], "--step"),
+    ],
+)
+def test_what_decoding_cannot_be_asked(flags: list[str], words: str) -> None:
+    chips = [] if "topology" in flags[0] else ["--topology=v5e:1x1"]
+    done = compile_command("--program=decode", "--gin_file=gin_configs/models/cookbook.gin", *chips, *flags)
+    assert done.returncode == 2
+    assert words in done.stderr

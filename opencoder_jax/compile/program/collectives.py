@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from opencoder_jax.compile.hlo import COLLECTIVES, CompiledProgram, Instruction, shape_bytes
+from opencoder_jax.compile.program.hlo import COLLECTIVES, CompiledProgram, Instruction, shape_bytes
 
 
 @dataclass(frozen=True)
