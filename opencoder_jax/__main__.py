@@ -26,6 +26,17 @@ VERBS = {
     "serve": Verb("opencoder_jax.serving.serve", "--checkpoint=runs/pretrain"),
     "eval": Verb("opencoder_jax.evaluation.evaluate", "--checkpoint=runs/pretrain --output=runs/scores"),
     "convert": Verb("opencoder_jax.exchange.convert", "--from=DIR_OR_GGUF --to=runs/converted"),
+    "ablate": Verb(
+        "opencoder_jax.ablations.ablate", "deduplication_level --archives=runs/releases --output=runs/ablations"
+    ),
+    "releases": Verb("opencoder_jax.ablations.releases", "--output=runs/releases"),
+    "count_tokens": Verb(
+        "opencoder_jax.ablations.count_tokens",
+        "--documents=runs/refinecode/sample --tokenizer=runs/tokenizer --output=runs/counts",
+    ),
+    "bits": Verb(
+        "opencoder_jax.ablations.bits", "--checkpoint=runs/pretrain --documents=runs/held_out --output=runs/bits"
+    ),
     "doctor": Verb("opencoder_jax.doctor", "--output=machine.json"),
     "export_tokenizer": Verb(
         "opencoder_jax.exchange.tokenizer_export",

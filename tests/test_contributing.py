@@ -23,6 +23,7 @@ def test_each_kind_of_addition_has_its_example() -> None:
         "A benchmark",
         "A language",
         "A chip",
+        "An ablation",
     ]
 
 

@@ -68,7 +68,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
                 (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.data"),
             ),
             ("synthesis", (), (f"{PACKAGE}.sandbox", f"{PACKAGE}.benchmarks")),
+<<<<<<< HEAD
             ("web", ("sources", "languages"), (f"{PACKAGE}.data",)),
+=======
+            ("web", (), (f"{PACKAGE}.data",)),
+            ("experiments", ("filtering",), ()),
+>>>>>>> eac866b (The ablation court: claims are gin files of arms that share what they have in common, paired, judged over seeds and projects)
             ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
         )
     },
@@ -78,6 +83,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.reference": (f"{PACKAGE}.verbs",),
     f"{PACKAGE}.__main__": (f"{PACKAGE}.verbs",),
     f"{PACKAGE}.cookbook": (PACKAGE,),
+    f"{PACKAGE}.ablations": (PACKAGE,),
 }
 
 JAX = ("jax", "flax", "optax", "orbax")
@@ -197,7 +203,7 @@ def test_a_room_imports_only_what_it_may(module: str) -> None:
 
 
 def test_knowledge_goes_up_between_the_rooms() -> None:
-    """A room names only rooms that stand before it; of those that name their own parent, the cookbook alone."""
+    """A room names only rooms that stand before it; of those that name their own parent, the cookbook and the court alone."""
     rooms = list(MAY_IMPORT)
     complain(
         f"{room} names {below}, which doesn't stand before it"

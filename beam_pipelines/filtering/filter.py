@@ -34,10 +34,12 @@ class FilterConfig:
     Attributes:
         profile: a folder in beam_pipelines/filtering/thresholds, or the path of a folder of your own.
         seed: of the rules that spare a share of their hits.
+        without: signals whose rules are left out of every table, to see what they alone do.
     """
 
     profile: str = "fixed"
     seed: int = 0
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,11 @@ def run(documents: str, signals: str, output: str, config: FilterConfig, options
             definitions than those that it was made for.
     """
     require_definitions(config.profile, documents, signals)
-    plan = FilterRules(config, load_profile(config.profile, set(SIGNALS)))
+    if unknown := set(config.without) - set(SIGNALS):
+        raise UserError(f"FilterConfig.without: no signal is called {min(unknown)}")
+    rules = load_profile(config.profile, set(SIGNALS))
+    kept = {table: [rule for rule in each if rule.signal not in config.without] for table, each in rules.items()}
+    plan = FilterRules(config, kept)
     tables = ("documents", "signals")
     return map_stage("filter", Filter(plan), [documents, signals], output, plan, options, input_tables=tables)
 

@@ -55,6 +55,16 @@ def crossed(differences: ArrayLike, weights: ArrayLike | None = None) -> Interva
     return Interval(estimate, estimate - reach, estimate + reach)
 
 
+def over_seeds(differences: ArrayLike) -> Interval:
+    """The mean difference over seeds, for other seeds, by Student's t. Raises ValueError for fewer than two."""
+    data = np.asarray(differences, np.float64)
+    if data.ndim != 1 or len(data) < 2 or not np.isfinite(data).all():
+        raise ValueError(f"at least two seeds of finite values are needed: got {data.shape}")
+    reach = student_quantile((1 + CONFIDENCE) / 2, len(data) - 1) * float(data.std(ddof=1)) / math.sqrt(len(data))
+    estimate = float(data.mean())
+    return Interval(estimate, estimate - reach, estimate + reach)
+
+
 @cache
 def student_quantile(share: float, freedom: float) -> float:
     """The quantile of Student's t with `freedom` > 0 degrees of freedom; `share` in 0.5 .. 1, below 1.

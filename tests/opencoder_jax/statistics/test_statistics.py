@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from opencoder_jax.statistics.bootstrap import Interval, mcnemar, mean, paired_p, ratio
-from opencoder_jax.statistics.claims import crossed, needed, negligible, student_quantile, verdict
+from opencoder_jax.statistics.claims import crossed, needed, negligible, over_seeds, student_quantile, verdict
 
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 
@@ -112,6 +112,14 @@ def test_weights_are_bytes_and_one_seed_says_nothing_of_others() -> None:
     for shape in ((1, 5), (5, 1)):
         with pytest.raises(ValueError, match="at least two"):
             crossed(np.ones(shape))
+
+
+def test_over_seeds_is_scipys_t_interval() -> None:
+    values = np.random.default_rng(6).normal(1, 2, 5)
+    wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert over_seeds(values) == pytest.approx((values.mean(), wanted.low, wanted.high), rel=1e-3)
+    with pytest.raises(ValueError, match="at least two"):
+        over_seeds([1.0])
 
 
 @pytest.mark.parametrize("smallest", [0.3, 1.0])

@@ -1,0 +1,53 @@
+"""What is measured of an arm comes by project, the unit that claims speak about: texts in, JSON lines out.
+
+A conversation is a project of its own.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from opencoder_jax.beam_pipelines.core.documents import read_shard
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.experiments.hold_out import project_of
+from opencoder_jax.files import write_whole
+from opencoder_jax.recipe import UserError
+
+ROWS = "by_project.jsonl"
+
+
+class Text(NamedTuple):
+    """A document as far as it's measured."""
+
+    identifier: str
+    project: str
+    text: str
+    is_chat: bool
+
+
+def texts(stages: Iterable[str], version: str) -> Iterator[Text]:
+    """The documents of some stages, in their order; `version` is HoldOutConfig's."""
+    for place in stages:
+        directory = Directory(place)
+        for shard in Manifest.read(place).shards():
+            for batch in read_shard(directory, shard, ["id", "repository", "text", "kind"]):
+                for identifier, repository, text, kind in zip(*(column.to_pylist() for column in batch), strict=True):
+                    is_chat = kind == "chat"
+                    yield Text(identifier, identifier if is_chat else project_of(repository, version), text, is_chat)
+
+
+def write_rows(output: Path, rows: Iterable[NamedTuple]) -> None:
+    """Writes a line a project."""
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / ROWS, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
+
+
+def read_rows(output: Path) -> dict[str, dict[str, Any]]:
+    """What was measured, by project. Raises UserError where nothing was."""
+    try:
+        lines = (output / ROWS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{output}: nothing was measured there; run the ablation again") from None
+    return {row["project"]: row for row in map(json.loads, lines)}
