@@ -68,12 +68,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
                 (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.data"),
             ),
             ("synthesis", (), (f"{PACKAGE}.sandbox", f"{PACKAGE}.benchmarks")),
-<<<<<<< HEAD
             ("web", ("sources", "languages"), (f"{PACKAGE}.data",)),
-=======
-            ("web", (), (f"{PACKAGE}.data",)),
             ("experiments", ("filtering",), ()),
->>>>>>> eac866b (The ablation court: claims are gin files of arms that share what they have in common, paired, judged over seeds and projects)
             ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
         )
     },

@@ -76,6 +76,8 @@ def sign_repositories(units: Units, config: NearDuplicatesConfig) -> Iterator[tu
 
     A signature is a row of minima, so that of a union is the smaller of two, row by row: it travels in place of text.
     """
+    if not len(units.nodes):
+        return
     order = np.argsort(units.repositories, kind="stable")
     nodes = units.nodes[order]
     nodes[:, -1] = units.repositories[order]

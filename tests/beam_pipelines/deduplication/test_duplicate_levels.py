@@ -197,6 +197,18 @@ def test_a_repository_falls_as_a_whole(
     assert kept_ids(tmp_path / "out") == sorted(row["id"] for row in rows if row["repository"] in kept)
 
 
+@pytest.mark.parametrize("level", ["file", "repository", "chunk"])
+def test_a_shard_without_documents_has_no_near_duplicates(
+    level: str, tmp_path: Path, batch: Batch, stage_directory: StageDirectory
+) -> None:
+    """What earlier stages dropped may have been all of a shard."""
+    text = "one two three four five six seven"
+    shards = [[batch({"text": text, "path": "a.py"}, {"text": text, "path": "b.py"})], [batch()]]
+    source = stage_directory(tmp_path / "source", shards)
+    near_duplicates.run(source, str(tmp_path / "out"), NearDuplicatesConfig(**NEAR, level=level), BeamOptions())
+    assert len(kept_ids(tmp_path / "out")) == (2 if level == "repository" else 1)
+
+
 @given(st.integers(1, 7), st.integers(0, 4))
 def test_signatures_travel_in_pairs(columns: int, count: int) -> None:
     rows = np.arange(count * columns, dtype=np.uint32).reshape(count, columns) + np.uint32(2**31)
