@@ -1,4 +1,4 @@
-"""Spoils a known share of every text by putting lines in another order: an effect that an experiment has to find.
+"""Spoils a share of every text's lines by putting them, or their words, in another order: an effect to be found.
 
 Bytes, lines and words stay what they are; only what follows what is lost. A text's fate depends on its id and the seed.
 """
@@ -22,20 +22,26 @@ class ShuffleLinesConfig:
 
     Attributes:
         share: of the lines of every text, which change places among themselves.
+        words: it's the words of these lines that change places instead, each line for itself.
         seed: another seed draws others.
     """
 
     share: float = 0.5
+    words: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         check(self, share=between(0, 1))
 
 
-def shuffled(text: str, share: float, seed: str) -> str:
-    """A text with a share of its lines in other places; the same bytes in all."""
+def shuffled(text: str, share: float, seed: str, words: bool = False) -> str:
+    """A text with a share of its lines, or of these lines' words, in other places; the same bytes in all."""
     lines, draw = text.split("\n"), random.Random(seed)
     places = draw.sample(range(len(lines)), round(share * len(lines)))
+    if words:
+        for place in places:
+            lines[place] = " ".join(draw.sample(each := lines[place].split(" "), len(each)))
+        return "\n".join(lines)
     taken = [lines[place] for place in places]
     for place, line in zip(sorted(places), taken, strict=True):
         lines[place] = line
@@ -50,7 +56,8 @@ class ShuffleLines:
 
     def __call__(self, documents: pa.RecordBatch) -> Result:
         pairs = zip(documents.column("id").to_pylist(), documents.column("text").to_pylist(), strict=True)
-        texts = [shuffled(text, self.config.share, f"{identifier} {self.config.seed}") for identifier, text in pairs]
+        share, seed, words = self.config.share, self.config.seed, self.config.words
+        texts = [shuffled(text, share, f"{identifier} {seed}", words) for identifier, text in pairs]
         column = documents.schema.get_field_index("text")
         field = documents.schema.field(column)
         return Result(documents.set_column(column, field, pa.array(texts, field.type)))

@@ -52,6 +52,14 @@ def test_a_spoiled_text_has_the_same_lines_and_no_more_than_its_share_moved(line
     assert spoiled == shuffled(text, share, "seed")
 
 
+@given(st.lists(st.text("ab \t", max_size=9), max_size=9))
+def test_words_change_places_within_their_lines(lines) -> None:
+    text = "\n".join(lines)
+    spoiled = shuffled(text, 1.0, "seed", words=True)
+    for one, other in zip(spoiled.split("\n"), text.split("\n"), strict=True):
+        assert sorted(one.split(" ")) == sorted(other.split(" "))
+
+
 def test_half_of_the_lines_change_places(batch) -> None:
     text = "\n".join(map(str, range(1000)))
     result = ShuffleLines(ShuffleLinesConfig(share=0.5))(batch(text))
