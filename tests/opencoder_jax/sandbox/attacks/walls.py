@@ -151,7 +151,7 @@ _OTHERS = {
     ),
     "CPU limit raised": "resource.setrlimit(resource.RLIMIT_CPU, (-1, -1))",
     "priority": "os.setpriority(os.PRIO_PROCESS, PARENT, os.getpriority(os.PRIO_PROCESS, PARENT))",
-    "own priority higher": "os.setpriority(os.PRIO_PROCESS, 0, -5)",
+    "own priority higher": "os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - 5)",
     "scheduler": "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))",
     "scheduler of another": "os.sched_setscheduler(PARENT, os.SCHED_OTHER, os.sched_param(0))",
     "affinity of another": "os.sched_setaffinity(PARENT, os.sched_getaffinity(0))",
