@@ -8,7 +8,7 @@ from itertools import zip_longest
 
 from opencoder_jax.chain import Step
 from opencoder_jax.cookbook import plots
-from opencoder_jax.cookbook.results import MODELS, Reply, Results, TrainingStage
+from opencoder_jax.cookbook.results import BENCHMARKS, MODELS, SAMPLED, Reply, Results, TrainingStage
 from opencoder_jax.evaluation.scores.score import Score, Share
 from opencoder_jax.reports.page import (
     Content,
@@ -41,7 +41,7 @@ def training(results: Results) -> Section:
         "Training",
         figure(
             plots.training(results.trainings),
-            "The three training stages one after the other. A model that knows nothing but how frequent each token is "
+            "The training stages one after the other. A model that knows nothing but how frequent each token is "
             "has the unigram entropy as its loss; each stage has its own data, and so its own entropy.",
         ),
         table("lrrrrrrrr", heads, rows),
@@ -61,8 +61,8 @@ def median_speed(stage: TrainingStage) -> float:
 
 def samples(results: Results) -> Section:
     """What the model says before and after tuning, side by side."""
-    pairs = [_pair(*pair) for pair in zip_longest(*map(results.replies, MODELS))]
-    before, after = MODELS.values()
+    pairs = [_pair(*pair) for pair in zip_longest(*map(results.replies, SAMPLED))]
+    before, after = SAMPLED.values()
     how = paragraph(
         f"Left the {before} goes on with the prompt as with any text; right the {after} answers it as a chat. "
         "An answer is marked where it was cut at the limit of tokens."
@@ -74,7 +74,7 @@ def samples(results: Results) -> Section:
 def _pair(base: Reply | None, tuned: Reply | None) -> Html:
     prompts = list(dict.fromkeys(reply.prompt for reply in (base, tuned) if reply))
     shared = [element("pre", prompts[0], class_="prompt")] if len(prompts) == 1 else []
-    sides = [_said(name, reply, not shared) for name, reply in zip(MODELS.values(), (base, tuned), strict=True)]
+    sides = [_said(name, reply, not shared) for name, reply in zip(SAMPLED.values(), (base, tuned), strict=True)]
     return element("div", *shared, element("div", *sides, class_="sides"), class_="sample")
 
 
@@ -94,29 +94,43 @@ def interval(share: Share) -> str:
 
 
 def scores(results: Results) -> Section:
-    """pass@k with its interval, by level, and how the programs ended."""
-    rows: list[list[Content]] = []
-    for model, score in results.scores.items():
-        closed = None if score.closed is None else percent(score.closed)
-        for name, estimate in score.pass_at_k.items():
-            found = [percent(estimate.estimate), interval(estimate)]
-            rows.append([MODELS[model], name, *found, score.tasks, score.samples, closed])
-    heads = ["model", "score", "estimate", "95 % interval", "problems", "samples", "answers closed"]
-    ends = {MODELS[model]: score.outcomes for model, score in results.scores.items()}
+    """What each model solves of each benchmark, with its interval, by level, and how the programs ended."""
     return section(
         "scores",
         "Scores",
-        table("llrrrrr", heads, rows),
+        paragraph(
+            "The pretrained and the annealed model go on with a problem's prompt; the tuned ones are asked in a chat. "
+            "Held-out compositions are tasks of the grammar with a pair of operations that no training text holds: "
+            "their operations are known, one by one. Hand-written problems are the project's own, whose phrasing and "
+            "names no training text was made from."
+        ),
+        *(part for prefix, title in BENCHMARKS.items() for part in _scored(title, results.scores[prefix])),
         note(
             "pass@k is the unbiased estimate of Chen et al. (2021), its interval the bootstrap over problems; where no "
             "problem or every problem is solved, the interval is the rule of three. An answer is closed when the model "
             "ended it, before the limit of tokens."
         ),
-        _by_level(results.scores),
+    )
+
+
+def _scored(title: str, found: Mapping[str, Score]) -> list[Html]:
+    """The part about one benchmark."""
+    rows: list[list[Content]] = []
+    for model, score in found.items():
+        closed = None if score.closed is None else percent(score.closed)
+        for name, estimate in score.pass_at_k.items():
+            shares = [percent(estimate.estimate), interval(estimate)]
+            rows.append([MODELS[model], name, *shares, score.tasks, score.samples, closed])
+    heads = ["model", "score", "estimate", "95 % interval", "problems", "samples", "answers closed"]
+    ends = {MODELS[model]: score.outcomes for model, score in found.items()}
+    return [
+        element("h3", title.capitalize()),
+        table("llrrrrr", heads, rows),
+        _by_level(found),
         figure(plots.outcomes(ends), "How the programs ended when they were run in the sandbox.")
         if any(ends.values())
         else note("No program was run."),
-    )
+    ]
 
 
 def _by_level(found: Mapping[str, Score]) -> Html:

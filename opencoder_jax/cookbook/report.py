@@ -5,7 +5,7 @@ is a function of the run's files and of the machine that it's written on. About 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import unescape
 from pathlib import Path
 from urllib.parse import quote
@@ -14,7 +14,8 @@ from opencoder_jax.chain import Step
 from opencoder_jax.cookbook import data_sections, model_sections
 from opencoder_jax.cookbook.corpus_size import small_corpus_warning
 from opencoder_jax.cookbook.model_sections import interval, nats
-from opencoder_jax.cookbook.results import FUNNEL, MODELS, Results
+from opencoder_jax.cookbook.results import BENCHMARKS, FUNNEL, MODELS, Results
+from opencoder_jax.evaluation.scores.score import Score
 from opencoder_jax.files import write_whole
 from opencoder_jax.reports.page import Html, compact, element, markup, megabytes, page, percent
 
@@ -64,12 +65,8 @@ def summary(results: Results) -> Html:
     loss, entropy = nats(pretrain.rows[-1]["loss"]), nats(pretrain.about["unigram_entropy"])
     held_out = f" ({nats(pretrain.held_out[-1][1])} on held-out documents)" if pretrain.held_out else ""
     losses = " and ".join(f"{nats(stage.rows[-1]['loss'])} ({stage.name})" for stage in later)
-    tuned = scores["tuned"]
-    passed = {model: next(iter(score.pass_at_k.items())) for model, score in scores.items() if score.pass_at_k}
-    ability = " and ".join(
-        f"{percent(estimate.estimate)} by the {MODELS[model]} (95 % interval {interval(estimate)})"
-        for model, (_, estimate) in passed.items()
-    )
+    tuned = scores[""]["tuned"]
+    abilities = [_ability(prefix, found) for prefix, found in scores.items()]
     ends = [results.stages[name] for name in (FUNNEL[0], FUNNEL[-1])]
     documents = [stage.total("out", "documents") for stage in ends]
     sizes = [megabytes(stage.total("out", "bytes")) for stage in ends]
@@ -89,9 +86,8 @@ def summary(results: Results) -> Html:
         "parameters": compact(parameters),
         f"pretraining loss; unigram entropy {entropy}": loss,
     }
-    tiles |= {f"{name}, {MODELS[model]}": percent(share.estimate) for model, (name, share) in passed.items()}
-    if "tuned" in passed:
-        sentences.append(f"{passed['tuned'][0]} on {tuned.tasks} problems: {ability}.")
+    tiles |= {f"of {title} solved": percent(share) for title, share, _ in abilities}
+    sentences += [sentence for _, _, sentence in abilities]
     if tuned.closed is not None:
         sentences.append(f"The tuned model closed {percent(tuned.closed)} of its answers.")
         tiles["of tuned answers closed"] = percent(tuned.closed)
@@ -100,6 +96,18 @@ def summary(results: Results) -> Html:
         tiles["minutes in all"] = f"{minutes:.1f}"
     boxes = [element("div", element("b", figure), element("span", label)) for label, figure in tiles.items()]
     return markup(element("p", " ".join(sentences), class_="summary"), element("div", *boxes, class_="tiles"))
+
+
+def _ability(prefix: str, found: Mapping[str, Score]) -> tuple[str, float, str]:
+    """The problems of a benchmark, what share of them the tuned model solves at its first try, and a sentence."""
+    title = BENCHMARKS[prefix]
+    shares = {model: next(iter(score.pass_at_k.values())) for model, score in found.items()}
+    each = ", ".join(
+        f"{MODELS[model]} {percent(share.estimate)} (95 % interval {interval(share)})"
+        for model, share in shares.items()
+    )
+    name = next(iter(found["tuned"].pass_at_k))
+    return title, shares["tuned"].estimate, f"{name} on {found['tuned'].tasks} {title}: {each}."
 
 
 def _warning(run: Path) -> Html:

@@ -18,7 +18,7 @@ from opencoder_jax.beam_pipelines.core.documents import read_shard_columns
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.chain import Step
-from opencoder_jax.cookbook.steps import DERIVED
+from opencoder_jax.cookbook.steps import DERIVED, GRAMMAR
 from opencoder_jax.evaluation.scores.score import Score, Share
 from opencoder_jax.files import read_json, read_lines
 from opencoder_jax.recipe import UserError
@@ -26,12 +26,19 @@ from opencoder_jax.training.metrics import read_metrics
 
 # The stages that every document goes through, in order; the training stages.
 FUNNEL = ("collect", "exact_duplicates", "near_duplicates", "redact", "filter", "sample", "decontaminate")
-TRAININGS = ("pretrain", "anneal", "sft")
+TRAININGS = ("pretrain", "anneal", "sft_stage1", "sft")
+
+# What is made beside them.
+MADE = (*DERIVED, *(f"grammar_{form}" for form in GRAMMAR))
 
 DUPLICATE = "duplicate"  # the reason of both stages of deduplication
 
-# The two models that are sampled and scored.
-MODELS = {"base": "annealed model", "tuned": "tuned model"}
+# The models that are scored; the two that are sampled.
+MODELS = {"pretrained": "pretrained", "base": "annealed", "stage1": "after stage 1", "tuned": "after stage 1 + 2"}
+SAMPLED = {"base": "annealed model", "tuned": "tuned model"}
+
+# What they are scored on: a prefix of the evaluation's directory, and what the problems are.
+BENCHMARKS = {"held_out_": "held-out compositions", "": "hand-written problems"}
 
 
 class DropReason(NamedTuple):
@@ -106,8 +113,8 @@ class Results:
 
     @cached_property
     def stages(self) -> dict[str, Manifest]:
-        """The manifests of FUNNEL and DERIVED."""
-        return {name: self._manifest(self.run / "data" / name) for name in (*FUNNEL, *DERIVED)}
+        """The manifests of FUNNEL and MADE."""
+        return {name: self._manifest(self.run / "data" / name) for name in (*FUNNEL, *MADE)}
 
     @cached_property
     def records(self) -> dict[str, Manifest]:
@@ -158,19 +165,19 @@ class Results:
         return found
 
     def replies(self, model: str) -> list[Reply]:
-        """What a model of MODELS made of the fixed prompts."""
+        """What a model of SAMPLED made of the fixed prompts."""
         rows = read_lines(self._required(self.run / "samples" / model / "completions.jsonl"))
         return [Reply(row["prompt"], row["text"], row["finish_reason"] == "stop") for _, row in rows]
 
     @cached_property
-    def scores(self) -> dict[str, Score]:
-        """The scores of MODELS. The levels of the problems are strings, as JSON has them."""
-        scores = {}
-        for model in MODELS:
-            found = read_json(self._required(self.run / "evaluation" / model / "score.json"))
-            found["pass_at_k"] = {name: Share(**share) for name, share in found["pass_at_k"].items()}
-            scores[model] = Score(**{field.name: found[field.name] for field in fields(Score) if field.name in found})
-        return scores
+    def scores(self) -> dict[str, dict[str, Score]]:
+        """The scores of MODELS on each of BENCHMARKS. The levels of the problems are strings, as JSON has them."""
+        return {prefix: {model: self._score(f"{prefix}{model}") for model in MODELS} for prefix in BENCHMARKS}
+
+    def _score(self, name: str) -> Score:
+        found = read_json(self._required(self.run / "evaluation" / name / "score.json"))
+        found["pass_at_k"] = {each: Share(**share) for each, share in found["pass_at_k"].items()}
+        return Score(**{field.name: found[field.name] for field in fields(Score) if field.name in found})
 
     def _rows(
         self, name: str, table: str, columns: list[str], ids: Collection[str] | None = None

@@ -1,22 +1,30 @@
 """The recipe as a list: every step of the cookbook is a command that anyone can run alone.
 
 Read from the top, it's OpenCoder's order (sections 2 to 4 of the paper): raw code is cleaned, tokenised and trained on;
-the model is annealed on better data and tuned on verified instructions; before and after tuning it's scored. Each step
-reads directories that earlier steps wrote, and writes one.
+the model is annealed on better data and tuned in two stages on verified instructions; after each stage it's scored, on
+the project's own problems and on compositions of the task grammar that no training data holds. Each step reads
+directories that earlier steps wrote, and writes one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from opencoder_jax.beam_pipelines import refinecode
+from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import PROBLEMS
 from opencoder_jax.chain import Step, read_by, stage
 from opencoder_jax.recipe import configurable
 
 # What is made of the clean documents, in this order.
 DERIVED = ("algorithmic", "snippets", "instructions")
 
+# What the task grammar writes, by its forms.
+GRAMMAR = ("programs", "questions", "tasks")
+
 # Token records, by the names that the mixtures of the training recipes use.
-RECORDS = ("refinecode", "refinecode_heldout", *DERIVED)
+RECORDS = ("refinecode", "refinecode_heldout", *DERIVED, *GRAMMAR)
+
+# The models that are scored, by the runs that train them; the first two go on with a prompt, the others are asked.
+MODELS = {"pretrained": "pretrain", "base": "anneal", "stage1": "sft_stage1", "tuned": "sft"}
 
 
 @configurable
@@ -25,14 +33,15 @@ class CookbookConfig:
     """Which recipes the steps use.
 
     Attributes:
-        pipelines, pretrain, anneal, tune, evaluate_base, evaluate_tuned: gin files.
+        pipelines, pretrain, anneal, tune_stage1, tune, evaluate_base, evaluate_tuned: gin files.
         functions: what the model is asked to write, before and after tuning: (signature, what it does).
     """
 
     pipelines: str = "gin_configs/cookbook.gin"
     pretrain: str = "gin_configs/pretrain/cookbook.gin"
     anneal: str = "gin_configs/anneal/cookbook.gin"
-    tune: str = "gin_configs/sft/cookbook.gin"
+    tune_stage1: str = "gin_configs/sft/cookbook_stage1.gin"
+    tune: str = "gin_configs/sft/cookbook_stage2.gin"
     evaluate_base: str = "gin_configs/evaluate/cookbook_base.gin"
     evaluate_tuned: str = "gin_configs/evaluate/cookbook_tuned.gin"
 
@@ -91,9 +100,26 @@ def steps(config: CookbookConfig, run: str, sources: Sequence[str], overrides: S
         asked = (*more, *(f"--prompt={prompt}" for prompt in prompts))
         return other(title, "generate", recipe, f"{run}/samples/{name}", [model], *asked, checkpoint=model)
 
-    def scored(title: str, recipe: str, model: str, name: str) -> Step:
-        return other(title, "eval", recipe, f"{run}/evaluation/{name}", [model], checkpoint=model)
+    def scored(name: str, trained: str) -> list[Step]:
+        """On the project's own problems, and on the held-out compositions."""
+        model, held_out = f"{train}/{trained}", f"{data}/held_out"
+        recipe = config.evaluate_base if trained in ("pretrain", "anneal") else config.evaluate_tuned
+        title, output = f"score the model of {trained}", f"{run}/evaluation"
+        file = f"{held_out}/{PROBLEMS}"
+        return [
+            other(title, "eval", recipe, f"{output}/{name}", [model], checkpoint=model),
+            other(
+                f"{title} on held-out compositions",
+                "eval",
+                recipe,
+                f"{output}/held_out_{name}",
+                [model, held_out],
+                checkpoint=model,
+                benchmark_file=file,
+            ),
+        ]
 
+    made = {form: f"{data}/grammar_{form}" for form in GRAMMAR}
     code = [f'def {signature}:\n    """{purpose}"""\n' for signature, purpose in config.functions]
     tasks = [f"Write a Python function `{signature}`.\n\n{purpose}" for signature, purpose in config.functions]
     base, tuned, clean = f"{train}/anneal", f"{train}/sft", f"{data}/decontaminate"
@@ -115,15 +141,23 @@ def steps(config: CookbookConfig, run: str, sources: Sequence[str], overrides: S
         stage("decontaminate", "decontaminate", clean, flags, documents=f"{data}/sample"),
         *derived("", ""),
         *(library if sources else []),
-        stage("train the tokenizer", "train_tokenizer", f"{data}/tokenizer", flags, documents=clean),
+        *(
+            stage(
+                f"draw {form} from the grammar", "grammar", made[form], [*flags, f'--gin.GrammarConfig.form="{form}"']
+            )
+            for form in GRAMMAR
+        ),
+        stage("draw held-out compositions", "held_out", f"{data}/held_out", flags),
+        stage("train the tokenizer", "train_tokenizer", f"{data}/tokenizer", flags, documents=[clean, made["tasks"]]),
         tokenised("refinecode", [clean]),
         tokenised("refinecode_heldout", [clean], "--gin.TokenRecordsConfig.part=heldout"),
         *(tokenised(kind, [f"{data}/{prefix}{kind}" for prefix in prefixes]) for kind in DERIVED),
+        *(tokenised(form, [made[form]]) for form in GRAMMAR),
         trained("pretrain", config.pretrain, "pretrain"),
         trained("anneal", config.anneal, "anneal", "pretrain"),
-        trained("tune on instructions", config.tune, "sft", "anneal"),
+        trained("tune, stage 1", config.tune_stage1, "sft_stage1", "anneal"),
+        trained("tune, stage 2", config.tune, "sft", "sft_stage1"),
         sampled("sample the annealed model", config.evaluate_base, base, "base", code),
         sampled("sample the tuned model", config.evaluate_tuned, tuned, "tuned", tasks, "--chat"),
-        scored("score the annealed model", config.evaluate_base, base, "base"),
-        scored("score the tuned model", config.evaluate_tuned, tuned, "tuned"),
+        *(step for name, trained_in in MODELS.items() for step in scored(name, trained_in)),
     ]

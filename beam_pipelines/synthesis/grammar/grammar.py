@@ -22,6 +22,7 @@ from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, repor
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.synthesis.grammar import forms
 from opencoder_jax.beam_pipelines.synthesis.grammar.items import Item, item
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import SCOPES
 from opencoder_jax.benchmarks.problems import OWN, Benchmark
 from opencoder_jax.checks import at_least, between, check, one_of
 from opencoder_jax.recipe import configurable
@@ -38,24 +39,29 @@ class GrammarConfig:
     Attributes:
         items: how many.
         form: "programs" with docstrings; "questions" about programs, and for some; "tasks" that a program answers.
+        scope: "full"; or "small": common operations, at most two in a task, for a miniature.
         seed: of the draws. The same seed gives the same items in every form.
         shards: of the output.
     """
 
     items: int = 10_000
     form: str = "tasks"
+    scope: str = "full"
     seed: int = 0
     shards: int = 8
 
     def __post_init__(self) -> None:
-        check(self, items=at_least(1), form=one_of("programs", "questions", "tasks"), shards=between(1, 99_999))
+        check(self, items=at_least(1), form=one_of("programs", "questions", "tasks"))
+        check(self, scope=one_of(*SCOPES), shards=between(1, 99_999))
 
 
-def items(seed: int, numbers: Iterator[int], held_out: bool, counts: Counter[str]) -> Iterator[Item]:
+def items(
+    seed: int, numbers: Iterator[int], held_out: bool, counts: Counter[str], scope: str = "full"
+) -> Iterator[Item]:
     """The items of these numbers that are held out or aren't; what becomes of the others is counted."""
     taken = frozenset(problem.entry_point for problem in Benchmark.read(OWN).problems)
     for number in numbers:
-        found = item(seed, number, taken)
+        found = item(seed, number, taken, SCOPES[scope])
         if isinstance(found, str):
             counts[f"not asked: {found}"] += 1
         elif found.task.held_out is not held_out:
@@ -75,7 +81,7 @@ class WriteItems(beam.DoFn):
         directory, config = Directory(self.output), self.config
         wanted = len(range(shard, config.items, config.shards))
         counts: Counter[str] = Counter()
-        found = items(config.seed, _numbers(shard, config.shards), False, counts)
+        found = items(config.seed, _numbers(shard, config.shards), False, counts, config.scope)
         rows = [_document(config, each) for each, _ in zip(found, range(wanted), strict=False)]
         tallies: list[Tally] = [{"count": dict(counts)}]
         with ShardWriter(directory, shard_name("documents", shard, config.shards)) as writer:

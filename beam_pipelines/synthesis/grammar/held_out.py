@@ -11,7 +11,8 @@ from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.synthesis.grammar import forms
 from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import PROBLEMS, items
-from opencoder_jax.checks import at_least, check
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import SCOPES
+from opencoder_jax.checks import at_least, check, one_of
 from opencoder_jax.recipe import configurable
 
 
@@ -22,14 +23,16 @@ class HeldOutConfig:
 
     Attributes:
         problems: how many.
+        scope: as GrammarConfig's.
         seed: of the draws.
     """
 
     problems: int = 200
+    scope: str = "full"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check(self, problems=at_least(1))
+        check(self, problems=at_least(1), scope=one_of(*SCOPES))
 
 
 def run(*, output: str, config: HeldOutConfig, options: BeamOptions) -> Manifest:
@@ -37,7 +40,7 @@ def run(*, output: str, config: HeldOutConfig, options: BeamOptions) -> Manifest
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         counts: Counter[str] = Counter()
-        found = islice(items(config.seed, count(), True, counts), config.problems)
+        found = islice(items(config.seed, count(), True, counts, config.scope), config.problems)
         lines = [json.dumps(forms.problem(each), ensure_ascii=False) for each in found]
         with directory.atomic(PROBLEMS) as stream:
             stream.write("".join(f"{line}\n" for line in lines).encode())

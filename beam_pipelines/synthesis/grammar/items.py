@@ -11,7 +11,7 @@ import xxhash
 
 from opencoder_jax.beam_pipelines.synthesis.grammar.examples import Trial, examples, shown
 from opencoder_jax.beam_pipelines.synthesis.grammar.programs import Solution, programs
-from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import Composition, draw
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import SCOPES, Composition, Scope, draw
 from opencoder_jax.beam_pipelines.synthesis.grammar.types import TYPES
 from opencoder_jax.beam_pipelines.synthesis.grammar.wording import sentence
 
@@ -82,14 +82,15 @@ class Item(NamedTuple):
         return f"def {self.signature}:\n{self.body(program)}"
 
 
-def item(seed: int, number: int, taken: Collection[str]) -> Item | str:
+def item(seed: int, number: int, taken: Collection[str], scope: Scope = SCOPES["full"]) -> Item | str:
     """The item of a number; or why there is none.
 
     Args:
         taken: names that no function may have: those of the problems that evaluation asks.
+        scope: what is drawn from.
     """
     rng = random.Random(xxhash.xxh64_intdigest(f"{seed}/{number}".encode()))
-    task = draw(rng)
+    task = draw(rng, scope)
     solutions = programs(task)
     if not solutions:
         return "no program"
@@ -97,7 +98,7 @@ def item(seed: int, number: int, taken: Collection[str]) -> Item | str:
     if isinstance(found, str):
         return found
     name = _function_name(task, solutions, rng, taken)
-    shows = shown(found, rng, rng.choice((0, 1, 1, 2, 2, 3)))
+    shows = shown(found, rng, rng.choice(scope.examples))
     return Item(
         number, task, name, sentence(task, rng), tuple(solutions), tuple(found), tuple(shows), rng.random() < 0.65
     )

@@ -10,8 +10,12 @@ that never saw a word can't know what it means.
 
 import random
 import re
+import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import xxhash
@@ -20,13 +24,52 @@ from opencoder_jax.beam_pipelines.synthesis.grammar.operations import Operation,
 from opencoder_jax.beam_pipelines.synthesis.grammar.types import OPEN, TYPES
 
 HELD_OUT = 8  # one pair in so many
-LENGTHS = (0.45, 0.4, 0.15)  # how often a chain has one, two, three operations
-CHOICES = 0.12  # how often a task is a choice instead
-OPEN_PARAMETER = 0.3  # how often what an operation leaves open becomes a parameter, not a constant
 
 # How often a chain begins in each family.
-_FAMILIES = ((0.4, of_elements()), (0.35, of_collections()), (0.25, of_numbers()))
+_FAMILIES = ((0.4, tuple(of_elements())), (0.35, tuple(of_collections())), (0.25, tuple(of_numbers())))
 OPERATIONS = tuple(operation for _, family in _FAMILIES for operation in family)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much of the grammar is drawn from.
+
+    Attributes:
+        families: of operations, each behind how often a chain begins in it.
+        lengths: how often a chain has one, two, three operations.
+        choices: how often a task is a choice instead.
+        open_parameter: how often what an operation leaves open becomes a parameter, not a constant.
+        examples: how many a text shows; one of them is drawn.
+    """
+
+    families: tuple[tuple[float, tuple[Operation, ...]], ...]
+    lengths: tuple[float, ...]
+    choices: float
+    open_parameter: float
+    examples: tuple[int, ...]
+
+    @cached_property
+    def taking(self) -> dict[str, list[Operation]]:
+        """The operations on one value, by its type."""
+        found: dict[str, list[Operation]] = {}
+        for _, family in self.families:
+            for operation in family:
+                if len(operation.takes) == 1:
+                    found.setdefault(operation.takes[0], []).append(operation)
+        return found
+
+
+def _small() -> Scope:
+    """What a model of a million weights learns in minutes: common operations, at most two of them, few examples."""
+    names = set(tomllib.loads((Path(__file__).parent / "vocabulary/small.toml").read_text(encoding="utf-8"))["names"])
+    families = tuple((share, tuple(each for each in family if each.name in names)) for share, family in _FAMILIES)
+    return Scope(families, lengths=(0.4, 0.6), choices=0.0, open_parameter=0.0, examples=(0, 0, 1))
+
+
+SCOPES = {
+    "full": Scope(_FAMILIES, lengths=(0.45, 0.4, 0.15), choices=0.12, open_parameter=0.3, examples=(0, 1, 1, 2, 2, 3)),
+    "small": _small(),
+}
 
 # The variables of the programs: a parameter has another name.
 _WORD = re.compile(r"\b[a-z]\b")
@@ -80,10 +123,10 @@ def _held_out(first: Operation, second: Operation) -> bool:
     return xxhash.xxh64_intdigest(f"{first.name} {second.name} {first.takes} {second.takes}".encode()) % HELD_OUT == 0
 
 
-def draw(rng: random.Random) -> Composition:
+def draw(rng: random.Random, scope: Scope) -> Composition:
     """A task. Whether it means anything is found out by trying it (examples.py)."""
-    choice = rng.random() < CHOICES
-    operations = _choice(rng) if choice else _chain(rng)
+    choice = rng.random() < scope.choices
+    operations = _choice(rng, scope) if choice else _chain(rng, scope)
     wanted = list(dict.fromkeys(letter for each in operations for letter in each.open))
     code = " ".join(text for each in operations for text in (*each.code, *each.body, each.keep, each.each))
     taken = set(_bound_names(code))
@@ -94,7 +137,7 @@ def draw(rng: random.Random) -> Composition:
     constants: dict[str, Any] = {}
     for letter in wanted:
         kind, names, value = OPEN[letter]
-        if rng.random() < OPEN_PARAMETER and len(parameters) < 3:
+        if rng.random() < scope.open_parameter and len(parameters) < 3:
             parameters.append(Parameter(_name(rng, names, taken), kind, full=True))
             constants[letter] = parameters[-1]
         else:
@@ -104,10 +147,10 @@ def draw(rng: random.Random) -> Composition:
     return Composition(tuple(operations), None, tuple(parameters), constants)
 
 
-def _chain(rng: random.Random) -> list[Operation]:
-    length = rng.choices((1, 2, 3), LENGTHS)[0]
+def _chain(rng: random.Random, scope: Scope) -> list[Operation]:
+    (length,) = rng.choices(range(1, len(scope.lengths) + 1), scope.lengths)
     while True:
-        (family,) = rng.choices([family for _, family in _FAMILIES], [weight for weight, _ in _FAMILIES])
+        (family,) = rng.choices([family for _, family in scope.families], [share for share, _ in scope.families])
         chain = [rng.choice(family)]
         full = True  # a parameter can be asked for that isn't empty
         while len(chain) < length:
@@ -115,7 +158,7 @@ def _chain(rng: random.Random) -> list[Operation]:
             full = full and last.length == "same"
             fitting = [
                 each
-                for each in _TAKING.get(last.gives, ())
+                for each in scope.taking.get(last.gives, ())
                 if (full or not each.full) and each.name != last.name and not set(each.open) & _open(chain)
             ]
             if not fitting or last.body:
@@ -125,10 +168,10 @@ def _chain(rng: random.Random) -> list[Operation]:
             return chain
 
 
-def _choice(rng: random.Random) -> list[Operation]:
+def _choice(rng: random.Random, scope: Scope) -> list[Operation]:
     """A predicate and two changes of what it's about."""
     kind = rng.choice(("int", "int", "str"))
-    unary = [each for each in _TAKING[kind] if each.code]
+    unary = [each for each in scope.taking[kind] if each.code]
     predicate = rng.choice([each for each in unary if each.gives == "bool"])
     first = rng.choice([each for each in unary if each.gives == kind and not set(each.open) & set(predicate.open)])
     used = _open((predicate, first))
@@ -153,9 +196,3 @@ def _name(rng: random.Random, names: Sequence[str], taken: set[str]) -> str:
 def _bound_names(code: str) -> set[str]:
     """The one-letter names, and those of loops, that a program binds itself."""
     return {"n", "w", "c", "d", "i", "p", "x", "a", "b"} & set(_WORD.findall(code)) | _OWN
-
-
-_TAKING: dict[str, list[Operation]] = {}
-for _operation in OPERATIONS:
-    if len(_operation.takes) == 1:
-        _TAKING.setdefault(_operation.takes[0], []).append(_operation)

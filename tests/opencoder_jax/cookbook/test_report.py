@@ -17,7 +17,7 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.chain import Step
 from opencoder_jax.cookbook.corpus_size import small_corpus_warning, warning
 from opencoder_jax.cookbook.report import write_report
-from opencoder_jax.cookbook.results import DERIVED, FUNNEL, TRAININGS
+from opencoder_jax.cookbook.results import BENCHMARKS, FUNNEL, MADE, MODELS, SAMPLED, TRAININGS
 from opencoder_jax.cookbook.steps import CookbookConfig, steps
 from opencoder_jax.recipe import UserError
 
@@ -103,7 +103,9 @@ def write_training(output: Path, first: float, last: float, rows: int = 12, held
 
 
 def write_evaluation(run: Path) -> None:
-    for model, passed in (("base", 0), ("tuned", 5)):
+    names = [(f"{prefix}{model}", 20 if prefix else 5) for prefix in BENCHMARKS for model in MODELS]
+    for name, solved in names:
+        passed = solved if name.endswith("tuned") else 0
         share = passed / 40
         score = {
             "tasks": 40,
@@ -115,7 +117,7 @@ def write_evaluation(run: Path) -> None:
             "closed": 0.775,
             "truncated": 0.225,
         }
-        write_json(run / "evaluation" / model / "score.json", score)
+        write_json(run / "evaluation" / name / "score.json", score)
     said = {"prompt": "def add(a, b):\n", "text": f"    return a + b  # {EVIL}\n", "finish_reason": "stop"}
     cut = {"prompt": "def loop():\n", "text": "    while True:\n", "finish_reason": "length"}
     write_lines(run / "samples" / "base" / "completions.jsonl", [said, cut])
@@ -148,11 +150,11 @@ def make_run(run: Path) -> list[Step]:
     for name in FUNNEL:
         current, drops = lost.get(name, (current, []))
         write_stage(run / "data" / name, current, drops, counts.get(name))
-    for name in DERIVED:
+    for name in MADE:
         write_stage(run / "data" / name, rest[:2], counts=counts.get(name))
-    for name, tokens in (RECORDS | {"instructions": 600}).items():
+    for name, tokens in (RECORDS | {"instructions": 600, "programs": 50, "questions": 40, "tasks": 30}).items():
         write_stage(run / "tokens" / name, rest, tokens=tokens)
-    for name, (first, last) in zip(TRAININGS, ((8.3, 4.5), (4.4, 4.2), (5.0, 2.9)), strict=True):
+    for name, (first, last) in zip(TRAININGS, ((8.3, 4.5), (4.4, 4.2), (5.5, 3.1), (5.0, 2.9)), strict=True):
         write_training(run / "train" / name, first, last, held_out=4.75 if name == "pretrain" else None)
     write_evaluation(run)
     recipe_steps = recipe(run)
@@ -196,8 +198,9 @@ def test_headline_figures(page: str) -> None:
     assert "5 (0.09 MB) were left" in opening
     assert "4,321,000 parameters" in opening
     assert "4.500 nats a token (4.750 on held-out documents), against a unigram entropy of 6.125" in opening
-    assert "0.0 % by the annealed model (95 % interval 0.0 – 7.5 %)" in opening
-    assert "12.5 % by the tuned model (95 % interval 6.2 – 18.8 %)" in opening
+    assert "pass@1 on 40 hand-written problems: pretrained 0.0 % (95 % interval 0.0 – 7.5 %), annealed 0.0 %" in opening
+    assert "after stage 1 + 2 12.5 % (95 % interval 6.2 – 18.8 %)" in opening
+    assert "50.0 % of held-out compositions solved" in opening
     assert "closed 77.5 % of its answers" in opening
     assert "2.0 minutes" in opening
 
@@ -280,8 +283,8 @@ def test_a_cluster_names_the_kept_copy_and_the_others(page: str) -> None:
 
 def test_epochs_follow_from_mixture_and_tokens(page: str) -> None:
     # 245,760 tokens a stage, three quarters of them from a set of 900,000.
-    assert "refinecode 4 900,000 0.09 0.20 0.20 0.20" in words(chapter(page, "mixture"))
-    assert "instructions 4 600 133.33 – – –" in words(chapter(page, "mixture"))
+    assert "refinecode 4 900,000 0.09 0.20 0.20 0.20 0.20" in words(chapter(page, "mixture"))
+    assert "instructions 4 600 133.33 – – – –" in words(chapter(page, "mixture"))
 
 
 def test_speed_is_the_median_so_that_compiling_does_not_count(page: str) -> None:
@@ -366,12 +369,12 @@ def test_the_same_run_gives_the_same_bytes(run: Path, page: str) -> None:
 
 def test_a_run_without_drops_counts_levels_or_times_says_so(tmp_path: Path) -> None:
     make_run(tmp_path)
-    for name in (*FUNNEL, *DERIVED):
+    for name in (*FUNNEL, *MADE):
         write_stage(tmp_path / "data" / name, [document("a.py", 0)])
-    for model in ("base", "tuned"):
-        file = tmp_path / "evaluation" / model / "score.json"
+    for file in (tmp_path / "evaluation").glob("*/score.json"):
         known = json.loads(file.read_text())
         write_json(file, known | {"by_level": {}, "outcomes": {}, "closed": None})
+    for model in SAMPLED:
         write_lines(tmp_path / "samples" / model / "completions.jsonl", [])
     for name in TRAININGS:
         write_training(tmp_path / "train" / name, 5.0, 4.0, rows=1)
@@ -398,6 +401,7 @@ def test_a_run_without_drops_counts_levels_or_times_says_so(tmp_path: Path) -> N
         ("tokens/algorithmic/stage.json", "python -m beam_pipelines records"),
         ("train/anneal/metrics.jsonl", "python -m opencoder_jax train"),
         ("train/sft/run.json", "python -m opencoder_jax train"),
+        ("evaluation/held_out_stage1/score.json", "python -m opencoder_jax eval"),
         ("evaluation/tuned/score.json", "python -m opencoder_jax eval"),
         ("samples/base/completions.jsonl", "make cookbook|python -m opencoder_jax"),
     ],
