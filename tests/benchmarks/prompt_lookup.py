@@ -64,7 +64,7 @@ def main() -> None:
                 answers.append(engine.generate([prompt], settings)[0].tokens)
                 spent.append(time.perf_counter() - began)
                 steps.append(engine.steps - before)
-            assert np.array_equal(*answers), "guesses changed an answer"
+            assert np.array_equal(answers[0], answers[1]), "guesses changed an answer"
             ratios.append(spent[0] / spent[1])
             seconds += spent
             print(
