@@ -11,9 +11,11 @@ PROGRAM = "python -m beam_pipelines"
 PIPELINES = "opencoder_jax.beam_pipelines"
 DOCUMENTS = "--documents=runs/refinecode/sample"
 STAGES = "runs/refinecode"
+WEB = "runs/web"
 
 CHAINS = {
     "refinecode": Verb(f"{PIPELINES}.refinecode", "--folders=/path/to/repositories --output=runs/refinecode"),
+    "web": Verb(f"{PIPELINES}.web_recall", "--crawl=/path/to/warc --urls=data/seeds.parquet --output=runs/web"),
 }
 TOOLS = {
     "verify": Verb(f"{PIPELINES}.verify", "runs/refinecode"),
@@ -28,7 +30,6 @@ VERBS = COMMANDS | {
         ("tables", "sources.tables", "--tables=data/stack --gin.TablesConfig.preset=the_stack_v1", "runs/stack"),
         ("join_metadata", "sources.join_metadata", "--metadata=data/metadata --corpus=runs/stack", "runs/rebuilt"),
         ("conversations", "sources.conversations", "--conversations=data/sft_stage1", "runs/sft/conversations"),
-        ("pages", "web.pages", "--crawl=/path/to/warc", "runs/web/pages"),
         (
             "exact_duplicates",
             "deduplication.exact_duplicates",
@@ -64,6 +65,32 @@ VERBS = COMMANDS | {
         ("released_tokenizer", "tokens.released_tokenizer", "--released=OpenCoder-8B-Instruct", "runs/tokenizer"),
         ("records", "tokens.records", "--documents=runs/clean --tokenizer=runs/tokenizer", "runs/tokens/refinecode"),
         ("compression", "tokens.compression", "--documents=runs/clean --tokenizer=runs/tokenizer", "runs/compression"),
+        ("pages", "web.pages", "--crawl=/path/to/warc", f"{WEB}/pages"),
+        ("seeds", "web.labels", f"--documents={WEB}/pages --urls=data/seeds.parquet", f"{WEB}/seeds"),
+        (
+            "train_classifier",
+            "web.train_classifier",
+            f"--documents={WEB}/pages --labels={WEB}/seeds --tokenizer=runs/tokenizer",
+            f"{WEB}/round_1/classifier",
+        ),
+        (
+            "score",
+            "web.score",
+            f"--documents={WEB}/pages --classifier={WEB}/round_1/classifier",
+            f"{WEB}/round_1/scores",
+        ),
+        (
+            "discover",
+            "web.discover",
+            f"--documents={WEB}/pages --scores={WEB}/round_1/scores --labels={WEB}/seeds",
+            f"{WEB}/round_1/discovered",
+        ),
+        (
+            "recall",
+            "web.recall",
+            f"--documents={WEB}/pages --scores={WEB}/round_1/scores --labels={WEB}/round_1/discovered",
+            f"{WEB}/recalled",
+        ),
     )
 }
 

@@ -32,7 +32,7 @@ from opencoder_jax.beam_pipelines.sources.formats.rows import TABLES
 from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units, rows_of
 from opencoder_jax.beam_pipelines.sources.units import USUAL, QuarantineConfig, collect_units
 from opencoder_jax.beam_pipelines.web.addresses import normalised, place_of, site_of
-from opencoder_jax.beam_pipelines.web.html import TooDeep, page_text
+from opencoder_jax.beam_pipelines.web.text.html import TooDeep, page_text
 from opencoder_jax.beam_pipelines.web.warc import MOST_BYTES, Unread, records
 from opencoder_jax.checks import between, check
 from opencoder_jax.recipe import configurable

@@ -13,14 +13,16 @@ import pygit2
 import pytest
 
 from opencoder_jax.beam_pipelines.__main__ import CHAINS, COMMANDS, VERBS, main
+from tests.generated_crawl import CrawlSize, write_crawl
 
 # What the examples call by a name of the user's own.
-PLACES = ("/path/to/repositories", "/path/to/clones", "/path/to/archives")
+PLACES = ("/path/to/repositories", "/path/to/clones", "/path/to/archives", "/path/to/warc")
 MODULES = ("heapq.py", "textwrap.py", "statistics.py", "string.py", "difflib.py", "bisect.py", "random.py")
 # A vocabulary that so little text can fill, and more that nobody's example would say.
 SMALL = {
     "train_tokenizer": ["--gin.TokenizerConfig.vocab_size=600", "--gin.TokenizerConfig.minimum_count=1"],
     "compression": ["--gin.CompressionConfig.megabytes=0.1"],
+    "web": ["--gin.TokenizerConfig.vocab_size=1000", "--rounds=1"],
 }
 
 
@@ -58,6 +60,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table(metadata), home / "data" / "metadata" / "part.parquet")
     chat = {"instruction": "Add one and one.", "output": "Two."}
     (home / "data" / "sft_stage1" / "part.jsonl").write_text(json.dumps(chat) + "\n")
+
+    write_crawl(home / "crawl", CrawlSize(pages=200, sites=60, files=1, broken=0.0, seeds=0.9, others=0.5))
+    (home / "crawl" / "training").rename(home / "warc")
+    seeds = [json.loads(line) for line in (home / "crawl" / "seeds.jsonl").open()]
+    pq.write_table(pa.Table.from_pylist(seeds), home / "data" / "seeds.parquet")
     return home
 
 
@@ -83,8 +90,10 @@ def test_the_example_of_a_stage_runs_as_printed(
     assert (home / output / "stage.json").exists()
 
 
-@pytest.mark.parametrize("verb", CHAINS)
+@pytest.mark.parametrize("verb", ["refinecode", pytest.param("web", marks=pytest.mark.slow)])
 def test_the_example_of_a_chain(verb: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verb in CHAINS
     monkeypatch.chdir(tmp_path)
-    main([verb, *words(VERBS[verb].example, home)])
+    (tmp_path / "data").symlink_to(home / "data")
+    main([verb, *words(VERBS[verb].example, home), *SMALL.get(verb, [])])
     assert (tmp_path / "runs" / verb / f"{verb}.json").exists()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencoder_jax.beam_pipelines.web.classifier import MODEL, OTHER, WANTED, Classifier, ClassifierConfig
-from opencoder_jax.beam_pipelines.web.fasttext_file import FastTextModel
-from opencoder_jax.beam_pipelines.web.features import LONGEST, rows_of, spelling, word_hash, word_hashes
+from opencoder_jax.beam_pipelines.web.fasttext.classifier import MODEL, OTHER, WANTED, Classifier, ClassifierConfig
+from opencoder_jax.beam_pipelines.web.fasttext.fasttext_file import FastTextModel
+from opencoder_jax.beam_pipelines.web.fasttext.features import LONGEST, rows_of, spelling, word_hash, word_hashes
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
 

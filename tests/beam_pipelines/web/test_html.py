@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from opencoder_jax.beam_pipelines.web.html import page_text
+from opencoder_jax.beam_pipelines.web.text.html import page_text
 from tests.beam_pipelines.web.layouts import LAYOUTS, laid_out, page
 
 SOURCES = {

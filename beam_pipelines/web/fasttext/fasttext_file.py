@@ -75,7 +75,7 @@ class FastTextModel:
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}; give a fastText model (.bin)") from None
         try:
-            return _parse(content)
+            return parse(content)
         except (struct.error, UnicodeDecodeError, ValueError) as error:
             raise UserError(f"{path}: no fastText model that we can use: {error}") from None
 
@@ -107,7 +107,8 @@ class _Reader:
         return found
 
 
-def _parse(content: bytes) -> FastTextModel:
+def parse(content: bytes) -> FastTextModel:
+    """As `FastTextModel.read`. Raises ValueError or struct.error."""
     reader = _Reader(content)
     if reader.take("2i") != (_MAGIC, _VERSION):
         raise ValueError(f"it doesn't begin as one of version {_VERSION} does")

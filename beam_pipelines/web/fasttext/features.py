@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 
-from opencoder_jax.beam_pipelines.web.fasttext_file import END_OF_LINE
+from opencoder_jax.beam_pipelines.web.fasttext.fasttext_file import END_OF_LINE
 from opencoder_jax.data.tokenizer import Tokenizer
 
 _FNV_START, _FNV_PRIME = 2_166_136_261, 16_777_619

@@ -7,7 +7,7 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
-from opencoder_jax.beam_pipelines.web.code_blocks import blocks
+from opencoder_jax.beam_pipelines.web.text.code_blocks import blocks
 
 MOST_BYTES = 8_000_000  # of a page
 

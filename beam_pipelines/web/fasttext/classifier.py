@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from opencoder_jax.beam_pipelines.web.fasttext_file import FastTextModel
-from opencoder_jax.beam_pipelines.web.features import LONGEST, rows_of, spelling, word_hashes
-from opencoder_jax.beam_pipelines.web.trainer import probabilities_of, train
+from opencoder_jax.beam_pipelines.core.manifest import read_finished
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.web.fasttext.fasttext_file import FastTextModel, parse
+from opencoder_jax.beam_pipelines.web.fasttext.features import LONGEST, rows_of, spelling, word_hashes
+from opencoder_jax.beam_pipelines.web.fasttext.trainer import probabilities_of, train
 from opencoder_jax.checks import above, at_least, check
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.files import write_whole
@@ -110,12 +112,22 @@ class Classifier:
         place = Path(directory)
         return cls(FastTextModel.read(place / MODEL), Tokenizer.load(place / TOKENIZER))
 
+    @classmethod
+    def of_stage(cls, directory: str) -> "Classifier":
+        """That of a finished stage, on any file system. Raises UserError as `load` does."""
+        place = Directory(directory)
+        return cls(parse(read_finished(place, MODEL)), Tokenizer(read_finished(place, TOKENIZER)))
+
     def save(self, directory: str | Path) -> None:
         """Writes both files."""
         place = Path(directory)
         place.mkdir(parents=True, exist_ok=True)
-        for name, content in ((MODEL, self.model.to_bytes()), (TOKENIZER, self.tokenizer.model)):
+        for name, content in self.files().items():
             write_whole(place / name, content)
+
+    def files(self) -> dict[str, bytes]:
+        """The contents of both files by their names."""
+        return {MODEL: self.model.to_bytes(), TOKENIZER: self.tokenizer.model}
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """The probability of being wanted, float32 [texts]."""

@@ -1,0 +1,182 @@
+"""Finds the sites of a round, and the parts of them that hold what is looked for: the next round's seeds.
+
+    python -m beam_pipelines discover --documents=runs/web/pages --scores=runs/web/round_1/scores \\
+        --labels=runs/web/seeds --output=runs/web/round_1/discovered
+
+A site more than `related` of whose pages were recalled is one of the kind that is looked for (paper section 2.1.2: a
+tenth). Its parts are candidates: `patterns.toml` holds them with hit rate, coverage and examples, those that recall
+missed most pages of first. A part most of whose pages were recalled is accepted unless a person says otherwise: set
+`accepted` in a copy of the file and give it back (`DiscoverConfig.reviewed`). Pages under accepted patterns become
+seeds. Pages that were recalled on other sites are hard negatives: they stand among the random pages.
+
+Writes `patterns.toml`, `sites.jsonl` (site, pages, recalled) and a row of `labels` for each page.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from opencoder_jax.beam_pipelines.core.documents import ShardWriter, read_shard, shard_name
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.sources.inputs import split_path
+from opencoder_jax.beam_pipelines.web.labels import LABELS, places_of
+from opencoder_jax.beam_pipelines.web.patterns_file import Matcher, Pattern, candidates, read_patterns, written
+from opencoder_jax.checks import at_least, between, check
+from opencoder_jax.recipe import configurable
+
+PATTERNS, SITES = "patterns.toml", "sites.jsonl"
+
+
+@configurable
+@dataclass(frozen=True)
+class DiscoverConfig:
+    """Which sites and parts of sites count.
+
+    Attributes:
+        related: a site is of the kind that is looked for where a larger share of its pages was recalled.
+        least_pages: a part of a site is a candidate where it has as many.
+        accept: the share of a candidate's pages that must be recalled for it to be accepted unreviewed.
+        reviewed: a file of patterns that a person has reviewed; its decisions stand.
+    """
+
+    related: float = 0.1
+    least_pages: int = 10
+    accept: float = 0.5
+    reviewed: str = ""
+
+    def __post_init__(self) -> None:
+        check(self, related=between(0, 1), least_pages=at_least(1), accept=between(0, 1))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    documents: str
+    scores: str
+    labels: str
+
+    def shards(self) -> Iterator[Iterator[tuple[pa.RecordBatch, ...]]]:
+        """Shard by shard, the batches of all three in step."""
+        columns = ["url", "repository", "path", "bytes"]
+        names = zip(
+            input_shards(self.documents),
+            input_shards(self.scores, "scores"),
+            input_shards(self.labels, "labels"),
+            strict=True,
+        )
+        for documents, scores, labels in names:
+            yield zip(
+                read_shard(Directory(self.documents), documents, columns),
+                read_shard(Directory(self.scores), scores),
+                read_shard(Directory(self.labels), labels),
+                strict=True,
+            )
+
+
+def _flags(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    found: np.ndarray = batch.column(name).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _sites(inputs: _Inputs) -> dict[str, tuple[int, int]]:
+    """Pages and recalled pages of each site."""
+    pages, hits = Counter[str](), Counter[str]()
+    for batches in inputs.shards():
+        for documents, scores, _ in batches:
+            sites = documents.column("repository").to_pylist()
+            pages.update(sites)
+            hits.update(site for site, hit in zip(sites, _flags(scores, "recalled"), strict=True) if hit)
+    return {site: (pages[site], hits[site]) for site in sorted(pages)}
+
+
+def _candidates(inputs: _Inputs, related: frozenset[str], config: DiscoverConfig) -> list[Pattern]:
+    """The candidates of all sites of the kind that is looked for, those with most missed pages first."""
+    known = {each.pattern: each.accepted for each in read_patterns(config.reviewed)}
+    pages: dict[str, list[tuple[str, bool]]] = {}
+    for batches in inputs.shards():
+        for documents, scores, _ in batches:
+            columns = (documents.column("repository").to_pylist(), places_of(documents), _flags(scores, "recalled"))
+            for site, place, hit in zip(*columns, strict=True):
+                if site in related:
+                    pages.setdefault(site, []).append((place, bool(hit)))
+    found = [
+        each
+        for site in sorted(pages)
+        for each in candidates(sorted(pages[site]), config.least_pages, config.accept, known)
+    ]
+    there = {each.pattern for each in found}
+    found += [Pattern(name, accepted) for name, accepted in sorted(known.items()) if name not in there]
+    return sorted(found, key=lambda each: (each.hits - each.pages, each.pattern))
+
+
+def run(
+    documents: str, scores: str, labels: str, output: str, config: DiscoverConfig, options: BeamOptions
+) -> Manifest:
+    """Finds sites and patterns, and labels the pages for the next round.
+
+    Args:
+        documents: the pages.
+        scores: the round's scores of them.
+        labels: what the round's classifier was trained on.
+
+    Raises:
+        UserError: an input is missing or about other pages, or the reviewed file is wrong.
+    """
+    inputs = _Inputs(documents, scores, labels)
+
+    def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
+        sites = _sites(inputs)
+        related = frozenset(site for site, (pages, hits) in sites.items() if hits > config.related * pages)
+        patterns = _candidates(inputs, related, config)
+        accepted = Matcher(each.pattern for each in patterns if each.accepted)
+        counts = Counter[str]({"sites": len(related), "patterns accepted": sum(each.accepted for each in patterns)})
+        names = []
+        shards = len(input_shards(documents))
+        for shard, batches in enumerate(inputs.shards()):
+            with ShardWriter(directory, shard_name("labels", shard, shards)) as writer:
+                for batch in batches:
+                    writer.write(_labelled(batch, related, accepted, counts))
+            names += writer.names
+        directory.write_bytes(PATTERNS, written(patterns))
+        most = sorted((-hits, site, pages) for site, (pages, hits) in sites.items() if hits)
+        lines = [json.dumps({"site": site, "pages": pages, "recalled": -hits}) + "\n" for hits, site, pages in most]
+        directory.write_bytes(SITES, "".join(lines).encode())
+        files = {name: digest(directory, name) for name in (*names, PATTERNS, SITES)}
+        return {"in": Manifest.read(documents).table("out"), "count": dict(counts)}, files
+
+    plan = config
+    if config.reviewed:
+        read_patterns(config.reviewed)
+        folder, name = split_path(config.reviewed)
+        plan = replace(config, reviewed=digest(Directory(folder), name))
+    return Stage("discover", __name__, plan, (documents, scores, labels), output).run(work, options)
+
+
+def _labelled(
+    batches: tuple[pa.RecordBatch, ...], related: frozenset[str], accepted: Matcher, counts: Counter[str]
+) -> pa.RecordBatch:
+    """The next round's labels of a batch; `counts` gets what the round gained and lost."""
+    documents, scores, labels = batches
+    recalled, before, seeds = _flags(scores, "recalled"), _flags(labels, "recalled"), _flags(labels, "seed")
+    under = np.array([place in accepted for place in places_of(documents)], bool)
+    ours = np.array([site in related for site in documents.column("repository").to_pylist()], bool)
+    sizes = documents.column("bytes").to_numpy()
+    next_seeds = seeds | under
+    for name, which in (
+        ("recalled", recalled),
+        ("gained", recalled & ~before),
+        ("lost again", before & ~recalled),
+        ("seeds that weren't recalled", seeds & ~recalled),
+        ("new seeds", under & ~seeds),
+    ):
+        counts[name] += int(which.sum())
+        counts[f"{name}, bytes"] += int(sizes[which].sum())
+    random = ~next_seeds & ~(recalled & ours)
+    columns = [pa.array(each) for each in (next_seeds, random, recalled)]
+    return pa.RecordBatch.from_arrays(columns, schema=LABELS)

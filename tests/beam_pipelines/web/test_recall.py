@@ -1,0 +1,291 @@
+"""Rounds of recall: what is marked, what is doubtful, which parts of sites are found; and the chain of all of it."""
+
+import json
+import random
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opencoder_jax.beam_pipelines.core.documents import read_shard
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.web import discover, labels, recall, score, train_classifier
+from opencoder_jax.beam_pipelines.web.fasttext.classifier import ClassifierConfig
+from opencoder_jax.beam_pipelines.web.patterns_file import (
+    SHIPPED,
+    Matcher,
+    Pattern,
+    candidates,
+    prefixes,
+    read_patterns,
+    written,
+)
+from opencoder_jax.beam_pipelines.web.train_classifier import (
+    SamplesConfig,
+    draw,
+    find_doubtful,
+    held_out_mask,
+    measured,
+)
+from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.recipe import UserError
+
+OPTIONS = BeamOptions()
+
+
+def test_what_a_pattern_may_call_a_page() -> None:
+    assert list(prefixes("a.org/b/c.html?x=/y")) == ["a.org", "a.org/b", "a.org/b/c.html"]
+    assert list(prefixes("a.org/")) == ["a.org"]
+    assert list(prefixes("a.org/1/2/3/4/5")) == ["a.org", "a.org/1", "a.org/1/2", "a.org/1/2/3"]
+    matcher = Matcher(["a.org/b/", "c.org%blog", "d.org"])
+    for place in ("a.org/b", "a.org/b/1", "a.org/b?x", "c.org/x/blog/1", "d.org/", "d.org/z"):
+        assert place in matcher
+    for place in ("a.org/bc", "x.a.org/b", "c.org/x", "d.org.uk/", "b/a.org/b"):
+        assert place not in matcher
+    assert "anything" not in Matcher([])
+
+
+def test_the_papers_lists_ship() -> None:
+    code, math = ([each.pattern for each in read_patterns(name)] for name in SHIPPED)
+    assert "cloud.tencent.com/developer/article" in code
+    assert "haihongyuan.com%shuxue" in math
+    assert len(code) == 19
+    assert len(math) == 11
+    assert "my.oschina.net/u/1/blog/2" in Matcher(code)
+
+
+@given(
+    st.lists(st.tuples(st.text("ab/.", max_size=8), st.booleans()), min_size=1, max_size=60),
+    st.integers(1, 5),
+    st.sampled_from([0.25, 0.5, 0.9]),
+)
+def test_candidates_are_counted_and_none_lies_in_an_accepted_one(
+    found: list[tuple[str, bool]], least: int, accept: float
+) -> None:
+    pages = sorted((f"site.org/{place}", hit) for place, hit in found)
+    chosen = candidates(pages, least, accept, {})
+    for each in chosen:
+        under = [hit for place, hit in pages if place in Matcher([each.pattern])]
+        assert (each.pages, each.hits) == (len(under), sum(under))
+        assert each.pages >= least
+        assert each.accepted == (each.hit_rate >= accept)
+        assert not any(each.pattern.startswith(f"{other.pattern}/") for other in chosen if other.accepted)
+    # Written and read again, a person's decisions are what they were.
+    read = tomllib.loads(written(chosen).decode()).get("patterns", [])
+    assert [(row["pattern"], row["accepted"]) for row in read] == [(each.pattern, each.accepted) for each in chosen]
+
+
+def test_a_board_is_found_in_a_site_and_a_persons_word_stands() -> None:
+    pages = [(f"site.org/c/code/{n}", n % 3 > 0) for n in range(30)]
+    pages += [(f"site.org/c/cats/{n}", n == 0) for n in range(50)]
+    code, cats = candidates(pages, 10, 0.5, {})[::-1]
+    assert (code.pattern, code.accepted, code.pages, code.hits) == ("site.org/c/code", True, 30, 20)
+    assert code.coverage == pytest.approx(20 / 21)
+    assert code.missed == ("site.org/c/code/0", "site.org/c/code/12", "site.org/c/code/15")
+    assert (cats.pattern, cats.accepted) == ("site.org/c/cats", False)
+    reviewed = {each.pattern: each for each in candidates(pages, 10, 0.5, {"site.org/c/code": False})}
+    assert not reviewed["site.org/c/code"].accepted
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[[patterns]]\npattern = 3", "'accepted'"),
+        ("patterns = 1", "not iterable"),
+        ("{", "Invalid"),
+        ("", "'patterns'"),
+        ("[[patterns]]\naccepted = true", "'pattern'"),
+    ],
+)
+def test_a_file_of_patterns_that_is_none(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "patterns.toml").write_text(content)
+    with pytest.raises(UserError, match=said):
+        read_patterns(str(tmp_path / "patterns.toml"))
+    with pytest.raises(UserError, match="the lists that ship are code, math"):
+        read_patterns("physics")
+
+
+# ------------------------------------------------------------------------------------------------------------ seeds
+
+
+@pytest.fixture
+def documents(tmp_path: Path, batch: Any, stage_directory: Any, pages: tuple[list[str], list[bool]]) -> str:
+    """300 pages of 30 sites: of every other site all are about code."""
+    rows = [
+        {
+            "text": text,
+            "url": f"https://site{number % 30}.org/p/{number}",
+            "repository": f"site{number % 30}.org",
+            "path": f"site{number % 30}.org/p/{number}",
+            "kind": "web",
+        }
+        for number, text in enumerate(pages[0])
+    ]
+    return str(stage_directory(tmp_path / "pages", [[batch(*rows[:100]), batch(*rows[100:150])], [batch(*rows[150:])]]))
+
+
+def table(directory: str, name: str) -> list[dict[str, Any]]:
+    return [
+        row
+        for shard in Manifest.read(directory).shards(name)
+        for part in read_shard(Directory(directory), shard)
+        for row in part.to_pylist()
+    ]
+
+
+def test_seeds(documents: str, tmp_path: Path) -> None:
+    rows = [
+        {"url": "HTTPS://site1.org/p/1#x", "score": 0.9},
+        {"url": "https://site3.org/p/3", "score": 0.4},
+        {"url": "https://elsewhere.org/", "score": 1.0},
+        {"url": "no address", "score": 1.0},
+        {"url": "https://site5.org/p/5"},
+    ]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "own.toml").write_text(
+        '[[patterns]]\npattern = "site7.org/p"\naccepted = true\n'
+        '[[patterns]]\npattern = "site9.org"\naccepted = false\n'
+    )
+    config = labels.SeedsConfig(patterns=str(tmp_path / "own.toml"))
+    manifest = labels.run(documents, str(tmp_path / "seeds"), config, OPTIONS, [str(tmp_path / "seeds.jsonl")])
+    marked = table(str(tmp_path / "seeds"), "labels")
+    seeds = {number for number, row in enumerate(marked) if row["seed"]}
+    assert seeds == {1, 5, *range(7, 300, 30)}
+    assert all(row["random"] == (not row["seed"]) and not row["recalled"] for row in marked)
+    assert manifest.total("count", "seeds") == 12
+    # Another table or file in the same place is another plan; the same elsewhere isn't.
+    (tmp_path / "own.toml").write_text('[[patterns]]\npattern = "site7.org/p/7"\naccepted = true\n')
+    again = labels.run(documents, str(tmp_path / "seeds"), config, OPTIONS, [str(tmp_path / "seeds.jsonl")])
+    assert again.total("count", "seeds") == 3
+    with pytest.raises(UserError, match=r"no seeds: give --urls"):
+        labels.run(documents, str(tmp_path / "none"), labels.SeedsConfig(), OPTIONS)
+    with pytest.raises(UserError, match="none of its pages is a seed"):
+        labels.run(documents, str(tmp_path / "none"), labels.SeedsConfig(patterns="math"), OPTIONS)
+
+
+def test_the_gate_of_file_names(batch: Any, stage_directory: Any, tmp_path: Path) -> None:
+    """The names that the paper keeps, whatever their case; a repository's and path's place where there's no URL."""
+    kept = ["README.md", "docs/readme", "dev-requirements.txt", "Notes.txt", "x/TODO.rst", "CMakeLists.txt"]
+    others = ["readme_old.md", "notes/x.txt", "essay.txt", "mytodo.txt"]
+    rows = [{"text": path, "path": path, "repository": "me/tool", "language": "Text"} for path in kept + others]
+    given = stage_directory(tmp_path / "given", [[batch(*rows)]])
+    labels.run(given, str(tmp_path / "out"), labels.SeedsConfig(file_names=True), OPTIONS)
+    assert [row["seed"] for row in table(str(tmp_path / "out"), "labels")] == [True] * 6 + [False] * 4
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+def test_the_draw_depends_on_the_pages_alone(documents: str, tmp_path: Path, batch: Any, stage_directory: Any) -> None:
+    (tmp_path / "own.toml").write_text('[[patterns]]\npattern = "site7.org"\naccepted = true\n')
+    labels.run(documents, str(tmp_path / "a"), labels.SeedsConfig(patterns=str(tmp_path / "own.toml")), OPTIONS)
+    config = SamplesConfig(seeds=6, random=100, per_site=4)
+    drawn, there = draw(documents, str(tmp_path / "a"), config)
+    assert there == Counter({False: 290, True: 10})
+    assert sum(each.wanted for each in drawn) == 4  # of the one site
+    assert max(Counter(each.site for each in drawn).values()) <= 4
+    assert sum(not each.wanted for each in drawn) <= 100
+    # The same pages in the other order, in one shard.
+    rows = table(documents, "documents")[::-1]
+    other = stage_directory(tmp_path / "other", [[batch(*rows)]])
+    labels.run(other, str(tmp_path / "b"), labels.SeedsConfig(patterns=str(tmp_path / "own.toml")), OPTIONS)
+    again, _ = draw(other, str(tmp_path / "b"), config)
+    assert {each.order for each in again} == {each.order for each in drawn}
+    assert held_out_mask(drawn, config)[1] == "pages"  # for sites with seeds are few
+
+
+def test_doubtful_pages_are_those_like_seeds(pages: tuple[list[str], list[bool]], tokenizer: Tokenizer) -> None:
+    """A third of the wanted pages are seeds; of the rest, which stand among the random pages, most are found out."""
+    texts, wanted = pages
+    rng = random.Random(0)
+    seeds = np.array([good and rng.random() < 0.33 for good in wanted])
+    held = np.array([rng.random() < 0.2 for _ in texts])
+    doubtful = find_doubtful(texts, seeds, held, tokenizer, SamplesConfig(), ClassifierConfig(buckets=2000, dim=16))
+    hidden = np.array(wanted) & ~seeds
+    assert not doubtful[seeds].any()
+    assert doubtful[hidden].mean() > 0.7
+    assert doubtful[~np.array(wanted)].mean() < 0.05
+
+
+@given(st.integers(0, 2**32), st.floats(0.05, 0.95), st.sampled_from([0.5, 0.9, 0.99]))
+def test_the_threshold_is_the_lowest_with_the_precision(seed: int, share: float, precision: float) -> None:
+    rng = np.random.default_rng(seed)
+    wanted = rng.random(200) < 0.5
+    scores = np.clip(rng.normal(np.where(wanted, 0.7, 0.3), 0.2), 0, 1).astype(np.float32)
+    report = measured(scores, wanted, share, precision)
+    curve, chosen = report["curve"], report["chosen"]
+    good = [each["threshold"] for each in curve if each["precision"] >= precision and each["recall"] > 0]
+    assert chosen["threshold"] == good[0] if good else chosen in curve
+    recalls = [each["recall"] for each in curve]
+    assert recalls == sorted(recalls, reverse=True)
+    half = curve[49]
+    right, false = share * (scores >= 0.5)[wanted].mean(), (1 - share) * (scores >= 0.5)[~wanted].mean()
+    assert half["precision"] == pytest.approx(right / (right + false) if right else 0, abs=1e-4)
+    assert sum(each["pages"] for each in report["calibration"]) == 200
+
+
+def test_a_round(documents: str, tmp_path: Path, tokenizer: Tokenizer, stage_directory: Any) -> None:
+    """Trained on some of the sites about code, it finds the others; what is recalled are whole documents."""
+    place = tmp_path / "tokenizer"
+    Directory(str(place)).write_bytes("tokenizer.model", tokenizer.model)
+    Manifest("given", {}, {}, [], {}).write(Directory(str(place)))
+    names = "".join(f'[[patterns]]\npattern = "site{number}.org"\naccepted = true\n' for number in range(1, 15, 2))
+    (tmp_path / "own.toml").write_text(names)
+    marked, classifier, scores, found = (str(tmp_path / name) for name in ("marked", "classifier", "scores", "found"))
+    labels.run(documents, marked, labels.SeedsConfig(patterns=str(tmp_path / "own.toml")), OPTIONS)
+    config = ClassifierConfig(buckets=2000, dim=16)
+    train_classifier.run(documents, marked, str(place), classifier, SamplesConfig(held_out=0.2), config, OPTIONS)
+    score.run(documents, scores, score.ScoreConfig(), OPTIONS, classifier)
+    discover.run(documents, scores, marked, found, discover.DiscoverConfig(related=0.5, least_pages=5), OPTIONS)
+    recall.run(documents, scores, found, str(tmp_path / "recalled"), recall.RecallConfig(), OPTIONS)
+
+    kept = [row["url"] for row in table(str(tmp_path / "recalled"), "documents")]
+    right = [url for url in kept if int(url.rpartition("/")[2]) % 2]
+    assert len(right) > 140
+    assert len(right) / len(kept) > 0.85  # 0.9 are wanted of the held-out pages
+    patterns = read_patterns(f"{found}/patterns.toml")
+    assert {each.pattern for each in patterns if each.accepted} == {f"site{number}.org" for number in range(1, 30, 2)}
+    seeds = [row["seed"] for row in table(found, "labels")]
+    assert seeds == [bool(number % 2) for number in range(300)]
+    counts = Manifest.read(found).table("count")
+    assert (counts["sites"], counts["new seeds"], counts["lost again"]) == (15, 80, 0)
+    assert counts["gained"] == counts["recalled"] == Manifest.read(scores).total("count", "recalled")
+
+    # A person takes a site back.
+    lines = (
+        Path(found, "patterns.toml")
+        .read_text()
+        .replace('pattern = "site29.org"\naccepted = true', 'pattern = "site29.org"\naccepted = false')
+    )
+    (tmp_path / "reviewed.toml").write_text(lines)
+    config = discover.DiscoverConfig(related=0.5, least_pages=5, reviewed=str(tmp_path / "reviewed.toml"))
+    discover.run(documents, scores, marked, found, config, OPTIONS)
+    assert [number for number, row in enumerate(table(found, "labels")) if row["seed"] and number % 30 == 29] == []
+
+
+def test_a_table_of_scores_in_the_classifiers_place(documents: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": ["https://site1.org/p/1#a", "x"], "score": [0.7, 1.0]}), tmp_path / "s.parquet")
+    config = score.ScoreConfig(threshold=0.6, table=str(tmp_path / "s.parquet"))
+    score.run(documents, str(tmp_path / "out"), config, OPTIONS)
+    rows = table(str(tmp_path / "out"), "scores")
+    assert [number for number, row in enumerate(rows) if row["recalled"]] == [1]
+    with pytest.raises(UserError, match="give --classifier"):
+        score.run(documents, str(tmp_path / "out"), score.ScoreConfig(), OPTIONS)
+    with pytest.raises(ValueError, match="needs a threshold"):
+        score.ScoreConfig(table="x")
+
+
+def test_pattern_files_hold_any_address() -> None:
+    odd = Pattern('a.org/"\\\u2028\x7f', True, 3, 2, 0.5, ("a.org/\n",), ())
+    row = tomllib.loads(written([odd]).decode())["patterns"][0]
+    assert row["pattern"] == odd.pattern
+    assert row["missed"] == ["a.org/\n"]
