@@ -20,6 +20,7 @@ from opencoder_jax.files import need_directory, read_json, write_json
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.parallel.checkpoints import checkpoint_steps, checksums, restore
+from opencoder_jax.parallel.memory import free_memory
 from opencoder_jax.recipe import UserError
 
 CONFIG = "model.json"
@@ -75,12 +76,19 @@ def load(directory: Path, step: int | None = None) -> LoadedModel:
         step: which checkpoint; the newest by default.
 
     Raises:
-        UserError: it isn't a model directory, has no such checkpoint, or the checkpoint is damaged.
+        UserError: it isn't a model directory, has no such checkpoint, the checkpoint is damaged, or it is larger than
+            the memory that is free.
     """
     config = read_config(directory)
     step = choose_step(directory, step)
     graphdef, shapes = abstract(config)
     wanted = jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype), nnx.to_pure_dict(shapes))
+    needed = sum(shape.size * shape.dtype.itemsize for shape in jax.tree.leaves(wanted))
+    if needed > (free := free_memory()):
+        raise UserError(
+            f"{directory}: the model's weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of"
+            f" {jax.default_backend().upper()} memory are free; stop what else holds memory, or take a larger machine"
+        )
     found = restore(directory / CHECKPOINTS, step, {"parameters": wanted})
     nnx.replace_by_pure_dict(shapes, found["parameters"])
     described = json.dumps([dataclasses.asdict(config), checksums(found)], sort_keys=True)

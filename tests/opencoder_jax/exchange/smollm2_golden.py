@@ -62,7 +62,7 @@ def main() -> None:
     with torch.no_grad():
         batch = tokenizer(prompts(), return_tensors="pt", padding=True)
         # No end of a message ends these: all have the same length.
-        settings = transformers.GenerationConfig(max_new_tokens=GREEDY, do_sample=False, pad_token_id=2)
+        settings = transformers.GenerationConfig(max_new_tokens=GREEDY, do_sample=False, pad_token_id=2, use_cache=True)
         said = model.generate(**batch, generation_config=settings)[:, batch.input_ids.shape[1] :].numpy()
     for number, prompt in enumerate(prompts()):
         ids = tokenizer(prompt, return_tensors="pt").input_ids

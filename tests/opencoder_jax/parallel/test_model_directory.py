@@ -13,6 +13,7 @@ from flax import nnx
 
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
+from opencoder_jax.parallel import memory, model_directory
 from opencoder_jax.parallel.checkpoints import Checkpoints, restore, verify
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, load, write_config
 from opencoder_jax.parallel.verify import main
@@ -133,3 +134,24 @@ def test_what_was_never_sealed_is_verified_by_its_checksums(run: Path) -> None:
     main([f"--checkpoint={run}", "--step=2"])
     with pytest.raises(UserError, match="damaged: 10; `train` goes on from the newest that is whole"):
         main([f"--checkpoint={run}"])
+
+
+def test_a_model_larger_than_the_memory_is_refused_before_it_is_read(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:  100 kB\nMemAvailable:    2 kB\n")
+    monkeypatch.setattr(memory, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(model_directory, "restore", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(UserError, match=r"weights take [\d.]+ GB, and 0.0 GB of CPU memory are free"):
+        load(trained)
+
+
+@pytest.mark.parametrize(("limit", "free"), [("max", 9216.0), ("5000", 4100.0), ("50000", 9216.0)])
+def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, free: float) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:  100 kB\nMemAvailable:    9 kB\n")
+    texts = {"memory.max": limit, "memory.current": "1000", "memory.stat": "anon 900\ninactive_file 100"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(memory, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.free_memory() == free
