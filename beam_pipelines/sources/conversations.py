@@ -12,7 +12,7 @@ it goes through decontamination and into token records like any other. Its langu
 that names one. Empty lines around what is said go, since an answer can't begin with one; a system message may be empty,
 and isn't the default one then. An answer of weight 0 (or false) is read, and not trained on. Rows that are no
 conversation are counted drops: broken_json, no_messages, no_text, not_utf8, unknown_role, misplaced_system, empty_turn,
-odd_weight, begins_with_answer, no_answer (or none of a weight). How long is too long, only tokens say: see
+odd_weight, tool_call, thoughts, begins_with_answer, no_answer (or none of a weight). How long is too long, only tokens say: see
 TokenRecordsConfig.chat_tokens.
 """
 
@@ -58,6 +58,9 @@ class ConversationsConfig:
         preset: of PRESETS.
         messages, question, material, answer, system: a column each, instead of the preset's. `material` follows the
             question after an empty line; `system` is the system message of a conversation that has none.
+        thoughts: of messages that hold thoughts beside their text (reasoning_content, reasoning, thinking): "drop" drops
+            the conversation, "leave_out" the thoughts, and "say" puts them before the answer, between <think> and
+            </think>.
         source: what documents call this data set; the preset by default.
     """
 
@@ -67,10 +70,11 @@ class ConversationsConfig:
     material: str = ""
     answer: str = ""
     system: str = ""
+    thoughts: str = "drop"
     source: str = ""
 
     def __post_init__(self) -> None:
-        check(self, preset=one_of(*PRESETS))
+        check(self, preset=one_of(*PRESETS), thoughts=one_of("drop", "leave_out", "say"))
 
     def columns(self) -> dict[str, str]:
         """The column of each field that has one."""
@@ -86,15 +90,15 @@ def read_conversations(file: Unit, config: ConversationsConfig) -> Iterator[Late
     """The rows of a file as documents and drops."""
     source = config.source or config.preset
     for number, row in rows_of(file, config.columns(), config.required(), _advice):
-        yield Late(f"row {number}", partial(_row, file.name, number, row, source))
+        yield Late(f"row {number}", partial(_row, file.name, number, row, source, config.thoughts))
 
 
-def _row(file: str, number: int, row: dict[str, Any] | str, source: str) -> Row:
+def _row(file: str, number: int, row: dict[str, Any] | str, source: str, thoughts: str) -> Row:
     text, name, reason, detail = "", "Markdown", "", ""
     try:
         if isinstance(row, str):
             raise NotAConversation("broken_json", row)
-        messages = conversation(row)
+        messages = conversation(row, thoughts)
         text, name = json.dumps(messages, ensure_ascii=False), _language(messages)
     except NotAConversation as error:
         reason = error.reason

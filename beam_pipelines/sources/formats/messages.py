@@ -16,6 +16,9 @@ ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
 }
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value", "text")
+# What an answer may hold beside its words: calls that no text says, and thoughts that were written before it.
+_CALL_KEYS = ("tool_calls", "function_call")
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 _WEIGHT_KEYS = ("weight", "loss", "train", "training")
 
 _EMPTY_LINES_BEFORE = re.compile(r"\A\s*[\r\n]")  # to the last of them
@@ -30,13 +33,16 @@ class NotAConversation(Exception):
         self.detail = detail
 
 
-def conversation(row: Mapping[str, Any]) -> list[Message]:
+def conversation(row: Mapping[str, Any], thoughts: str = "drop") -> list[Message]:
     """The messages of a row, fields by our names.
+
+    Args:
+        thoughts: see ConversationsConfig.
 
     Raises:
         NotAConversation: it has none that could be trained on.
     """
-    found = _listed(row["messages"]) if "messages" in row else _asked_and_answered(row)
+    found = _listed(row["messages"], thoughts) if "messages" in row else _asked_and_answered(row)
     system = row.get("system")
     if isinstance(system, str) and system.strip() and found[0]["role"] != "system":
         found.insert(0, {"role": "system", "content": system})
@@ -65,7 +71,7 @@ def _asked_and_answered(row: Mapping[str, Any]) -> list[Message]:
     return [Message(role="user", content=asked), Message(role="assistant", content=answer)]
 
 
-def _listed(messages: Any) -> list[Message]:
+def _listed(messages: Any, thoughts: str) -> list[Message]:
     if isinstance(messages, str):  # some tables hold the list as JSON
         try:
             messages = json.loads(messages)
@@ -81,7 +87,11 @@ def _listed(messages: Any) -> list[Message]:
         if not isinstance(role, str) or role.lower() not in ROLES:
             raise NotAConversation("unknown_role", f"message {number} is by {role!r:.80}")
         trained = _is_weighted(message, number) or ROLES[role.lower()] != "assistant"
-        found.append(chat.turn(ROLES[role.lower()], _text(message, number), trained))
+        if any(message.get(key) for key in _CALL_KEYS):
+            raise NotAConversation("tool_call", f"message {number} calls a tool")
+        found.append(
+            chat.turn(ROLES[role.lower()], _thoughts(message, number, thoughts) + _text(message, number), trained)
+        )
     return found
 
 
@@ -92,6 +102,14 @@ def _is_weighted(message: Mapping[str, Any], number: int) -> bool:
         if weight not in (None, 0, 1):
             raise NotAConversation("odd_weight", f"message {number} has the {key} {weight!r:.80}, not 0 or 1")
     return 0 not in weights
+
+
+def _thoughts(message: Mapping[str, Any], number: int, wanted: str) -> str:
+    """What was thought before a message, as it is said."""
+    thought = next((message[key] for key in _THOUGHT_KEYS if message.get(key)), "")
+    if thought and (wanted == "drop" or not isinstance(thought, str)):
+        raise NotAConversation("thoughts", f"message {number} holds some beside its text: {thought!r:.80}")
+    return f"<think>\n{thought.strip()}\n</think>\n\n" if thought and wanted == "say" else ""
 
 
 def _text(message: Mapping[str, Any], number: int) -> str:

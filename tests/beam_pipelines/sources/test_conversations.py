@@ -165,6 +165,26 @@ def test_answers_of_no_weight_are_not_trained_on(key: str) -> None:
         conversation({"messages": [PAIR[0], PAIR[1] | {key: 0.5}]})
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
+def test_thoughts_beside_an_answer_are_never_lost_without_a_word(key: str) -> None:
+    turns: list[dict[str, Any]] = [PAIR[0], PAIR[1] | {key: "\nFirst, this.\n"}]
+    with pytest.raises(NotAConversation, match=r"thoughts.*message 1 holds some"):
+        conversation({"messages": turns})
+    assert conversation({"messages": turns}, "leave_out") == PAIR
+    said = f"<think>\nFirst, this.\n</think>\n\n{PAIR[1]['content']}"
+    assert conversation({"messages": turns}, "say") == [PAIR[0], {"role": "assistant", "content": said}]
+    for empty in ("", None):
+        assert conversation({"messages": [PAIR[0], PAIR[1] | {key: empty}]}) == PAIR
+
+
+@pytest.mark.parametrize("call", [{"tool_calls": [{"name": "search"}]}, {"function_call": {"name": "search"}}])
+def test_an_answer_that_calls_a_tool_is_dropped(call: dict[str, Any]) -> None:
+    """Without its call it would teach to answer out of nothing."""
+    with pytest.raises(NotAConversation, match="tool_call"):
+        conversation({"messages": [PAIR[0], PAIR[1] | call]})
+    assert conversation({"messages": [PAIR[0], PAIR[1] | {"tool_calls": []}]}) == PAIR
+
+
 def test_a_release_as_it_is_published(tmp_path: Path) -> None:
     """Folders of subsets with files of one name, descriptions, a cache, and the stage's own output among them."""
     for name in ("one", "two", ".cache"):
