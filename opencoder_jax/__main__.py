@@ -25,6 +25,7 @@ VERBS = {
     "generate": Verb("opencoder_jax.inference.generate", '--checkpoint=runs/pretrain --prompt="def add(a, b):"'),
     "serve": Verb("opencoder_jax.serving.serve", "--checkpoint=runs/pretrain"),
     "eval": Verb("opencoder_jax.evaluation.evaluate", "--checkpoint=runs/pretrain --output=runs/scores"),
+    "compare": Verb("opencoder_jax.evaluation.compare", "runs/scores/base runs/scores/tuned"),
     "convert": Verb("opencoder_jax.exchange.convert", "--from=DIR_OR_GGUF --to=runs/converted"),
     "ablate": Verb(
         "opencoder_jax.ablations.ablate", "deduplication_level --archives=runs/releases --output=runs/ablations"
