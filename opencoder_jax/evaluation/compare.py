@@ -130,12 +130,12 @@ def told(found: Compared, names: Sequence[str], most: int | None) -> str:
         f"{found.benchmark}: {found.problems} problems",
         f"  {names[0]:40} {found.shares[0]:7.1%}",
         f"  {names[1]:40} {found.shares[1]:7.1%}",
-        f"  difference {difference.estimate:+.1f} points, 95 % interval {difference.low:+.1f} to {difference.high:+.1f},"
-        f" p = {found.p_value:.3g}",
+        f"  difference {difference.estimate:+.1f} points, 95 % interval {difference.low:+.1f} to"
+        f" {difference.high:+.1f}, p = {found.p_value:.3g}",
     ]
     if any(found.alone):
         lines.append(
-            f"  left out, for one alone has them: {found.alone[0]} of the first, {found.alone[1]} of the second"
+            f"  left out, as one alone has them: {found.alone[0]} of the first, {found.alone[1]} of the second"
         )
     for title, sign in (("lost", -1), ("gained", 1)):
         some = [each for each in found.turned if sign * (each.second - each.first) > 0]

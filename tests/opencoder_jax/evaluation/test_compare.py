@@ -70,7 +70,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(UserError, match="was not judged by the profile opencoder"):
         main([str(first), str(first), "--profile=opencoder"])
     main([str(first), str(evaluation(tmp_path / "e", {"t": [True], "more": [True]}))])
-    assert "left out, for one alone has them: 0 of the first, 1 of the second" in capsys.readouterr().out
+    assert "left out, as one alone has them: 0 of the first, 1 of the second" in capsys.readouterr().out
 
 
 def test_runs_of_several_benchmarks_are_compared_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
