@@ -12,8 +12,8 @@ it goes through decontamination and into token records like any other. Its langu
 that names one. Empty lines around what is said go, since an answer can't begin with one; a system message may be empty,
 and isn't the default one then. An answer of weight 0 (or false) is read, and not trained on. Rows that are no
 conversation are counted drops: broken_json, no_messages, no_text, not_utf8, unknown_role, misplaced_system, empty_turn,
-odd_weight, tool_call, thoughts, begins_with_answer, no_answer (or none of a weight). How long is too long, only tokens say: see
-TokenRecordsConfig.chat_tokens.
+odd_weight, tool_call, thoughts, begins_with_answer, no_answer (or none of a weight). How long is too long, only tokens
+say: see TokenRecordsConfig.chat_tokens.
 """
 
 import json
@@ -58,9 +58,9 @@ class ConversationsConfig:
         preset: of PRESETS.
         messages, question, material, answer, system: a column each, instead of the preset's. `material` follows the
             question after an empty line; `system` is the system message of a conversation that has none.
-        thoughts: of messages that hold thoughts beside their text (reasoning_content, reasoning, thinking): "drop" drops
-            the conversation, "leave_out" the thoughts, and "say" puts them before the answer, between <think> and
-            </think>.
+        thoughts: what becomes of those that a message holds beside its text (reasoning_content, reasoning, thinking):
+            "drop" drops the conversation, "leave_out" the thoughts, and "say" puts them before the answer, between
+            <think> and </think>.
         source: what documents call this data set; the preset by default.
     """
 
