@@ -20,10 +20,10 @@ _COMPLETED = "Complete this function.\n\n```python\n{head}```"
 def program(item: Item) -> str:
     """A module: the function with its docstring, and assertions about it."""
     rng = random.Random(item.number)
-    chosen = rng.choice(item.programs)
+    chosen = item.programs[0] if item.plain else rng.choice(item.programs)
     asserted = (
         "".join(f"assert {each.call(item.name)} == {each.result!r}\n" for each in item.examples[2:4])
-        if rng.random() < 0.3
+        if not item.plain and rng.random() < 0.3
         else ""
     )
     return item.head() + item.body(chosen) + (f"\n\n{asserted}" if asserted else "")
@@ -46,7 +46,8 @@ def question(item: Item) -> list[dict[str, str]]:
 def task(item: Item) -> list[dict[str, str]]:
     """A function is asked for and given: the shortest of the programs mostly."""
     rng = random.Random(item.number)
-    return _chat(_ask(item, rng), _answer(item, item.programs[0] if rng.random() < 0.85 else rng.choice(item.programs)))
+    first = item.plain or rng.random() < 0.85
+    return _chat(_ask(item, rng), _answer(item, item.programs[0] if first else rng.choice(item.programs)))
 
 
 def problem(item: Item) -> dict[str, Any]:
@@ -65,6 +66,8 @@ def problem(item: Item) -> dict[str, Any]:
 
 
 def _ask(item: Item, rng: random.Random) -> str:
+    if item.plain:
+        return asked(item.head())
     if rng.random() < 0.5:
         return asked(item.head()) if rng.random() < 0.7 else _COMPLETED.format(head=item.head())
     returns = "`{}` returns `{!r}`." if rng.random() < 0.5 else "{} == {!r}"

@@ -45,6 +45,7 @@ class Item(NamedTuple):
         examples: all that was tried.
         shown: the few that the text gives, maybe none.
         annotated: whether the signature has types.
+        plain: whether it's asked for in one way, and answered with its first program.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Item(NamedTuple):
     examples: tuple[Trial, ...]
     shown: tuple[Trial, ...]
     annotated: bool
+    plain: bool
 
     @property
     def signature(self) -> str:
@@ -97,21 +99,22 @@ def item(seed: int, number: int, taken: Collection[str], scope: Scope = SCOPES["
     found = examples(task, solutions, rng)
     if isinstance(found, str):
         return found
-    name = _function_name(task, solutions, rng, taken)
+    name = _function_name(task, solutions, rng, taken, scope.plain)
     shows = shown(found, rng, rng.choice(scope.examples))
-    return Item(
-        number, task, name, sentence(task, rng), tuple(solutions), tuple(found), tuple(shows), rng.random() < 0.65
-    )
+    said, annotated = sentence(task, rng, scope.plain), rng.random() < 0.65
+    return Item(number, task, name, said, tuple(solutions), tuple(found), tuple(shows), annotated, scope.plain)
 
 
-def _function_name(task: Composition, solutions: list[Solution], rng: random.Random, taken: Collection[str]) -> str:
+def _function_name(
+    task: Composition, solutions: list[Solution], rng: random.Random, taken: Collection[str], plain: bool
+) -> str:
     words = [each.name.removesuffix("_each") for each in reversed(task.parts)]
     if task.choice:
         words = words[:2]
     said = "_of_".join(words[:2]) if rng.random() < 0.5 else "_".join(words)
     verbs = _TRUE if task.gives == "bool" else _VERBS
     names = [rng.choice(verbs) + said, rng.choice(_PLAIN), f"{rng.choice(_PLAIN)}_{rng.randint(1, 99)}"]
-    if rng.random() < 0.3:
+    if plain or rng.random() < 0.3:
         names = names[1:]
     own = {word for program in solutions for line in program.lines for word in re.findall(r"\w+", line)}
     own |= {parameter.name for parameter in task.parameters} | set(dir(builtins)) | set(keyword.kwlist) | set(taken)

@@ -40,6 +40,8 @@ class Scope:
         choices: how often a task is a choice instead.
         open_parameter: how often what an operation leaves open becomes a parameter, not a constant.
         examples: how many a text shows; one of them is drawn.
+        names: of a type's names, how many a parameter may have.
+        plain: a text says everything in few ways, and functions have few names.
     """
 
     families: tuple[tuple[float, tuple[Operation, ...]], ...]
@@ -47,6 +49,8 @@ class Scope:
     choices: float
     open_parameter: float
     examples: tuple[int, ...]
+    names: int
+    plain: bool
 
     @cached_property
     def taking(self) -> dict[str, list[Operation]]:
@@ -60,14 +64,26 @@ class Scope:
 
 
 def _small() -> Scope:
-    """What a model of a million weights learns in minutes: common operations, at most two of them, few examples."""
+    """What a model of a million weights learns in minutes.
+
+    Common operations, at most two of them, and little variety in names and words: it's names that the miniature is
+    slow to learn. With all names and ways to say a thing it wants three times the steps for the same loss.
+    """
     names = set(tomllib.loads((Path(__file__).parent / "vocabulary/small.toml").read_text(encoding="utf-8"))["names"])
     families = tuple((share, tuple(each for each in family if each.name in names)) for share, family in _FAMILIES)
-    return Scope(families, lengths=(0.4, 0.6), choices=0.0, open_parameter=0.0, examples=(0, 0, 1))
+    return Scope(families, (0.35, 0.65), choices=0.0, open_parameter=0.0, examples=(0, 0, 0, 1), names=3, plain=True)
 
 
 SCOPES = {
-    "full": Scope(_FAMILIES, lengths=(0.45, 0.4, 0.15), choices=0.12, open_parameter=0.3, examples=(0, 1, 1, 2, 2, 3)),
+    "full": Scope(
+        _FAMILIES,
+        (0.45, 0.4, 0.15),
+        choices=0.12,
+        open_parameter=0.3,
+        examples=(0, 1, 1, 2, 2, 3),
+        names=99,
+        plain=False,
+    ),
     "small": _small(),
 }
 
@@ -133,7 +149,7 @@ def draw(rng: random.Random, scope: Scope) -> Composition:
     parameters: list[Parameter] = []
     for kind in operations[0].takes:
         full = operations[0].full or (kind in ("numbers", "words") and any(each.full for each in operations))
-        parameters.append(Parameter(_name(rng, TYPES[kind].names, taken), kind, full))
+        parameters.append(Parameter(_name(rng, TYPES[kind].names[: scope.names], taken), kind, full))
     constants: dict[str, Any] = {}
     for letter in wanted:
         kind, names, value = OPEN[letter]

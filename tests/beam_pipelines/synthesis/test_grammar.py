@@ -17,6 +17,7 @@ from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import GrammarConfig
 from opencoder_jax.beam_pipelines.synthesis.grammar.held_out import HeldOutConfig
 from opencoder_jax.beam_pipelines.synthesis.grammar.items import Item, item
 from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import OPERATIONS, Composition
+from opencoder_jax.benchmarks import prompts
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, function_problems
 
 
@@ -107,6 +108,21 @@ def test_names_of_evaluation_are_not_taken() -> None:
     again = item(3, 0, (one.name,))
     assert isinstance(again, Item)
     assert again.name != one.name
+
+
+def test_the_small_scope_asks_plainly_and_holds_pairs_of_its_own_out() -> None:
+    counts: Counter[str] = Counter()
+    trained = list(islice(grammar.items(0, count(), False, counts, "small"), 300))
+    held = list(islice(grammar.items(0, count(), True, counts, "small"), 40))
+    assert len({parameter.name for one in trained for parameter in one.task.parameters if parameter.type == "int"}) == 3
+    for one in trained:
+        asked, answered = (turn["content"] for turn in forms.task(one))
+        assert asked == prompts.asked(one.head())
+        assert answered == f"```python\n{one.function(one.programs[0])}```"
+        assert len(one.task.parts) <= 2
+    known = {part.name for one in trained for part in one.task.parts}
+    assert sum({part.name for part in one.task.parts} <= known for one in held) > 35, "known one by one"
+    assert not {one.task.signature for one in trained} & {one.task.signature for one in held}
 
 
 def test_the_stage_writes_the_same_items_in_every_form(tmp_path: Path) -> None:
