@@ -31,7 +31,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, 
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.web.fasttext.classifier import TOKENIZER, Classifier, ClassifierConfig
+from opencoder_jax.beam_pipelines.web.fasttext.classifier import TOKENIZER, Classifier, ClassifierConfig, tokens_of
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
@@ -148,17 +148,17 @@ def held_out_mask(samples: Sequence[DrawnPage], config: SamplesConfig) -> tuple[
 
 
 def fit_evenly(
-    texts: Sequence[str], wanted: np.ndarray, which: np.ndarray, tokenizer: Tokenizer, config: ClassifierConfig
+    tokens: Sequence[np.ndarray], wanted: np.ndarray, which: np.ndarray, tokenizer: Tokenizer, config: ClassifierConfig
 ) -> Classifier:
     """A classifier of some of the texts; where seeds are few, they're shown several times as often."""
     seeds, others = np.flatnonzero(wanted & which), np.flatnonzero(~wanted & which)
     times = int(np.clip(len(others) // max(1, len(seeds)), 1, _MOST_OFTEN))
     shown = np.sort(np.concatenate([*[seeds] * times, others]))
-    return Classifier.fit([texts[place] for place in shown.tolist()], wanted[shown].tolist(), tokenizer, config)
+    return Classifier.fit_tokens([tokens[place] for place in shown.tolist()], wanted[shown].tolist(), tokenizer, config)
 
 
 def find_doubtful(
-    texts: Sequence[str],
+    tokens: Sequence[np.ndarray],
     wanted: np.ndarray,
     held: np.ndarray,
     tokenizer: Tokenizer,
@@ -166,14 +166,14 @@ def find_doubtful(
     config: ClassifierConfig,
 ) -> np.ndarray:
     """Which random pages are likely of the kind that is looked for, bool [pages]."""
-    halves = np.array([_number(text, samples.seed + 2) % 2 == 0 for text in texts])
-    spies = [texts[place] for place in np.flatnonzero(wanted & held).tolist()]
-    doubtful = np.zeros(len(texts), bool)
+    halves = np.array([xxhash.xxh3_64_intdigest(each.tobytes(), samples.seed + 2) % 2 == 0 for each in tokens])
+    spies = [tokens[place] for place in np.flatnonzero(wanted & held).tolist()]
+    doubtful = np.zeros(len(tokens), bool)
     for half in (halves, ~halves):
-        judge = fit_evenly(texts, wanted, ~held & (wanted | ~half), tokenizer, config)
-        limit = np.quantile(judge.scores(spies), 1 - samples.sure)
+        judge = fit_evenly(tokens, wanted, ~held & (wanted | ~half), tokenizer, config)
+        limit = np.quantile(judge.scores_of_tokens(spies), 1 - samples.sure)
         places = np.flatnonzero(~wanted & half)
-        doubtful[places] = judge.scores([texts[place] for place in places.tolist()]) >= limit
+        doubtful[places] = judge.scores_of_tokens([tokens[place] for place in places.tolist()]) >= limit
     return doubtful
 
 
@@ -239,16 +239,16 @@ def run(
         drawn, there = draw(documents, labels, samples)
         if not (there[True] and there[False]):
             raise UserError(f"{labels}: {there[True]} seeds and {there[False]} other pages; a classifier needs both")
-        texts = list(_texts(documents, drawn))
         held, kind = held_out_mask(drawn, samples)
         wanted = np.array([each.wanted for each in drawn])
         model = Tokenizer(read_finished(Directory(tokenizer), TOKENIZER))
         if not (wanted & held).any() or not (wanted & ~held).any():
             raise UserError(f"{labels}: {there[True]} seeds are too few to train on some and measure on others")
-        doubtful = find_doubtful(texts, wanted, held, model, samples, config)
+        tokens = [tokens_of(model, text) for text in _texts(documents, drawn)]
+        doubtful = find_doubtful(tokens, wanted, held, model, samples, config)
         kept = ~doubtful
-        classifier = fit_evenly(texts, wanted, kept & ~held, model, config)
-        scores = classifier.scores([texts[place] for place in np.flatnonzero(kept & held).tolist()])
+        classifier = fit_evenly(tokens, wanted, kept & ~held, model, config)
+        scores = classifier.scores_of_tokens([tokens[place] for place in np.flatnonzero(kept & held).tolist()])
         like = there[True] + there[False] * doubtful.sum() / max(1, (~wanted).sum())
         report = measured(scores, wanted[kept & held], float(like / sum(there.values())), samples.precision)
         counts = {"seeds": there[True], "random pages": there[False], "doubtful": int(doubtful.sum())}

@@ -74,11 +74,18 @@ class Classifier:
         cls, texts: Sequence[str], wanted: Sequence[bool], tokenizer: Tokenizer, config: ClassifierConfig
     ) -> "Classifier":
         """Trains one on texts of both kinds. Raises UserError where there is only one."""
+        return cls.fit_tokens([tokens_of(tokenizer, text) for text in texts], wanted, tokenizer, config)
+
+    @classmethod
+    def fit_tokens(
+        cls, tokens: Sequence[np.ndarray], wanted: Sequence[bool], tokenizer: Tokenizer, config: ClassifierConfig
+    ) -> "Classifier":
+        """As `fit`, of texts that `tokens_of` has cut."""
         if not any(wanted) or all(wanted):
             raise UserError("a classifier needs texts that are wanted and texts that aren't")
         words = spelling(tokenizer)
         hashes = word_hashes(words)
-        rows = [rows_of(_tokens(tokenizer, text), hashes, config.word_ngrams, config.buckets) for text in texts]
+        rows = [rows_of(each, hashes, config.word_ngrams, config.buckets) for each in tokens]
         counts = np.zeros(len(words) + config.buckets, np.int64)
         for each in rows:
             np.add.at(counts, each, 1)
@@ -131,17 +138,21 @@ class Classifier:
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
         """The probability of being wanted, float32 [texts]."""
-        found = np.empty(len(texts), np.float32)
-        for number, text in enumerate(texts):
-            rows = rows_of(_tokens(self.tokenizer, text), self._hashes, self.model.word_ngrams, self.model.buckets)
+        return self.scores_of_tokens([tokens_of(self.tokenizer, text) for text in texts])
+
+    def scores_of_tokens(self, tokens: Sequence[np.ndarray]) -> np.ndarray:
+        """As `scores`, of texts that `tokens_of` has cut."""
+        found = np.empty(len(tokens), np.float32)
+        for number, each in enumerate(tokens):
+            rows = rows_of(each, self._hashes, self.model.word_ngrams, self.model.buckets)
             found[number] = probabilities_of(rows, self.model.inputs, self.model.outputs)[self._wanted]
         return found
 
     def spelled(self, text: str) -> str:
         """A text as a line of words for another fastText."""
-        return " ".join(self._words[token] for token in _tokens(self.tokenizer, text))
+        return " ".join(self._words[token] for token in tokens_of(self.tokenizer, text))
 
 
-def _tokens(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """A page's first tokens; no more of it is cut than could be looked at."""
+def tokens_of(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    """A text's first tokens; no more of it is cut than could be looked at."""
     return tokenizer.encode_array(text[: 8 * LONGEST])[:LONGEST]

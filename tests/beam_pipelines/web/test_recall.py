@@ -19,7 +19,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web import discover, labels, recall, score, train_classifier
-from opencoder_jax.beam_pipelines.web.fasttext.classifier import ClassifierConfig
+from opencoder_jax.beam_pipelines.web.fasttext.classifier import ClassifierConfig, tokens_of
 from opencoder_jax.beam_pipelines.web.patterns_file import (
     SHIPPED,
     Matcher,
@@ -209,7 +209,9 @@ def test_doubtful_pages_are_those_like_seeds(pages: tuple[list[str], list[bool]]
     rng = random.Random(0)
     seeds = np.array([good and rng.random() < 0.33 for good in wanted])
     held = np.array([rng.random() < 0.2 for _ in texts])
-    doubtful = find_doubtful(texts, seeds, held, tokenizer, SamplesConfig(), ClassifierConfig(buckets=2000, dim=16))
+    config = ClassifierConfig(buckets=2000, dim=16)
+    tokens = [tokens_of(tokenizer, text) for text in texts]
+    doubtful = find_doubtful(tokens, seeds, held, tokenizer, SamplesConfig(), config)
     hidden = np.array(wanted) & ~seeds
     assert not doubtful[seeds].any()
     assert doubtful[hidden].mean() > 0.7
