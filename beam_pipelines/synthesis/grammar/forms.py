@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 from opencoder_jax.beam_pipelines.synthesis.grammar.items import Item
+from opencoder_jax.beam_pipelines.synthesis.grammar.traces import trace
 from opencoder_jax.benchmarks.prompts import asked
 
 _ASKED = (
@@ -14,6 +15,7 @@ _ASKED = (
     "Implement `{signature}` in Python: {text}{examples}",
     "I need a Python function `{signature}`. {text}{examples}",
 )
+LINES = 16  # that a program runs, at most, where all of them are asked for
 _COMPLETED = "Complete this function.\n\n```python\n{head}```"
 
 
@@ -30,15 +32,23 @@ def program(item: Item) -> str:
 
 
 def question(item: Item) -> list[dict[str, str]]:
-    """About a program: what it returns, what it does. The first stage of tuning asks so, besides for programs."""
+    """About a program: what it returns, for what, what it does, line by line or in a sentence; some ask for programs.
+
+    The first stage of tuning asks so. What is answered is what was seen when the program ran.
+    """
     rng = random.Random(item.number)
     chosen = rng.choice(item.programs)
     code = f"```python\n{item.function(chosen)}```"
-    kind = rng.random()
+    kind, example = rng.random(), rng.choice(item.examples)
+    call = example.call(item.name)
+    if kind < 0.25:
+        return _chat(f"{code}\n\nWhat does `{call}` return?", f"`{example.result!r}`")
     if kind < 0.4:
-        example = rng.choice(item.examples)
-        return _chat(f"{code}\n\nWhat does `{example.call(item.name)}` return?", f"`{example.result!r}`")
-    if kind < 0.7:
+        return _chat(f"{code}\n\nName a call that returns `{example.result!r}`.", f"`{call}`")
+    if kind < 0.55 and len(ran := trace(chosen.lines, item.task.parameters, example.arguments)) <= LINES:
+        lines = "".join(f"{each}\n" for each in ran)
+        return _chat(f"{code}\n\nWhich lines does `{call}` run, and what do they change?", f"```python\n{lines}```")
+    if kind < 0.75:
         return _chat(f"What does this function do?\n\n{code}", item.text)
     return _chat(_ask(item, rng), _answer(item, chosen))
 

@@ -16,7 +16,8 @@ from opencoder_jax.beam_pipelines.synthesis.grammar import forms, grammar, held_
 from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import GrammarConfig
 from opencoder_jax.beam_pipelines.synthesis.grammar.held_out import HeldOutConfig
 from opencoder_jax.beam_pipelines.synthesis.grammar.items import Item, item
-from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import OPERATIONS, Composition
+from opencoder_jax.beam_pipelines.synthesis.grammar.tasks import OPERATIONS, Composition, Parameter
+from opencoder_jax.beam_pipelines.synthesis.grammar.traces import trace
 from opencoder_jax.benchmarks import prompts
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, function_problems
 
@@ -73,14 +74,47 @@ def test_an_answer_does_what_was_asked(made: list[Item]) -> None:
         assert all(function(*example.arguments) == example.result for example in one.examples)
 
 
-def test_questions_about_values_have_the_right_answers(made: list[Item]) -> None:
-    asked = 0
+def test_questions_have_the_right_answers(made: list[Item]) -> None:
+    """What a call returns, which call returns it, and what its lines change: all of it by running the program shown."""
+    asked: Counter[str] = Counter()
     for one in made:
         question, answer = (turn["content"] for turn in forms.question(one))
-        if value := re.fullmatch(r"```python\n(.*)```\n\nWhat does `(.*)` return\?", question, re.DOTALL):
-            assert repr(eval(value[2], run_module(value[1]))) == answer.strip("`")
-            asked += 1
-    assert asked > 100
+        code, _, wanted = question.partition("```\n\n")
+        space = run_module(code.removeprefix("```python\n")) if code.startswith("```python") else {}
+        if value := re.fullmatch(r"What does `(.*)` return\?", wanted):
+            assert repr(eval(value[1], space)) == answer.strip("`")
+            asked["output"] += 1
+        elif value := re.fullmatch(r"Name a call that returns `(.*)`\.", wanted):
+            assert repr(eval(answer.strip("`"), space)) == value[1]
+            asked["input"] += 1
+        elif value := re.fullmatch(r"Which lines does `(.*)` run, and what do they change\?", wanted):
+            lines = answer.removeprefix("```python\n").removesuffix("\n```").split("\n")
+            assert lines[-1].split("  # ")[1] == repr(eval(value[1], space))
+            assert all(line.split("  # ")[0] in code for line in lines)
+            asked["lines"] += 1
+    assert min(asked.values()) > 50
+    assert len(asked) == 3
+
+
+def test_a_trace_says_what_each_line_changes() -> None:
+    lines = ["total = 0", "for n in numbers:", "    if n > 1:", "        total += n", "return total"]
+    found = [str(ran) for ran in trace(lines, [Parameter("numbers", "numbers")], ([1, 2],))]
+    assert found == [
+        "total = 0  # total = 0",
+        "for n in numbers:  # n = 1",
+        "    if n > 1:",
+        "for n in numbers:  # n = 2",
+        "    if n > 1:",
+        "        total += n  # total = 2",
+        "for n in numbers:",
+        "return total  # 2",
+    ]
+    given = [3, 1]
+    sort = trace(["numbers.sort()", "return numbers"], [Parameter("numbers", "numbers")], (given,))
+    assert sort[0].changed == {"numbers": "[1, 3]"}, "a change in place is seen"
+    assert given == [3, 1]
+    with pytest.raises(ZeroDivisionError):
+        trace(["return 1 // n"], [Parameter("n", "int")], (0,))
 
 
 def test_texts_have_no_open_places(made: list[Item]) -> None:
