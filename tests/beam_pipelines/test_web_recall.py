@@ -1,0 +1,105 @@
+"""The chain of web recall: it repeats itself, goes on where it stopped; what it recalls goes through all the rest."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from opencoder_jax.beam_pipelines.__main__ import main
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.web_recall import told
+from opencoder_jax.recipe import UserError
+from tests.generated_crawl import WANTED, CrawlSize, pages, write_crawl
+
+SIZE = CrawlSize(pages=200, sites=60, files=1, broken=0.02, seeds=0.9, others=0.5)
+SMALL = [
+    "--gin.TokenizerConfig.vocab_size=1000",
+    "--gin.QuarantineConfig.max_share=0.2",
+    "--gin.NearDuplicatesConfig.bands=4",
+    "--gin.NearDuplicatesConfig.rows=16",
+    "--gin.ClassifierConfig.buckets=5000",
+]
+
+
+@pytest.fixture(scope="module")
+def crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("crawl")
+    write_crawl(place, SIZE)
+    return place
+
+
+def web(crawl: Path, output: Path, *more: str) -> None:
+    main(
+        ["web", f"--crawl={crawl / 'training'}", f"--urls={crawl / 'seeds.jsonl'}", f"--output={output}", *SMALL, *more]
+    )
+
+
+@pytest.mark.slow
+def test_recalled_pages_go_through_what_follows(
+    crawl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "web"
+    web(crawl, output, "--rounds=2")
+    manifests = {path.parent.name: path.read_bytes() for path in sorted(output.glob("**/stage.json"))}
+    assert told([f"{output}/round_1", f"{output}/round_2"]) in capsys.readouterr().out
+    known = {row["url"]: row for row in map(json.loads, (crawl / "labels.jsonl").open())}
+    recalled = Manifest.read(f"{output}/recalled")
+    rows = [row for name in recalled.shards() for row in pq.read_table(output / "recalled" / name).to_pylist()]
+    assert sum(known[row["url"]]["wanted"] for row in rows) > 0.7 * len(rows) > 10
+    assert {(row["kind"], row["source"]) for row in rows} == {("web", "web")}
+    assert Manifest.read(f"{output}/pages").total("quarantine", "documents") > 0
+
+    # Again: nothing runs. One round more: the first two stay.
+    web(crawl, output, "--rounds=2")
+    web(crawl, output, "--rounds=3")
+    after = {path.parent.name: path.read_bytes() for path in sorted((output / "round_1").glob("**/stage.json"))}
+    assert after.keys() == {"classifier", "scores", "discovered"}
+    assert (output / "pages" / "stage.json").read_bytes() == manifests["pages"]
+
+    documents = f"--documents={output}/recalled"
+    monkeypatch.chdir(tmp_path)
+    main(["exact_duplicates", documents, "--output=exact"])
+    main(["near_duplicates", "--documents=exact", "--output=near", *SMALL[2:4]])
+    main(["decontaminate", "--documents=near", "--output=clean"])
+    main(["records", "--documents=clean", f"--tokenizer={output}/tokenizer", "--output=records",
+          "--gin.TokenRecordsConfig.shards=1"])  # fmt: skip
+    kept = Manifest.read("clean").total("out", "documents")
+    assert kept > 10
+    assert Manifest.read("records").total("out", "documents") == kept
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_same_bytes(crawl: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        web(crawl, tmp_path / str(workers), "--rounds=1", f"--direct_num_workers={workers}")
+    one, two = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("1", "2")
+    )
+    assert one == two
+
+
+def test_one_source_is_given(tmp_path: Path) -> None:
+    for given in ([], ["--crawl=a", "--documents=b"], ["--documents=a", "--documents=b"]):
+        with pytest.raises(UserError, match="give --crawl=DIR"):
+            main(["web", *given, f"--output={tmp_path / 'web'}"])
+    with pytest.raises(UserError, match="one at least"):
+        main(["web", "--crawl=a", "--rounds=0", f"--output={tmp_path / 'web'}"])
+
+
+def test_the_generated_crawl_is_what_it_says() -> None:
+    """The same pages for a seed; no site in both parts; every kind there; confounders outnumber what is wanted."""
+    made = list(pages(SIZE))
+    assert made == list(pages(SIZE))
+    parts = [{page.site for page in made if page.training is training} for training in (True, False)]
+    assert not parts[0] & parts[1]
+    assert min(map(len, parts)) > 10
+    kinds = [page.kind for page in made]
+    assert WANTED.keys() < set(kinds)
+    assert sum(kind in WANTED for kind in kinds) < len(kinds) / 2
+    assert len({page.charset for page in made}) == 4
