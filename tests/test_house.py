@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.doctor": (f"{PACKAGE}.sandbox",),
     f"{PACKAGE}.benchmarks": (f"{PACKAGE}.sandbox",),
     f"{PACKAGE}.kernels": (),
-    f"{PACKAGE}.data": (),
+    f"{PACKAGE}.data": (f"{PACKAGE}.benchmarks",),
     f"{PACKAGE}.model": (f"{PACKAGE}.kernels",),
     f"{PACKAGE}.parallel": (f"{PACKAGE}.model", f"{PACKAGE}.data"),
     f"{PACKAGE}.training": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),

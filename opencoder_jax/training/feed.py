@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from opencoder_jax.data.batches import Batch, Batches
+from opencoder_jax.data.references import ReferenceRows
 from opencoder_jax.parallel.mesh import batch_sharding
 from opencoder_jax.recipe import UserError
 
@@ -95,7 +96,7 @@ class Feed:
             self._ahead.append(self._thread.submit(_laid_out, self._batches, step, self._mesh, self._vocabulary))
 
 
-def global_batch(batches: Batches, step: int, mesh: Mesh, vocabulary: int) -> Batch:
+def global_batch(batches: Batches | ReferenceRows, step: int, mesh: Mesh, vocabulary: int) -> Batch:
     """A global batch on the mesh; each host lays out only the rows that its own devices need.
 
     Raises:
@@ -104,7 +105,7 @@ def global_batch(batches: Batches, step: int, mesh: Mesh, vocabulary: int) -> Ba
     return _laid_out(batches, step, mesh, vocabulary)[0]
 
 
-def _laid_out(batches: Batches, step: int, mesh: Mesh, vocabulary: int) -> tuple[Batch, Content]:
+def _laid_out(batches: Batches | ReferenceRows, step: int, mesh: Mesh, vocabulary: int) -> tuple[Batch, Content]:
     shape, sharding = batches.shape(step), batch_sharding(mesh)
     rows = [index[0].indices(shape[0]) for index in sharding.addressable_devices_indices_map(shape).values() if index]
     first, stop = min(start for start, _, _ in rows), max(stop for _, stop, _ in rows)

@@ -81,7 +81,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         return
 
     with runs.locked(output), jax.set_mesh(mesh), Checkpoints(output / CHECKPOINTS, recipe.train.keep) as checkpoints:
-        held_out = HeldOut(recipe, data, tokenizer, mesh) if recipe.train.held_out else None
+        held_out = HeldOut(recipe, data, tokenizer, mesh) if recipe.train.held_out or recipe.train.references else None
         saved = checkpoints.restore_newest(shapes.items)
         state = shapes.restored(*saved) if saved else _first_state(recipe, shapes, init_from, origin)
         first = int(state.step)

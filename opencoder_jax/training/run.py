@@ -57,6 +57,8 @@ class TrainConfig:
             hosts look at the clock every `log_every` steps.
         keep: newest checkpoints that stay on the disk; None: all.
         held_out: directories of token records under --data that are only evaluated on.
+        references: benchmarks whose own answers are evaluated on, too: their files, or the names of the project's own
+            ("problems"). The loss of their tokens joins the metrics as held_out/references_NAME.
         evaluate_every: steps from one evaluation to the next.
         evaluate_batches: batches of each held-out source in an evaluation.
         init_step: which checkpoint of --init_from; None: its newest.
@@ -77,6 +79,7 @@ class TrainConfig:
     checkpoint_minutes: float | None = None
     keep: int | None = 2
     held_out: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
     evaluate_every: int = 1000
     evaluate_batches: int = 8
     init_step: int | None = None
@@ -92,7 +95,7 @@ class TrainConfig:
         check(self, checkpoint_minutes=or_none(above(0)))
         steps = Requirement(lambda pair: 0 <= pair[0] < pair[1], "(first step, step after the last)")
         name = Requirement(lambda value: isinstance(value, str), "a name")
-        check(self, remat=one_of(*REMAT), held_out=each(name), profile=or_none(steps))
+        check(self, remat=one_of(*REMAT), held_out=each(name), references=each(name), profile=or_none(steps))
 
     def microbatches(self, rows: int, parts: int) -> int:
         """Into how many microbatches a batch of `rows` is divided on `parts` data-parallel devices.

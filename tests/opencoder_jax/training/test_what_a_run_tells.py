@@ -1,5 +1,7 @@
 """What a run tells: its rows, the boards, the trace, and the arithmetic of MFU and of bits a byte."""
 
+import gzip
+import json
 import math
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 
 from opencoder_jax import recipe as recipes
 from opencoder_jax.data.batches import Batches
+from opencoder_jax.data.references import ReferenceRows
 from opencoder_jax.data.token_records import write_records
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model import flops
@@ -78,14 +81,40 @@ def test_a_board_that_is_not_installed_is_named(data: Path, tmp_path: Path, monk
         train(small_recipe(TrainConfig_wandb_project="opencoder"), data, tmp_path / "run")
 
 
+def test_references_are_rows_whose_answers_alone_are_targets(tmp_path: Path, tokenizer_model: bytes) -> None:
+    tokenizer, benchmark = Tokenizer(tokenizer_model), tmp_path / "toy.jsonl.gz"
+    lines = [
+        {"task_id": f"toy/{number}", "prompt": "def f(a):\n\n", "canonical_solution": f"    return {number}" * times}
+        for number, times in ((1, 1), (2, 1), (3, 1), (4, 99))
+    ]
+    benchmark.write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
+    rows = ReferenceRows(str(benchmark), tokenizer, 2, 64)
+    assert (rows.name, rows.steps, rows.left_out, rows.shape(0)) == ("references_toy", 2, 1, (2, 64))
+    batches = [rows(0, 0, 1), rows(0, 1, 2), rows(1)]
+    tokens, targets, _, mask = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    for row in range(3):
+        assert tokenizer.decode(targets[row][mask[row] > 0]) == f"    return {row + 1}"
+        last = int(np.flatnonzero(mask[row])[-1])
+        assert targets[row][last] == tokenizer.end_of_document
+        assert tokenizer.decode(tokens[row][: last + 1]) == f"def f(a):\n    return {row + 1}"
+    assert not mask[3].any()
+    with pytest.raises(UserError, match="no problem has a prompt and an answer that fit a row of 4 tokens"):
+        ReferenceRows(str(benchmark), tokenizer, 2, 4)
+
+
 def test_bits_a_byte_are_counted_by_hand(data: Path, tmp_path: Path, tokenizer_model: bytes) -> None:
     output = tmp_path / "run"
-    recipe = small_recipe(TrainConfig_held_out=("held_out", "refinecode"), TrainConfig_evaluate_batches=1)
-    train(recipe, data, output)
+    benchmark = tmp_path / "toy.jsonl"
+    benchmark.write_text(json.dumps({"task_id": "toy/0", "prompt": "ab\n", "canonical_solution": "cd"}) + "\n")
+    sources = {"TrainConfig_held_out": ("held_out", "refinecode"), "TrainConfig_references": (str(benchmark),)}
+    train(small_recipe(**sources, TrainConfig_evaluate_batches=1), data, output)
     scores = read_metrics(output / "metrics.jsonl")[-1]["held_out"]
-    assert list(scores) == ["held_out", "refinecode", "all"]
+    assert list(scores) == ["held_out", "refinecode", "references_toy", "all"]
 
     tokenizer = Tokenizer(tokenizer_model)
+    asked = len(tokenizer.encode("cd")) + 1  # and the end
+    bits = scores["references_toy"]["loss"] * asked / math.log(2) / len("cd")
+    assert scores["references_toy"]["bits_per_byte"] == pytest.approx(bits)
     sizes = {}
     for source in ("held_out", "refinecode"):
         changed = small_recipe(DataConfig_mixture={source: 1.0})
