@@ -72,7 +72,8 @@ class Court:
                 documents = self._applied(word, documents, made.steps, arm.overrides)
         sources[MAIN] = documents
         made.counts = self._counts(documents, made.steps)
-        records = {source: self._records(source, place, made.steps) for source, place in sources.items()}
+        wanted = sources if trainings else {}  # counts need no records
+        records = {source: self._records(source, place, made.steps) for source, place in wanted.items()}
         for seed in seeds if trainings else ():
             start = ""
             for number, flags in enumerate(trainings, 1):
