@@ -42,13 +42,14 @@ class DiscoverConfig:
     Attributes:
         related: a site is of the kind that is looked for where a larger share of its pages was recalled.
         least_pages: a part of a site is a candidate where it has as many.
-        accept: the share of a candidate's pages that must be recalled for it to be accepted unreviewed.
+        accept: the share of a candidate's pages, and of each large part of it, that must be recalled for it to be
+            accepted unreviewed.
         reviewed: a file of patterns that a person has reviewed; its decisions stand.
     """
 
     related: float = 0.1
     least_pages: int = 10
-    accept: float = 0.5
+    accept: float = 0.7
     reviewed: str = ""
 
     def __post_init__(self) -> None:

@@ -124,8 +124,9 @@ def candidates(
 ) -> list[Pattern]:
     """The parts of one site that are worth a look.
 
-    From the host down, a part where the share `accept` of its pages is recalled is one that may be accepted, and its
-    own parts aren't looked at. A part with fewer that has no such parts is shown all the same.
+    From the host down, a part where the share `accept` of its pages is recalled, and of each large part in it, is one
+    that may be accepted, and its own parts aren't looked at. A part with fewer that has no such parts is shown all the
+    same.
 
     Args:
         pages: of the site, each its place and whether it was recalled.
@@ -139,11 +140,17 @@ def candidates(
             count.pages += 1
             count.hits += hit
     large = {name: count for name, count in counts.items() if count.pages >= least and count.hits}
+    mixed = {
+        parent
+        for name, count in counts.items()
+        if count.pages >= least and count.hits < accept * count.pages
+        for parent in prefixes(name)
+    }
     chosen: dict[str, bool] = {}
     for name in sorted(large, key=lambda name: (name.count("/"), name)):
         parents = [parent for parent in prefixes(name) if parent != name]
         if not any(chosen.get(parent) for parent in parents):
-            chosen[name] = large[name].hits >= accept * large[name].pages
+            chosen[name] = name not in mixed
     inner = {parent for name in chosen for parent in prefixes(name) if parent != name}
     total = sum(hit for _, hit in pages)
     result = []
