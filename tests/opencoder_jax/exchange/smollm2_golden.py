@@ -58,21 +58,18 @@ def main() -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **load)
     model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, **load, dtype=torch.float32)
     golden = {}
-    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
-    with torch.no_grad():
-        batch = tokenizer(prompts(), return_tensors="pt", padding=True)
-        # No end of a message ends these: all have the same length.
-        settings = transformers.GenerationConfig(max_new_tokens=GREEDY, do_sample=False, pad_token_id=2, use_cache=True)
-        said = model.generate(**batch, generation_config=settings)[:, batch.input_ids.shape[1] :].numpy()
+    # No end of a message ends these: all have the same length.
+    settings = transformers.GenerationConfig(max_new_tokens=GREEDY, do_sample=False, pad_token_id=2, use_cache=True)
     for number, prompt in enumerate(prompts()):
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         with torch.no_grad():
             logits = model(ids).logits[0].numpy()
+            said = model.generate(ids, generation_config=settings)[0, ids.shape[1] :].numpy()
         golden[f"{number}.prompt"] = ids[0].numpy().astype(np.uint16)
         golden[f"{number}.logits"] = logits[:, some(logits.shape[1])][-SHOWN:]
         golden[f"{number}.log_sums"] = np.logaddexp.reduce(logits.astype(np.float64), axis=-1)[-SHOWN:]
-        golden[f"{number}.greedy"] = said[number].astype(np.uint16)
-        print(number, ids.shape, repr(tokenizer.decode(said[number][:20])), flush=True)
+        golden[f"{number}.greedy"] = said.astype(np.uint16)
+        print(number, ids.shape, repr(tokenizer.decode(said[:20])), flush=True)
     for name in TOKENISED:
         golden[f"ids.{name}"] = np.array(tokenizer(library(name)).input_ids, np.uint16)
     np.savez_compressed(GOLDEN, **golden)
