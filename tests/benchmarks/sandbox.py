@@ -20,16 +20,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 
+from opencoder_jax.benchmarks.judging import call
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, FunctionProblem, function_problems
 from opencoder_jax.evaluation.config import EvaluateConfig
-from opencoder_jax.evaluation.run import program, sandbox
+from opencoder_jax.evaluation.run import sandbox
 
 ROUNDS = 3
 
 
 def ours(problems: Sequence[FunctionProblem], workers: int) -> None:
     with sandbox(EvaluateConfig(workers=workers)) as jail:
-        for _, outcome in jail.map(program(problem, problem.prompt + problem.solution) for problem in problems):
+        for _, outcome in jail.map(call(problem, problem.prompt + problem.solution) for problem in problems):
             assert outcome.status == "ok", outcome
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from opencoder_jax.benchmarks.judging import call
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, FunctionProblem, function_problems
 from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
-from opencoder_jax.evaluation.run import judge, program, sandbox, verdict
+from opencoder_jax.evaluation.run import judge, sandbox, verdict
 from opencoder_jax.evaluation.scores.score import score
 from opencoder_jax.sandbox.program import Program
 
@@ -45,7 +46,7 @@ def test_constant_answers_fail() -> None:
     """Tests that a constant passes would let a model score that has learnt to return it."""
     attempts = [(problem, wrong) for problem in PROBLEMS for wrong in WRONG]
     with sandbox(CONFIG) as jail:
-        outcomes = jail.map(program(problem, f"{problem.prompt}    {wrong}\n") for problem, wrong in attempts)
+        outcomes = jail.map(call(problem, f"{problem.prompt}    {wrong}\n") for problem, wrong in attempts)
         passed = [attempts[index] for index, outcome in outcomes if verdict(outcome).outcome == "passed"]
     assert [(problem.task_id, wrong) for problem, wrong in passed] == []
 

@@ -1,11 +1,13 @@
 """Judging and generating: what the rows say, cheats, equal programs, and going on after a kill."""
 
+import ast
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,7 +18,7 @@ from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.generate import Prompt, sample, sample_seed
 from opencoder_jax.evaluation.run import sandbox
-from opencoder_jax.evaluation.scores.rows import Row, read_rows
+from opencoder_jax.evaluation.scores.rows import Profile, Row, read_rows
 from opencoder_jax.recipe import UserError
 from opencoder_jax.sandbox.pool import Sandbox
 
@@ -78,6 +80,22 @@ def test_equal_programs_are_run_once_and_every_sample_has_its_row(jail: Sandbox,
     )
     assert [row.sample for row in rows] == [0, 1, 2]
     assert rows[0].detail == rows[2].detail != rows[1].detail
+
+
+def test_syntax_trees_are_built_in_one_thread(jail: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 counts the depth of all threads' trees in one place: sound code would be refused now and then."""
+    threads, plain = set[int](), ast.parse
+
+    def parse(*given: Any, **named: Any) -> Any:
+        threads.add(threading.get_ident())
+        return plain(*given, **named)
+
+    monkeypatch.setattr(ast, "parse", parse)
+    samples = [Sample(problem.task_id, 0, "completion", problem.solution) for problem in PROBLEMS[:6]]
+    paths: dict[Profile, Path] = {"strict": tmp_path / "rows.jsonl", "opencoder": tmp_path / "others.jsonl"}
+    found = run.judge(PROBLEMS, samples, CONFIG, jail, paths)
+    assert [row.outcome for rows in found.values() for row in rows] == ["passed"] * 12
+    assert threads == {threading.get_ident()}
 
 
 def test_judging_goes_on_where_it_was_cut(jail: Sandbox, tmp_path: Path) -> None:
