@@ -12,7 +12,8 @@ the recalled pages are documents like all others. Beside each round stands what 
 is made again.
 
 `--documents` begins with documents of another stage, as text files of GitHub or any table (`tables`). In the end
-`web.json` says in one place what every stage did, and a line a round is printed.
+`web.json` says in one place what every stage did, and `report.html` shows each round: its precision and recall, sites,
+and pages from both sides of the threshold.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from opencoder_jax.beam_pipelines.core.command import add_accept, beam_options
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.refinecode import summary_of, throughput
+from opencoder_jax.beam_pipelines.web.report import REPORT, report
 from opencoder_jax.chain import Step, run_chain, stage
 from opencoder_jax.recipe import UserError, parse_flags
 
@@ -116,8 +118,12 @@ def main(argv: list[str]) -> None:
     chain = steps(output, shared, flags.rounds, flags.crawl, flags.documents, flags.urls)
     seconds = {step.output: took for step, took in run_chain(chain, flags.accept) if took is not None}
     Directory(output).write_sealed(SUMMARY, summary_of([step.output for step in chain]))
+    places = [f"{output}/round_{number}" for number in range(1, flags.rounds + 1)]
+    found = report(f"{output}/near_duplicates", f"{output}/seeds", places)
+    Directory(output).write_bytes(REPORT, found.encode())
     print(throughput(chain, seconds))
-    print(told([f"{output}/round_{number}" for number in range(1, flags.rounds + 1)]))
+    print(told(places))
+    print(f"report: {output}/{REPORT}")
 
 
 def told(places: Sequence[str]) -> str:

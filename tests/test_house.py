@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
                 (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.data"),
             ),
             ("synthesis", (), (f"{PACKAGE}.sandbox", f"{PACKAGE}.benchmarks")),
-            ("web", ("sources", "languages"), (f"{PACKAGE}.data",)),
+            ("web", ("sources", "languages"), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
             ("experiments", ("filtering",), ()),
             ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
         )

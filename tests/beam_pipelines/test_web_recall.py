@@ -43,6 +43,10 @@ def test_recalled_pages_go_through_what_follows(
     web(crawl, output, "--rounds=2")
     manifests = {path.parent.name: path.read_bytes() for path in sorted(output.glob("**/stage.json"))}
     assert told([f"{output}/round_1", f"{output}/round_2"]) in capsys.readouterr().out
+    shown = (output / "report.html").read_text()
+    assert 'href="round_1/discovered/patterns.toml"' in shown
+    assert (output / "round_1/discovered/patterns.toml").exists()
+    assert "Just below it" in shown
     known = {row["url"]: row for row in map(json.loads, (crawl / "labels.jsonl").open())}
     recalled = Manifest.read(f"{output}/recalled")
     rows = [row for name in recalled.shards() for row in pq.read_table(output / "recalled" / name).to_pylist()]
