@@ -73,7 +73,11 @@ class DifferentialProblem(NamedTuple):
 
 
 def functions(
-    problems: Sequence[DifferentialProblem], sha256: str, cache: Path | None = None, workers: int = 2, older: bool = False
+    problems: Sequence[DifferentialProblem],
+    sha256: str,
+    cache: Path | None = None,
+    workers: int = 2,
+    older: bool = False,
 ) -> list[FunctionProblem]:
     """The problems as evaluation judges them.
 
