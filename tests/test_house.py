@@ -199,7 +199,7 @@ def test_a_room_imports_only_what_it_may(module: str) -> None:
 
 
 def test_knowledge_goes_up_between_the_rooms() -> None:
-    """A room names only rooms that stand before it; of those that name their own parent, the cookbook and the court alone."""
+    """A room names only rooms before it; of those that name their own parent, the cookbook and the court alone."""
     rooms = list(MAY_IMPORT)
     complain(
         f"{room} names {below}, which doesn't stand before it"
