@@ -73,7 +73,7 @@ class Court:
         sources[MAIN] = documents
         made.counts = self._counts(documents, made.steps)
         wanted = sources if trainings else {}  # counts need no records
-        records = {source: self._records(source, place, made.steps) for source, place in wanted.items()}
+        records = {source: self._records(source, place, made.steps, arm.overrides) for source, place in wanted.items()}
         for seed in seeds if trainings else ():
             start = ""
             for number, flags in enumerate(trainings, 1):
@@ -97,8 +97,9 @@ class Court:
         made = stage(verb, verb, "", [*self.flags, *flags], **inputs)
         return self._placed(made, "data", verb, steps)
 
-    def _records(self, source: str, documents: str, steps: list[Step]) -> str:
-        made = stage(f"tokens: {source}", "records", "", self.flags, documents=documents, tokenizer=self.tokenizer)
+    def _records(self, source: str, documents: str, steps: list[Step], overrides: Sequence[str] = ()) -> str:
+        flags = [*self.flags, *overrides]
+        made = stage(f"tokens: {source}", "records", "", flags, documents=documents, tokenizer=self.tokenizer)
         return self._placed(made, "tokens", source, steps)
 
     def _counts(self, documents: str, steps: list[Step]) -> str:

@@ -47,6 +47,12 @@ def test_an_override_goes_only_to_what_reads_it() -> None:
     assert [step.verb for step in made["b"].steps if step not in made["a"].steps] == ["train", "bits"]
 
 
+def test_another_order_of_records_is_another_arm() -> None:
+    arms = {"a": (), "b": ("--gin.TokenRecordsConfig.seed=1",)}
+    made = {name: court(arms=arms).arm(name, [0]) for name in arms}
+    assert [step.verb for step in made["b"].steps if step not in made["a"].steps] == ["records", "train", "bits"]
+
+
 def test_pairs_have_one_initialisation_and_one_order_and_the_same_arm_twice_has_others() -> None:
     arms = {"a": (), "again": ("first_seed=1000",)}
     made = {name: court(arms=arms).arm(name, [0, 1]) for name in arms}
