@@ -2,7 +2,7 @@
 
 Of the standard library, so that data workers and evaluation need no other package. It waits when a server says how long
 (Retry-After), tries again where that can help, and says in one line what a person must mend where it can't. The key is
-read from OPENAI_API_KEY and appears in no message.
+read from OPENAI_API_KEY, goes to no other host that a server names, and appears in no message.
 """
 
 import email.utils
@@ -24,6 +24,7 @@ from opencoder_jax.recipe import UserError
 _LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # these may go well later
 _LONGEST_WAIT = 300.0  # seconds, whatever a server asks for
 _STOPS = 4  # OpenAI's own servers take no more
+_PLACEHOLDER = 3  # a key of so few characters is none, such as "-" for servers that want any
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,11 @@ class OpenAIClient:
 
     def models(self) -> list[str]:
         """What the server serves."""
-        return [str(each["id"]) for each in self._request("models", None).get("data", [])]
+        found = self._request("models", None)
+        try:
+            return [str(each["id"]) for each in found.get("data") or []]
+        except (KeyError, TypeError):
+            raise self._foreign(found) from None
 
     def answer(self, prompt: str | Sequence[dict[str, str]], stops: Sequence[str] = (), **settings: Any) -> ServerReply:
         """Asks once.
@@ -107,7 +112,11 @@ class OpenAIClient:
             tokens = int((found.get("usage") or {}).get("completion_tokens") or 0)
             return ServerReply(text, choice.get("finish_reason") or "stop", tokens)
         except (KeyError, IndexError, TypeError, AttributeError):
-            raise UserError(f"{self.url}: an answer that isn't OpenAI's protocol: {json.dumps(found)[:200]}") from None
+            raise self._foreign(found) from None
+
+    def _foreign(self, found: dict[str, Any]) -> UserError:
+        said = _without_key(json.dumps(found, ensure_ascii=False))
+        return UserError(f"{self.url}: an answer that isn't OpenAI's protocol: {said[:200]}")
 
     def answers(
         self, prompts: Sequence[Any], stops: Sequence[str], settings: Sequence[dict[str, Any]], at_once: int
@@ -127,9 +136,9 @@ class OpenAIClient:
     def _request(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(f"{self.url}/v1/{path}", data, headers)
+        if key := _key():
+            request.add_unredirected_header("Authorization", f"Bearer {key}")
         for number in range(self.tries):
             last = number == self.tries - 1
             try:
@@ -142,22 +151,20 @@ class OpenAIClient:
                 said = _said(error)
                 if error.code not in _LATER or last:
                     raise self._refused(error.code, said, path) from None
-                self.wait(_pause(number, error.headers.get("Retry-After")))
+                self.wait(_pause(number, error.headers.get("Retry-After", "")))
             except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
                 if last or (
                     isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError) and number > 2
                 ):
-                    reason = getattr(error, "reason", error)
+                    reason = _without_key(str(getattr(error, "reason", error)))
                     raise UserError(f"{self.url}: no answer ({reason}); is the server there?") from None
-                self.wait(_pause(number, None))
+                self.wait(_pause(number))
         raise AssertionError
 
     def _refused(self, code: int, said: str, path: str) -> UserError:
         match code:
             case 401 | 403:
-                known = (
-                    "the key in OPENAI_API_KEY" if os.environ.get("OPENAI_API_KEY") else "no key: set OPENAI_API_KEY"
-                )
+                known = "the key in OPENAI_API_KEY" if _key() else "no key: set OPENAI_API_KEY"
                 return UserError(f"{self.url} refuses {known} ({code} {said})")
             case 404 if path != "models":
                 with_models = ", ".join(self.models())
@@ -177,30 +184,47 @@ class _RefusedError(UserError):
     """The server doesn't take the request as it is."""
 
 
+def _key() -> str:
+    return os.environ.get("OPENAI_API_KEY", "").strip()  # a newline behind it would be no header
+
+
+def _without_key(said: str) -> str:
+    """What may be shown: some servers repeat the key that they refuse."""
+    key = _key()
+    return said.replace(key, "…") if len(key) > _PLACEHOLDER else said
+
+
 def _said(error: urllib.error.HTTPError) -> str:
     """What a server said with its error, in a line."""
     try:
         content = error.read(4096).decode(errors="replace")
     except (OSError, http.client.HTTPException):
-        return error.reason
+        return _without_key(error.reason)
     try:
         found = json.loads(content)
         inner = found.get("error", found.get("detail", found)) if isinstance(found, dict) else found
         content = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
     except ValueError:
         pass
-    return " ".join(content.split())[:300] or error.reason
+    return " ".join(_without_key(content).split())[:300] or _without_key(error.reason)
 
 
-def _pause(number: int, asked: str | None) -> float:
-    """Seconds to wait: what the server says (seconds, or a date), else twice as long each time, with chance in it."""
-    if asked:
+def _pause(number: int, asked: str = "") -> float:
+    """Seconds to wait: twice as long each time, with chance in it, and never less than the server says.
+
+    Args:
+        number: of the try, from 0.
+        asked: Retry-After, in seconds or a date; 0 or a date that is past makes no storm of requests.
+    """
+    backoff = min(60.0, 2.0**number) * random.uniform(0.5, 1.0)
+    return min(_LONGEST_WAIT, max(backoff, _asked(asked)) + random.uniform(0.0, 1.0))
+
+
+def _asked(seconds_or_date: str) -> float:
+    try:
+        return float(seconds_or_date or 0)
+    except ValueError:
         try:
-            return min(max(0.0, float(asked)), _LONGEST_WAIT)
+            return email.utils.parsedate_to_datetime(seconds_or_date).timestamp() - time.time()
         except ValueError:
-            try:
-                until = email.utils.parsedate_to_datetime(asked).timestamp()
-                return min(max(0.0, until - time.time()), _LONGEST_WAIT)
-            except ValueError:
-                pass
-    return min(60.0, 2.0**number) * random.uniform(0.5, 1.0)
+            return 0.0
