@@ -11,7 +11,6 @@ With --benchmark, each benchmark has a directory of its name in OUT, and the rep
 """
 
 import argparse
-import hashlib
 import json
 import platform
 from collections import Counter
@@ -25,7 +24,7 @@ from opencoder_jax.benchmarks.readers import table as published
 from opencoder_jax.code_version import tree_digest
 from opencoder_jax.evaluation.answers.answer import cut
 from opencoder_jax.evaluation.answers.samples import Sample, read_samples
-from opencoder_jax.evaluation.answers.shapes import SHAPES
+from opencoder_jax.evaluation.answers.shapes import SHAPES, digest
 from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.generate import sample
 from opencoder_jax.evaluation.model import Model, open_model
@@ -201,8 +200,7 @@ def _answers(flags: argparse.Namespace, name: str, model: Model | None) -> Answe
     path: Path = flags.samples
     if path.is_dir() and name and (path / f"{name}.jsonl").exists():
         path = path / f"{name}.jsonl"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-    about = {"samples": {"file": path.name, "sha256": digest}}
+    about = {"samples": {"file": path.name, "sha256": digest(path)}}
     return AnswerSource(about, lambda asking: read_samples(path, asking.tasks))
 
 

@@ -12,6 +12,7 @@
 """
 
 import gzip
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,14 +65,27 @@ def _by_number(tasks: Sequence[str]) -> dict[int, str]:
 
 def _folder(path: Path, tasks: Sequence[str]) -> Lines:
     names = {task.replace("/", "_"): task for task in tasks}
-    places = sorted(file for file in path.glob("*/*.py") if file.stem.isdigit())
-    for number, file in enumerate(sorted(places, key=lambda file: (file.parent.name, int(file.stem))), 1):
+    places = _places(path)
+    for number, file in enumerate(places, 1):
         if file.parent.name not in names:
             raise UserError(f"{file}: {file.parent.name} is no problem of this benchmark; is it the right folder?")
         task = names[file.parent.name]
         yield number, {"task_id": task, "sample": int(file.stem), "solution": file.read_text(errors="replace")}
     if not places:
         raise UserError(f"{path}: not a file of JSON lines, nor a folder of EvalPlus's (HumanEval_0/0.py)")
+
+
+def _places(folder: Path) -> list[Path]:
+    places = (file for file in folder.glob("*/*.py") if file.stem.isdigit())
+    return sorted(places, key=lambda file: (file.parent.name, int(file.stem), file.name))
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a samples file, or of the names and contents of a folder's; "" where there is nothing."""
+    if path.is_dir():
+        parts = [[str(file.relative_to(path)), digest(file)] for file in _places(path)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _json(path: Path, tasks: Sequence[str]) -> Lines:
@@ -81,11 +95,22 @@ def _json(path: Path, tasks: Sequence[str]) -> Lines:
         raise UserError(f"{path}: no such file") from None
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: not JSON ({error})") from None
+    try:
+        rows = list(_rows(path, content, tasks))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: an entry lacks its program ({error!r}); some of EvalPlus's results hold verdicts alone: give the "
+            "samples that it judged"
+        ) from None
+    yield from enumerate(rows, 1)
+
+
+def _rows(path: Path, content: Any, tasks: Sequence[str]) -> Iterator[dict[str, Any]]:
     match content:
         case {"eval": dict(by_task)}:
             rows = [(task, row["solution"]) for task, found in by_task.items() for row in found]
         case {"name": str(name), "completions": list(texts)}:
-            yield from ((1, {"task_id": name, "completion": text}) for text in texts)
+            yield from ({"task_id": name, "completion": text} for text in texts)
             return
         case [{"question_id": _, "code_list": _}, *_]:
             rows = [(str(each["question_id"]), code) for each in content for code in each["code_list"]]
@@ -98,7 +123,7 @@ def _json(path: Path, tasks: Sequence[str]) -> Lines:
             )
         case _:
             raise UserError(f"{path}: samples in none of the shapes that are known (README, Evaluation)")
-    yield from ((number, {"task_id": task, "solution": code}) for number, (task, code) in enumerate(rows, 1))
+    yield from ({"task_id": task, "solution": code} for task, code in rows)
 
 
 def _as_lines(rows: Iterator[Mapping[str, Any]]) -> str:

@@ -61,6 +61,27 @@ def test_samples_are_scored(benchmark: Path, tmp_path: Path, capsys: pytest.Capt
     assert (output / "rows.jsonl").read_bytes() == rows  # nothing was run again
 
 
+def test_a_folder_of_samples_that_changed_is_another_evaluation(
+    benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_sandbox(*_: Any, **__: Any) -> None:
+        raise UserError("no sandbox today")
+
+    monkeypatch.setattr("opencoder_jax.evaluation.evaluate.sandbox", no_sandbox)
+    for task, value in (("toy_0", 1), ("toy_1", 2)):
+        (tmp_path / "samples" / task).mkdir(parents=True)
+        write(tmp_path / "samples" / task / "0.py", f"def one():\n    return {value}\n")
+    output = tmp_path / "samples" / "scores"
+    for _ in range(2):
+        with pytest.raises(UserError, match="no sandbox today"):
+            run(benchmark, tmp_path / "samples", output)
+    before = (output / "samples.jsonl").read_bytes()
+    write(tmp_path / "samples" / "toy_1" / "0.py", "def one():\n    return 1\n")
+    with pytest.raises(UserError, match="another evaluation: its samples differ"):
+        run(benchmark, tmp_path / "samples", output)
+    assert (output / "samples.jsonl").read_bytes() == before
+
+
 def test_the_projects_own_problems_are_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     problems = function_problems(Benchmark.read(OWN))
     lines = [{"task_id": problem.task_id, "completion": problem.solution} for problem in problems]

@@ -98,6 +98,10 @@ def test_what_is_written_is_read_back(
         ("short.json", [["a"]], "programs for 1 problems, this benchmark has 2"),
         ("odd.json", {"what": 1}, "samples in none of the shapes"),
         ("odd.json", [], "samples in none of the shapes"),
+        ("eval_results.json", {"eval": {"HumanEval/0": [{"base_status": "pass"}]}}, "lacks its program"),
+        ("eval_results.json", {"eval": {"HumanEval/0": {"base": [["pass", []]]}}}, "lacks its program"),
+        ("custom.json", [{"question_id": 1, "code_list": ["a"]}, {"question_id": 2}], "lacks its program"),
+        ("generations.json", [["a"], None], "lacks its program"),
         ("bad.json.gz", None, "is no problem|none of the shapes"),
     ],
 )
