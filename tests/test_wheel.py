@@ -43,6 +43,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "opencoder_jax.exchange": ("train",),
     "opencoder_jax.serving": ("train", "serving"),
     "opencoder_jax.cookbook": ("cookbook",),
+    "opencoder_jax.ablations": ("cookbook",),
     "opencoder_jax.beam_pipelines": ("data",),
     "opencoder_jax.beam_pipelines.inspection": ("data", "report"),
     "opencoder_jax.beam_pipelines.tokens.compression": ("data", "report"),

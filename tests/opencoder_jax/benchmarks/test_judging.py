@@ -403,7 +403,7 @@ def test_the_table_reads_files_by_name_and_knows_their_editions(
     with pytest.raises(UserError, match="has several"):
         load("mbpp")
     monkeypatch.delenv("BENCHMARKS")
-    with pytest.raises(UserError, match="--benchmarks=DIR or the variable BENCHMARKS"):
+    with pytest.raises(UserError, match="--benchmark_files=PATH or the variable BENCHMARKS"):
         load("mbpp")
 
 

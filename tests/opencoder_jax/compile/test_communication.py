@@ -101,7 +101,11 @@ def compiled(topology: str, changes: list[str], **mesh: int) -> tuple[Compiled, 
     bind(
         ["gin_configs/pretrain/cookbook.gin"],
         # A head fills a TPU's lanes, or its gradients would have a layout in which they can't be scattered.
-        ["ModelConfig.dtype='bfloat16'", "ModelConfig.head_size=128", "TrainConfig.microbatch=1", *sizes, *changes],
+        [
+            *("ModelConfig.dtype='bfloat16'", "ModelConfig.head_size=128"),
+            *("DataConfig.phases=((0, 256, 8),)", "TrainConfig.microbatch=1"),
+            *(*sizes, *changes),
+        ],
     )
     recipe = Recipe.from_gin()
     lowered = lower_for(recipe, Topology.parse(topology))

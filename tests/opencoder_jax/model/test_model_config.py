@@ -38,7 +38,7 @@ def test_the_defaults_are_the_1p5b() -> None:
 def test_the_cookbook_derives_from_the_1p5b() -> None:
     bind([MODELS + "cookbook.gin"])
     model = build(ModelConfig)
-    assert (model.rope_theta, model.norm_eps, model.init_std) == (10_000.0, 1e-5, 0.02)
+    assert (model.rope_theta, model.norm_eps) == (10_000.0, 1e-5)
     assert model.parameters() < 20_000_000
 
 
