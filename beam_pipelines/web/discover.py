@@ -14,7 +14,7 @@ Writes `patterns.toml`, `sites.jsonl` (site, pages, recalled) and a row of `labe
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +32,7 @@ from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.recipe import configurable
 
 PATTERNS, SITES = "patterns.toml", "sites.jsonl"
+_AT_ONCE = 5_000_000  # pages in memory, 1 GB about
 
 
 @configurable
@@ -96,24 +97,48 @@ def _sites(inputs: _Inputs) -> dict[str, tuple[int, int]]:
     return {site: (pages[site], hits[site]) for site in sorted(pages)}
 
 
-def _candidates(inputs: _Inputs, related: frozenset[str], config: DiscoverConfig) -> list[Pattern]:
-    """The candidates of all sites of the kind that is looked for, those with most missed pages first."""
+def _candidates(inputs: _Inputs, related: Mapping[str, int], config: DiscoverConfig) -> list[Pattern]:
+    """The candidates of all sites of the kind that is looked for, those with most missed pages first.
+
+    Args:
+        related: those sites, each with the number of its pages.
+    """
     known = {each.pattern: each.accepted for each in read_patterns(config.reviewed)}
-    pages: dict[str, list[tuple[str, bool]]] = {}
-    for batches in inputs.shards():
-        for documents, scores, _ in batches:
-            columns = (documents.column("repository").to_pylist(), places_of(documents), _flags(scores, "recalled"))
-            for site, place, hit in zip(*columns, strict=True):
-                if site in related:
-                    pages.setdefault(site, []).append((place, bool(hit)))
     found = [
         each
-        for site in sorted(pages)
-        for each in candidates(sorted(pages[site]), config.least_pages, config.accept, known)
+        for sites in _groups(related)
+        for pages in _pages_of(inputs, sites)
+        for each in candidates(sorted(pages), config.least_pages, config.accept, known)
     ]
     there = {each.pattern for each in found}
     found += [Pattern(name, accepted) for name, accepted in sorted(known.items()) if name not in there]
     return sorted(found, key=lambda each: (each.hits - each.pages, each.pattern))
+
+
+def _groups(sites: Mapping[str, int]) -> Iterator[frozenset[str]]:
+    """Sites of about _AT_ONCE pages together, or one that has more: a pass over the pages is made for each group."""
+    group: list[str] = []
+    pages = 0
+    for site, more in sorted(sites.items()):
+        if group and pages + more > _AT_ONCE:
+            yield frozenset(group)
+            group, pages = [], 0
+        group.append(site)
+        pages += more
+    if group:
+        yield frozenset(group)
+
+
+def _pages_of(inputs: _Inputs, sites: frozenset[str]) -> Iterable[list[tuple[str, bool]]]:
+    """Site by site, the place of each page and whether it was recalled."""
+    pages: dict[str, list[tuple[str, bool]]] = {site: [] for site in sorted(sites)}
+    for batches in inputs.shards():
+        for documents, scores, _ in batches:
+            columns = (documents.column("repository").to_pylist(), places_of(documents), _flags(scores, "recalled"))
+            for site, place, hit in zip(*columns, strict=True):
+                if site in sites:
+                    pages[site].append((place, bool(hit)))
+    return pages.values()
 
 
 def run(
@@ -133,7 +158,7 @@ def run(
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         sites = _sites(inputs)
-        related = frozenset(site for site, (pages, hits) in sites.items() if hits > config.related * pages)
+        related = {site: pages for site, (pages, hits) in sites.items() if hits > config.related * pages}
         patterns = _candidates(inputs, related, config)
         accepted = Matcher(each.pattern for each in patterns if each.accepted)
         counts = Counter[str]({"sites": len(related), "patterns accepted": sum(each.accepted for each in patterns)})
@@ -160,7 +185,7 @@ def run(
 
 
 def _labelled(
-    batches: tuple[pa.RecordBatch, ...], related: frozenset[str], accepted: Matcher, counts: Counter[str]
+    batches: tuple[pa.RecordBatch, ...], related: Container[str], accepted: Matcher, counts: Counter[str]
 ) -> pa.RecordBatch:
     """The next round's labels of a batch; `counts` gets what the round gained and lost."""
     documents, scores, labels = batches

@@ -107,9 +107,10 @@ def written(patterns: Sequence[Pattern]) -> bytes:
     pieces = [head]
     for each in patterns:
         fields = asdict(each) | {"hit_rate": round(each.hit_rate, 4), "coverage": round(each.coverage, 4)}
-        # JSON's strings, numbers, truth values and lists are TOML's.
-        lines = [f"{name} = {json.dumps(value)}" for name, value in fields.items()]
-        pieces.append("\n".join(["", "[[patterns]]", *lines, ""]))
+        # JSON's strings, numbers, truth values and lists are TOML's, but for two: TOML has no surrogates' escapes, and
+        # no DEL as it is.
+        lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()]
+        pieces.append("\n".join(["", "[[patterns]]", *lines, ""]).replace("\x7f", "\\u007f"))
     return "".join(pieces).encode()
 
 
@@ -153,15 +154,20 @@ def candidates(
             chosen[name] = name not in mixed
     inner = {parent for name in chosen for parent in prefixes(name) if parent != name}
     total = sum(hit for _, hit in pages)
+    names = sorted(name for name, good in chosen.items() if good or name not in inner or name in known)
+    under: dict[str, tuple[list[str], list[str]]] = {name: ([], []) for name in names}
+    for place, hit in pages:
+        for name in under.keys() & prefixes(place):
+            under[name][hit].append(place)
     result = []
-    for name in sorted(name for name, good in chosen.items() if good or name not in inner or name in known):
-        under = [(place, hit) for place, hit in pages if name in prefixes(place)]
-        found, missed = (sorted(place for place, hit in under if hit is side) for side in (True, False))
+    for name, (missed, found) in under.items():
+        missed.sort()
+        found.sort()
         result.append(
             Pattern(
                 name,
                 known.get(name, chosen[name]),
-                len(under),
+                counts[name].pages,
                 len(found),
                 len(found) / max(1, total),
                 tuple(missed[:examples]),

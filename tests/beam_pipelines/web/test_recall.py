@@ -6,6 +6,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -97,6 +98,32 @@ def test_a_board_is_found_in_a_site_and_a_persons_word_stands() -> None:
     assert [each.pattern for each in candidates(more, 10, 0.5, {}) if each.accepted] == ["site.org/c/code"]
     reviewed = {each.pattern: each for each in candidates(pages, 10, 0.5, {"site.org/c/code": False})}
     assert not reviewed["site.org/c/code"].accepted
+
+
+def test_a_site_of_many_parts_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 parts of 10 pages: not every page again for every part."""
+    read = Mock(wraps=prefixes)
+    monkeypatch.setattr("opencoder_jax.beam_pipelines.web.patterns_file.prefixes", read)
+    pages = [(f"site.org/{part}/{page}", page > 0) for part in range(300) for page in range(10)]
+    assert len(candidates([*pages, *((f"site.org/{n}", False) for n in range(1000, 2000))], 10, 0.8, {})) == 300
+    assert read.call_count < 6 * 4000
+
+
+def test_sites_are_read_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few pages are held at once, the same is found."""
+    sites = [f"site{n % 30}.org" for n in range(300)]
+    urls = [f"https://{site}/p/{n}" for n, site in enumerate(sites)]
+    pages = pa.RecordBatch.from_pydict({"url": urls, "repository": sites, "path": urls})
+    scores = pa.RecordBatch.from_pydict({"recalled": [n % 4 > 1 for n in range(300)]})
+    inputs, read = Mock(), Mock(wraps=discover._pages_of)
+    inputs.shards = lambda: iter([iter([(pages, scores, None)])])
+    related, config = dict.fromkeys(sorted(set(sites)), 10), discover.DiscoverConfig(least_pages=3)
+    found = discover._candidates(inputs, related, config)
+    monkeypatch.setattr(discover, "_AT_ONCE", 25)
+    monkeypatch.setattr(discover, "_pages_of", read)
+    assert discover._candidates(inputs, related, config) == found
+    assert {each.pattern.split("/")[0] for each in found} == related.keys()
+    assert [len(call.args[1]) for call in read.call_args_list] == [2] * 15
 
 
 @pytest.mark.parametrize(
@@ -290,7 +317,7 @@ def test_a_table_of_scores_in_the_classifiers_place(documents: str, tmp_path: Pa
 
 
 def test_pattern_files_hold_any_address() -> None:
-    odd = Pattern('a.org/"\\\u2028\x7f', True, 3, 2, 0.5, ("a.org/\n",), ())
+    odd = Pattern('a.org/"\\\u2028\x7f\U0001f600', True, 3, 2, 0.5, ("a.org/\n",), ())
     row = tomllib.loads(written([odd]).decode())["patterns"][0]
     assert row["pattern"] == odd.pattern
     assert row["missed"] == ["a.org/\n"]
