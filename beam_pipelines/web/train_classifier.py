@@ -185,13 +185,21 @@ def measured(scores: np.ndarray, wanted: np.ndarray, share: float, precision: fl
         wanted: bool [pages], whether each is a seed.
         share: of the crawl's pages that are of the kind that is looked for, about.
         precision: that is wanted.
+
+    Raises:
+        UserError: they are of one kind, so that any threshold would seem right.
     """
+    for kind, which in (("seed", wanted), ("random page", ~wanted)):
+        if not which.any():
+            raise UserError(
+                f"no {kind} is left to measure on; lower SamplesConfig.sure or raise SamplesConfig.held_out"
+            )
     curve = []
     for step in range(1, _STEPS + 1):
         threshold = step / (_STEPS + 1)
         over = scores >= threshold
-        recall = float(over[wanted].mean()) if wanted.any() else 0.0
-        false = float(over[~wanted].mean()) if (~wanted).any() else 0.0
+        recall = float(over[wanted].mean())
+        false = float(over[~wanted].mean())
         right = share * recall
         sure = right / (right + (1 - share) * false) if right else 0.0
         curve.append({"threshold": threshold, "precision": round(sure, 4), "recall": round(recall, 4)})
@@ -232,7 +240,7 @@ def run(
         tokenizer: the directory of the tokenizer that cuts texts into words.
 
     Raises:
-        UserError: there are no seeds, or no other pages.
+        UserError: there are no seeds, or no other pages, or too few of them to measure on.
     """
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:

@@ -265,6 +265,13 @@ def test_the_threshold_is_the_lowest_with_the_precision(seed: int, share: float,
     assert sum(each["pages"] for each in report["calibration"]) == 200
 
 
+@pytest.mark.parametrize(("kind", "left"), [("random page", True), ("seed", False)])
+def test_pages_of_one_kind_measure_nothing(kind: str, left: bool) -> None:
+    """With no other page any threshold would be precise."""
+    with pytest.raises(UserError, match=rf"no {kind} is left to measure on; lower SamplesConfig\.sure"):
+        measured(np.array([0.2, 0.9], np.float32), np.array([left, left]), 0.5, 0.9)
+
+
 def test_a_round(documents: str, tmp_path: Path, tokenizer: Tokenizer, stage_directory: Any) -> None:
     """Trained on some of the sites about code, it finds the others; what is recalled are whole documents."""
     place = tmp_path / "tokenizer"
