@@ -10,7 +10,7 @@ _LONGEST = 4_000  # characters of a URL
 _PORTS = {"http": 80, "https": 443}
 # What is added to a link to see who followed it.
 _TRACKING = re.compile(r"utm_\w+|fbclid|gclid|msclkid|mc_[ce]id|yclid|igshid|_ga|sessionid|phpsessid|jsessionid", re.I)
-_SAFE = "/:@!$&'()*+,;=-._~%"
+_SAFE = "/:@!$&'()*+,;=-._~"
 
 # The list of public suffixes that is part of the package: no look-up, no cache on disk.
 _EXTRACT = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=(), include_psl_private_domains=True)
@@ -36,6 +36,14 @@ def normalised(url: str) -> str:
                  errors="surrogateescape")  # fmt: skip
     query = f"?{urlencode(kept, errors='surrogateescape')}" if kept else ""
     return f"{parts.scheme}://{host}{port}{path or '/'}{query}"
+
+
+def one_spelling(url: str) -> str:
+    """A URL as `normalised` has it, or as it is where it's no address of a web page."""
+    try:
+        return normalised(url)
+    except ValueError:
+        return url
 
 
 def place_of(url: str) -> str:

@@ -9,8 +9,9 @@ paper's lists ship: "code", "math"); text files by the paper's gate of file name
 Writes a row of `labels` for each page.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -23,8 +24,8 @@ from opencoder_jax.beam_pipelines.core.maps import Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.formats.rows import TABLES
-from opencoder_jax.beam_pipelines.sources.inputs import list_units, rows_of, split_path
-from opencoder_jax.beam_pipelines.web.addresses import normalised, place_of
+from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units, rows_of, split_path
+from opencoder_jax.beam_pipelines.web.addresses import normalised, one_spelling, place_of
 from opencoder_jax.beam_pipelines.web.patterns_file import Matcher, place_of_patterns, read_patterns
 from opencoder_jax.recipe import UserError, configurable
 
@@ -74,8 +75,10 @@ class MarkSeeds:
     def __call__(self, documents: pa.RecordBatch) -> Result:
         matcher = _matcher(self.patterns)
         places = places_of(documents)
-        urls = np.array([_hash(url) for url in documents.column("url").to_pylist()], np.uint64)
-        seeds = np.isin(urls, self.urls)
+        seeds = np.zeros(len(places), bool)
+        if len(self.urls):
+            urls = [_hash(one_spelling(url)) for url in documents.column("url").to_pylist()]
+            seeds = np.isin(np.array(urls, np.uint64), self.urls)
         for row, place in enumerate(places):
             named = self.file_names and _ABOUT_CODE.fullmatch(place.rpartition("/")[2]) is not None
             seeds[row] |= named or place in matcher
@@ -92,7 +95,23 @@ def _matcher(patterns: tuple[str, ...]) -> Matcher:
 def places_of(documents: pa.RecordBatch | pa.Table) -> list[str]:
     """What patterns are about: a page's address, or a file's repository and path. Needs url, repository and path."""
     columns = (documents.column(name).to_pylist() for name in ("url", "repository", "path"))
-    return [place_of(url) if url else f"{own}/{path}" for url, own, path in zip(*columns, strict=True)]
+    return [place_of(one_spelling(url)) if url else f"{own}/{path}" for url, own, path in zip(*columns, strict=True)]
+
+
+def scored_urls(unit: Unit, required: Sequence[str] = ("url",)) -> Iterator[tuple[str, float | None]]:
+    """The addresses of a table in their one spelling, each with its score, or None where the row has none.
+
+    Rows without a web page's address, and those whose score is no number, are passed over.
+    """
+    for _, row in rows_of(unit, {"url": "url", "score": "score"}, required):
+        if not isinstance(row, dict):
+            continue
+        try:
+            score = None if row["score"] is None else float(row["score"])
+            if score is None or not math.isnan(score):
+                yield normalised(str(row["url"])), score
+        except (TypeError, ValueError):
+            continue
 
 
 def _hash(text: str) -> int:
@@ -102,15 +121,8 @@ def _hash(text: str) -> int:
 def _seeds_of(urls: Sequence[str], least: float) -> tuple[np.ndarray, tuple[str, ...]]:
     """The sorted hashes of all seeds' addresses, and the digests of their tables."""
     units = [unit for unit in list_units(urls, TABLES) if not unit.reason] if urls else []
-    found = set()
-    for unit in units:
-        for _, row in rows_of(unit, {"url": "url", "score": "score"}, ("url",)):
-            if not isinstance(row, dict) or (row["score"] is not None and float(row["score"]) < least):
-                continue
-            try:
-                found.add(_hash(normalised(str(row["url"]))))
-            except ValueError:
-                continue  # it can't be a page's
+    scored = (each for unit in units for each in scored_urls(unit))
+    found = {_hash(url) for url, score in scored if score is None or score >= least}
     return np.array(sorted(found), np.uint64), tuple(unit.state for unit in units)
 
 

@@ -18,9 +18,10 @@ from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest, diges
 from opencoder_jax.beam_pipelines.core.maps import Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.sources.inputs import Unit, rows_of, split_path
-from opencoder_jax.beam_pipelines.web.addresses import normalised
+from opencoder_jax.beam_pipelines.sources.inputs import Unit, split_path
+from opencoder_jax.beam_pipelines.web.addresses import one_spelling
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import Classifier
+from opencoder_jax.beam_pipelines.web.labels import scored_urls
 from opencoder_jax.beam_pipelines.web.train_classifier import threshold_of
 from opencoder_jax.checks import between, check, or_none
 from opencoder_jax.recipe import UserError, configurable
@@ -60,7 +61,8 @@ class ScorePages:
     def __call__(self, documents: pa.RecordBatch) -> Result:
         if self.table:
             known = _table(self.table)
-            scores = np.array([known.get(url, 0.0) for url in documents.column("url").to_pylist()], np.float32)
+            urls = documents.column("url").to_pylist()
+            scores = np.array([known.get(one_spelling(url), 0.0) for url in urls], np.float32)
         else:
             scores = _classifier(self.classifier, self.changed).scores(documents.column("text").to_pylist())
         recalled = scores >= np.float32(self.threshold)
@@ -78,14 +80,8 @@ def _table(path: str) -> dict[str, float]:
     folder, name = split_path(path)
     if not Directory(folder).exists(name):
         raise UserError(f"ScoreConfig.table {path}: no such file")
-    known = {}
-    for _, row in rows_of(Unit(folder, name, 0), {"url": "url", "score": "score"}, ("url", "score")):
-        if isinstance(row, dict) and row["score"] is not None:
-            try:
-                known[normalised(str(row["url"]))] = float(row["score"])
-            except ValueError:
-                continue  # it can't be a page's
-    return known
+    rows = scored_urls(Unit(folder, name, 0), ("url", "score"))
+    return {url: score for url, score in rows if score is not None}
 
 
 @dataclass(frozen=True)

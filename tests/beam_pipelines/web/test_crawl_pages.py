@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from crawls import members, record, response, simple
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
@@ -198,6 +198,7 @@ def test_addresses() -> None:
 
 @settings(deadline=None)
 @given(st.text(max_size=80))
+@example("%2541 100%25 %zz")
 def test_an_address_is_its_own_normal_form(text: str) -> None:
     try:
         url = normalised(f"https://example.org/{text}")

@@ -202,6 +202,21 @@ def test_seeds(documents: str, tmp_path: Path) -> None:
         labels.run(documents, str(tmp_path / "none"), labels.SeedsConfig(patterns="math"), OPTIONS)
 
 
+def test_scores_that_are_none_and_addresses_in_any_spelling(tmp_path: Path, batch: Any) -> None:
+    """No number is no seed, and ends nothing; documents of tables have their addresses as they came."""
+    scores = ["0.9", "n/a", "NaN", [1], 0.4, 1]
+    rows = [{"url": f"https://a.org/{n}", "score": score} for n, score in enumerate(scores)]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    hashes, _ = labels._seeds_of([str(tmp_path / "s.jsonl")], 0.5)
+    urls = ["HTTPS://A.org:443/0#top", *(f"https://a.org/{n}" for n in range(1, 5)), "https://a.org/5?utm_source=x", ""]
+    documents = batch(*({"text": "x", "url": url} for url in urls))
+    assert labels.places_of(documents)[0] == "a.org/0"
+    marked = labels.MarkSeeds(hashes, (), False)(documents).table
+    assert marked.column("seed").to_pylist() == [True, False, False, False, False, True, False]
+    scored = score.ScorePages("", 0, str(tmp_path / "s.jsonl"), 0.5)(documents).table
+    assert scored.column("score").to_pylist() == pytest.approx([0.9, 0, 0, 0, 0.4, 1, 0])
+
+
 def test_the_gate_of_file_names(batch: Any, stage_directory: Any, tmp_path: Path) -> None:
     """The names that the paper keeps, whatever their case; a repository's and path's place where there's no URL."""
     kept = ["README.md", "docs/readme", "dev-requirements.txt", "Notes.txt", "x/TODO.rst", "CMakeLists.txt"]
