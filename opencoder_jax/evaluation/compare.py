@@ -1,7 +1,8 @@
 """python -m opencoder_jax compare: whether two evaluations of the same problems differ, and which problems turned.
 
 The difference is paired: problem by problem, so that what both share has no noise. Its interval is the bootstrap's over
-problems; its p-value flips the signs of whole problems (with one sample each, that is McNemar's exact test).
+problems, or the rule of three where none turned; its p-value flips the signs of whole problems (with one sample each,
+that is McNemar's exact test).
 """
 
 import argparse
@@ -15,7 +16,7 @@ from opencoder_jax.evaluation.scores.results import Evaluated, by_task, find
 from opencoder_jax.evaluation.scores.rows import PROFILES, Profile, Row
 from opencoder_jax.files import write_json
 from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown
-from opencoder_jax.statistics.bootstrap import Interval, mcnemar, mean, paired_p
+from opencoder_jax.statistics.bootstrap import Interval, bounded, mcnemar, paired_p
 
 
 class Turned(NamedTuple):
@@ -111,7 +112,7 @@ def _compared(one: Evaluated, other: Evaluated, profile: Profile) -> Compared:
         one.name,
         len(common),
         (float(np.mean([before for _, before, _ in shares])), float(np.mean([after for *_, after in shares]))),
-        mean(differences),
+        bounded(differences, -1, 1, method="bca"),
         p_value,
         sorted(turned, key=lambda each: (each.second - each.first, common.index(each.task))),
         (len(left) - len(common), len(right) - len(common)),

@@ -5,13 +5,14 @@ and samples resemble each other. What two arms share is subtracted before anythi
 has noise.
 
   - `ratio` and `mean`: the bootstrap over clusters, percentile or BCa (Efron, 1987), of a mean or a ratio of sums;
+  - `bounded`: of a mean whose values can't leave a range; never without width;
   - `paired_p`: flips the signs of whole clusters, all ways where they are few; `mcnemar`: exact, for verdicts in pairs.
 
 The same values give the same digits. Cost: 10,000 resamples of 1,000 clusters, 0.2 s.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import product
 from statistics import NormalDist
 from typing import Literal, NamedTuple
@@ -50,6 +51,27 @@ def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, method: 
     return ratio(data, np.ones_like(data), clusters, method)
 
 
+def bounded(
+    values: ArrayLike,
+    low: float = 0.0,
+    high: float = 1.0,
+    clusters: Sequence[Hashable] | None = None,
+    method: Method = "percentile",
+) -> Interval:
+    """The mean of `values` in `low` .. `high`, with an interval within them that is never without width.
+
+    Where the bootstrap can say nothing, as where all values are equal, n clusters say that at most 3/n of all others
+    have another value, anywhere in the range: the rule of three. Raises ValueError as `ratio` does.
+    """
+    found = mean(values, clusters, method)
+    at = found.estimate
+    if found.low < found.high:
+        return Interval(at, max(low, found.low), min(high, found.high))
+    count = len(np.asarray(values)) if clusters is None else len(set(clusters))
+    others = min(1.0, 3 / count)
+    return Interval(at, at - (at - low) * others, at + (high - at) * others)
+
+
 def ratio(
     numerators: ArrayLike,
     denominators: ArrayLike,
@@ -64,7 +86,8 @@ def ratio(
         method: of the interval; BCa corrects the percentile's for skewness and bias.
 
     Returns:
-        Where all clusters have one ratio, the interval has no width: a resample can't know of others.
+        Where all clusters have one ratio, or there is one cluster, the interval has no width: a resample can't know of
+        others, and what is concluded must not rest on it.
 
     Raises:
         ValueError: there are none, lengths differ, a value isn't finite, or the denominators of a cluster are negative
@@ -100,11 +123,11 @@ def _summed(values: ArrayLike, clusters: Sequence[Hashable] | None) -> NDArray[n
     return np.bincount(indices, data).astype(np.float64)
 
 
-def resamples(count: int, wanted: int) -> list[NDArray[np.int64]]:
-    """Indices of resamples of `count` clusters, in batches (resamples, count)."""
+def resamples(count: int, wanted: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of resamples of `count` clusters, in batches (resamples, count), one in memory at a time."""
     generator, batch = np.random.default_rng(_SEED), max(1, _AT_ONCE // count)
-    sizes = [min(batch, wanted - start) for start in range(0, wanted, batch)]
-    return [generator.integers(0, count, (size, count)) for size in sizes]
+    for start in range(0, wanted, batch):
+        yield generator.integers(0, count, (min(batch, wanted - start), count))
 
 
 def ratios(over: NDArray[np.float64], under: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,12 +16,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from opencoder_jax.evaluation.scores.rows import OUTCOMES, Row
+from opencoder_jax.statistics.bootstrap import bounded
 
 Group = TypeVar("Group", int | str, str)
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
-_SEED = 0
-_RESAMPLES_AT_ONCE = 1_000
 
 
 class Share(NamedTuple):
@@ -74,21 +71,8 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The percentile bootstrap's interval of the mean of `values`, one a task. The same values give the same.
-
-    n equal values say that at most 3/n of all tasks have another, in 0 .. 1: the rule of three.
-    """
-    data = np.asarray(values, np.float64)
-    if (value := data.min()) == data.max():
-        others = min(1.0, 3 / len(data))
-        return float(value - value * others), float(value + (1 - value) * others)
-    generator = np.random.default_rng(_SEED)
-    means = [
-        data[generator.integers(0, len(data), (_RESAMPLES_AT_ONCE, len(data)))].mean(axis=1)
-        for _ in range(RESAMPLES // _RESAMPLES_AT_ONCE)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    """The percentile bootstrap's interval of the mean of `values` in 0 .. 1, one a task, or the rule of three."""
+    return bounded(values)[1:]
 
 
 def score(rows: Iterable[Row], tasks: Sequence[str], ks: Sequence[int]) -> Score:

@@ -57,6 +57,12 @@ def test_exchanging_the_two_changes_the_sign_alone(
     assert (same.p_value, same.turned, same.difference.estimate) == (1.0, [], 0.0)
 
 
+def test_no_problem_that_turned_is_no_certainty(tmp_path: Path) -> None:
+    one = Evaluated(evaluation(tmp_path, {f"t{n}": [n < 10] for n in range(60)}))
+    (same,) = compare([one], [one], "strict")
+    assert same.difference == (0.0, -0.05, 0.05)
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = evaluation(tmp_path / "a", {"t": [True]})
     with pytest.raises(UserError, match="two editions of toy"):

@@ -1,6 +1,7 @@
 """Intervals cover what they say, tests of pairs are exact, and the verdicts follow from the intervals."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from opencoder_jax.statistics.bootstrap import Interval, mcnemar, mean, paired_p, ratio
+from opencoder_jax.statistics.bootstrap import Interval, bounded, mcnemar, mean, paired_p, ratio
 from opencoder_jax.statistics.claims import crossed, needed, negligible, over_seeds, student_quantile, verdict
 
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
@@ -60,6 +61,31 @@ def test_equal_clusters_leave_no_width_and_bad_values_are_refused() -> None:
         mean([1, 2], ["a"])
     with pytest.raises(ValueError, match="denominators"):
         ratio([1, 2], [0, 0])
+
+
+def test_equal_values_in_a_range_and_one_cluster_leave_the_rule_of_three() -> None:
+    assert bounded([0.0] * 60, -1, 1) == (0.0, -0.05, 0.05)
+    assert bounded([1.0] * 60) == (1.0, 0.95, 1.0)
+    assert bounded([0.2, 0.4], clusters=["a", "a"]) == pytest.approx((0.3, 0.0, 1.0))
+    assert bounded([0.25] * 60, clusters=["a", "b", "c", "d", "e", "f"] * 10) == (0.25, 0.125, 0.625)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=12), st.sampled_from(["bca", "percentile"]))
+@settings(max_examples=30, deadline=None)
+def test_an_interval_in_a_range_has_width_and_stays_in_it(values, method) -> None:
+    found = bounded(values, -1, 1, method=method)
+    assert -1 <= found.low < found.high <= 1
+
+
+def test_resamples_of_many_clusters_take_little_memory(monkeypatch) -> None:
+    monkeypatch.setattr("opencoder_jax.statistics.bootstrap.RESAMPLES", 500)
+    monkeypatch.setattr("opencoder_jax.statistics.bootstrap._AT_ONCE", 100_000)
+    values = np.random.default_rng(8).normal(size=20_000)
+    tracemalloc.start()
+    mean(values)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20e6  # all indices at once would take 80 MB
 
 
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=9))
