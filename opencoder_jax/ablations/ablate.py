@@ -20,10 +20,12 @@ from opencoder_jax.ablations.estimate import TIMES, note_time, plan
 from opencoder_jax.ablations.judge import Decision, judge, seeds_needed
 from opencoder_jax.ablations.releases import STARS
 from opencoder_jax.ablations.report import Tried, write_report
+from opencoder_jax.ablations.rows import texts
 from opencoder_jax.beam_pipelines import refinecode
+from opencoder_jax.beam_pipelines.experiments.hold_out import HoldOutConfig
 from opencoder_jax.chain import PIPELINES, Step, run_chain, stage, verbs_of
 from opencoder_jax.files import write_json
-from opencoder_jax.recipe import PACKAGE, UserError, bind, build, parse_flags
+from opencoder_jax.recipe import PACKAGE, UserError, bind, build, parse_flags, recipe_flags
 
 RESULTS = "results.json"
 SHIPPED = PACKAGE / "gin_configs" / "ablations"
@@ -125,6 +127,8 @@ def attempt(court: Court, case: Case, output: Path) -> tuple[dict[str, Made], li
     for _ in range(2):
         done = arms(court, case, wanted)
         for step, seconds in run_chain(merged(done)):
+            if step.output == court.scored:
+                need_projects(court, case)
             if seconds is not None:
                 note_time(output / TIMES, step.verb, seconds)
         findings = judge(case.config, done)
@@ -135,6 +139,21 @@ def attempt(court: Court, case: Case, output: Path) -> tuple[dict[str, Made], li
     for each in findings:
         print(f"{case.name}: {each.claim.says}: {each.sentence}")
     return done, findings
+
+
+def need_projects(court: Court, case: Case) -> None:
+    """Before anything is trained: raises UserError where models would be scored on the texts of a single project."""
+    if any(claim.metric == "bits_per_byte" for claim in case.config.claimed):
+        bind(*recipe_flags(court.flags))
+        names: set[str] = set()
+        for each in texts([court.scored], build(HoldOutConfig).version):
+            names.add(each.project)
+            if len(names) > 1:
+                return
+        raise UserError(
+            f"{case.file}: {len(names)} project is held out in {court.scored}, and its scores would say nothing of"
+            " others: give more projects, or raise --gin.HoldOutConfig.share"
+        )
 
 
 def arms(court: Court, case: Case, seeds: int) -> dict[str, Made]:

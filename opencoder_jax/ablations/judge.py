@@ -1,11 +1,12 @@
 """From what was measured to verdicts: pure functions of the files that an ablation's steps wrote.
 
 Arms are paired: a seed is an initialisation and an order that both have, a project's texts are the same for both. What
-is claimed of training is decided over seeds and projects together, what is claimed of data over projects.
+is claimed of training is decided over seeds and projects together, what is claimed of data over projects. One project
+says nothing of others, so nothing is concluded from it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,19 @@ class Decision:
     needed: int | None
 
     @property
+    def lone(self) -> bool:
+        """Whether the claim is one about projects, and there was a single one."""
+        return self.claim.metric != "training_loss" and self.projects < 2
+
+    @property
     def sentence(self) -> str:
         """The verdict in words."""
         unit = " of the tokens" if self.claim.metric in NO_TRAINING else _UNITS[self.claim.metric]
         shown = percentages if self.claim.metric in NO_TRAINING else figures
         low, high, middle = shown(self.effect.low), shown(self.effect.high), shown(self.effect.estimate)
         why = ""
+        if self.lone:
+            return f"undecided: one project says nothing of others; {middle}{unit} there"
         if self.outcome == "undecided":
             small = negligible(self.effect, self.claim.smallest)
             why = ": no difference that counts" if small else ": the interval says neither"
@@ -106,8 +114,8 @@ def _finding(config: AblationConfig, claim: Claim, made: Mapping[str, Made]) -> 
         case _:
             first, weights = bits(arm)
             second, _ = bits(made[claim.against])
-            effect, projects_ = crossed(first - second, weights), len(weights)
-            by_seed = (first - second) @ weights / weights.sum()
+            by_seed, projects_ = (first - second) @ weights / weights.sum(), len(weights)
+            effect = crossed(first - second, weights) if projects_ > 1 else over_seeds(by_seed)
             means = (float(np.mean(first @ weights) / weights.sum()), float(np.mean(second @ weights) / weights.sum()))
     wanted = needed(by_seed[: config.seeds], claim.smallest, config.power)
     return _judged(claim, means, effect, len(by_seed), projects_, wanted)
@@ -117,7 +125,8 @@ def _judged(
     claim: Claim, values: tuple[float, float | None], effect: Interval, seeds: int, projects: int, wanted: int | None
 ) -> Decision:
     outcome = verdict(effect, claim.smallest, claim.expected)
-    return Decision(claim, values, effect, outcome, seeds, projects, wanted)
+    found = Decision(claim, values, effect, outcome, seeds, projects, wanted)
+    return replace(found, outcome="undecided") if found.lone else found
 
 
 def bits(made: Made) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from opencoder_jax.ablations import ablate, judge
-from opencoder_jax.ablations.ablate import case_of, merged, shipped
+from opencoder_jax.ablations.ablate import Case, case_of, merged, shipped
 from opencoder_jax.ablations.arms import Court, Made
 from opencoder_jax.ablations.bits import chosen, text_key
 from opencoder_jax.ablations.config import AblationConfig, arm_of
@@ -208,6 +208,51 @@ def test_the_pilot_asks_for_more_where_an_effect_that_counts_would_be_missed(tmp
     few, many = (judge.judge(claims("less", smallest), made) for smallest in (0.5, 0.0005))
     assert judge.seeds_needed(claims("less"), few) == 3
     assert judge.seeds_needed(claims("less"), many) == AblationConfig().most_seeds
+
+
+def test_one_project_decides_nothing(tmp_path) -> None:
+    """Whatever it shows: an interval over clusters has no width, and seeds speak of that project alone."""
+    config = AblationConfig(
+        arms={"a": (), "b": ()},
+        claims={
+            "fewer": ("tokens", "a", "b", "less", 0.05),
+            "copies": ("copies", "a", "", "more", 0.05),
+            "as many": ("tokens", "b", "b", "none", 0.05),
+            "better": ("bits_per_byte", "a", "b", "less", 0.01),
+        },
+    )
+    made = {
+        "a": written(tmp_path, "a", 3, -0.5, 1, projects=1),
+        "b": written(tmp_path, "b", 3, 0.0, 2, projects=1),
+    }
+    write(Path(made["a"].counts), [{"project": "p0", "tokens": 50, "copies": 20}])
+    findings = judge.judge(config, made)
+    assert [each.outcome for each in findings] == ["undecided"] * 4
+    assert all("one project says nothing of others" in each.sentence for each in findings)
+    assert findings[3].effect.estimate == pytest.approx(-0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("projects", "message"), [(1, "1 project is held out"), (2, "it trains")])
+def test_one_project_held_out_is_told_before_any_training(projects, message, tmp_path, monkeypatch) -> None:
+    case = Case(
+        "so", "so.gin", AblationConfig(arms=ARMS, claims={"so": ("bits_per_byte", "plain", "half", "less", 0.1)})
+    )
+    ran = []
+
+    def run_chain(steps):
+        for step in steps:
+            ran.append(step.verb)
+            if step.verb == "train":
+                raise UserError("it trains")
+            yield step, None
+
+    monkeypatch.setattr(ablate, "run_chain", run_chain)
+    monkeypatch.setattr(
+        ablate, "texts", lambda *_: (Text(str(number), f"p{number % projects}", "", False) for number in range(9))
+    )
+    with pytest.raises(UserError, match=message):
+        ablate.attempt(Court(case.config, "runs", CORPUS, []), case, tmp_path)
+    assert ("train" in ran) == (projects == 2)
 
 
 # ----------------------------------------------------------------------------------------------- texts, names, mistakes
