@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,10 +129,27 @@ def stars(archives: Sequence[Path]) -> str:
 def _requirements(archives: Sequence[Path]) -> Iterator[set[str]]:
     """The names that each distribution requires: the installed ones, and the newest fetched release of each package."""
     listed = {normal(each.name): each.requires or [] for each in distributions()}
-    for archive in archives:
-        with zipfile.ZipFile(archive) as opened:
-            head = next(each for each in opened.namelist() if each.endswith(".dist-info/METADATA"))
-            found = HeaderParser().parsestr(opened.read(head).decode("utf-8", "replace")).get_all("Requires-Dist") or []
-        listed.setdefault(package_of(archive.name), found)
+    for archive in sorted(archives, key=release_of, reverse=True):
+        if package_of(archive.name) not in listed and (found := _required(archive)) is not None:
+            listed[package_of(archive.name)] = found
     for required in listed.values():
         yield {normal(match[0]) for line in required if (match := re.match(r"[A-Za-z0-9._-]+", line))}
+
+
+def release_of(archive: Path) -> tuple[int, list[int], bool, list[int]]:
+    """What sorts the releases of a package, the newest last: epoch, numbers, whether it's final, what follows them."""
+    epoch, _, version = archive.name.partition("-")[2].split("-")[0].rpartition("!")
+    rest = version.lstrip("0123456789.")
+    numbers, more = ([int(each) for each in re.findall(r"\d+", part)] for part in (version.removesuffix(rest), rest))
+    return int(epoch or 0), numbers, not rest.startswith(("a", "b", "rc", "dev")), more
+
+
+def _required(archive: Path) -> list[str] | None:
+    """What a wheel says that it requires; None of a damaged one. Wheels that it carries along have their own to say."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            heads = [each for each in opened.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", each)]
+            text = opened.read(heads[0]).decode("utf-8", "replace")
+    except (zipfile.BadZipFile, zlib.error, IndexError):
+        return None
+    return HeaderParser().parsestr(text).get_all("Requires-Dist") or []

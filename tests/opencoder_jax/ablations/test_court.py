@@ -1,6 +1,7 @@
 """Arms share what they have in common, recipes that make no sense are refused, verdicts follow from the files."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from opencoder_jax.ablations.ablate import Case, case_of, merged, shipped
 from opencoder_jax.ablations.arms import Court, Made
 from opencoder_jax.ablations.bits import chosen, text_key
 from opencoder_jax.ablations.config import AblationConfig, arm_of
-from opencoder_jax.ablations.releases import package_of, spread
+from opencoder_jax.ablations.releases import package_of, release_of, spread, stars
 from opencoder_jax.ablations.rows import ROWS, Text
 from opencoder_jax.chain import Step
 from opencoder_jax.recipe import UserError
@@ -271,6 +272,27 @@ def test_what_any_arm_may_train_on_is_not_scored() -> None:
 def test_releases_are_the_newest_of_each_series() -> None:
     assert spread(["2.1.3", "2.1.2", "2.0.0", "1.9", "1.8.1"], 3) == ["2.1.3", "2.0.0", "1.9"]
     assert package_of("More_Itertools-10.1-py3-none-any.whl") == "more_itertools"
+
+
+def test_stars_are_of_the_newest_release_that_can_be_read(tmp_path: Path) -> None:
+    """1.10 is newer than 1.9; a package that a wheel carries along says nothing of the wheel's own needs."""
+    needs = {"1.9.0": "zz_old", "1.10.0": "zz_new", "1.11.0": None}
+    archives = [tmp_path / f"zz_tool-{version}-py3-none-any.whl" for version in needs]
+    for archive, (version, need) in zip(archives, needs.items(), strict=True):
+        if need is None:
+            archive.write_bytes(b"PK cut off")
+            continue
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.writestr("zz_tool/_vendor/b-1.dist-info/METADATA", "Requires-Dist: zz_carried\n")
+            opened.writestr(f"zz_tool-{version}.dist-info/METADATA", f"Requires-Dist: {need} (>=1)\n")
+    others = [tmp_path / f"{name}-1-py3-none-any.whl" for name in ("zz_old", "zz_new", "zz_carried")]
+    for other in others:
+        with zipfile.ZipFile(other, "w") as opened:
+            opened.writestr("no_metadata", "")
+    table = dict(line.split(",") for line in stars([*archives, *others]).splitlines())
+    assert [table[each.name.removesuffix(".whl")] for each in others] == ["0", "1", "0"]
+    releases = ["1.0.dev2", "1.0", "1.0.post1", "1.2", "1.10rc1", "1.10", "2024.1", "1!0.1"]
+    assert sorted(releases, key=lambda each: release_of(Path(f"a-{each}-py3-none-any.whl"))) == releases
 
 
 @pytest.mark.parametrize(
