@@ -13,7 +13,19 @@ from opencoder_jax.beam_pipelines.core.stage import input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web.discover import PATTERNS, SITES
 from opencoder_jax.beam_pipelines.web.train_classifier import HELD_OUT
-from opencoder_jax.reports.page import Html, Section, element, fold, megabytes, note, page, percent, section, table
+from opencoder_jax.reports.page import (
+    Content,
+    Html,
+    Section,
+    element,
+    fold,
+    megabytes,
+    note,
+    page,
+    percent,
+    section,
+    table,
+)
 
 REPORT = "report.html"
 _SHOWN = 6  # pages of a kind
@@ -67,7 +79,12 @@ def _summary(rounds: Sequence[str]) -> Section:
 
 
 def _held_out(place: str) -> Any:
-    return json.loads(read_finished(Directory(f"{place}/classifier"), HELD_OUT))
+    """What training measured; "chosen" is what the pages were scored by, with figures of the nearest threshold."""
+    held = json.loads(read_finished(Directory(f"{place}/classifier"), HELD_OUT))
+    used = Manifest.read(f"{place}/scores").config["config"]["threshold"]
+    if used is not None:
+        held["chosen"] = min(held["curve"], key=lambda each: abs(each["threshold"] - used)) | {"threshold": used}
+    return held
 
 
 def _round(number: int, place: str, documents: str, before: str) -> Section:
@@ -97,11 +114,13 @@ def _round(number: int, place: str, documents: str, before: str) -> Section:
 def _pages(title: str, shown: Sequence[_Shown]) -> Html:
     if not shown:
         return note(f"{title}: no page.")
-    # An address is http or https, as addresses.py has it; a document of another source may have none.
-    rows = [
-        [f"{each.score:.3f}", element("a", each.url, href=each.url) if each.url else "", each.text] for each in shown
-    ]
+    rows = [[f"{each.score:.3f}", _linked(each.url), each.text] for each in shown]
     return fold(title, table("rll", ["score", "page", "begins"], rows))
+
+
+def _linked(url: str) -> Content:
+    """A link. A document of another source than a crawl may have no address, or one that a click would run."""
+    return element("a", url, href=url) if url.lower().startswith(("http://", "https://")) else url
 
 
 def _samples(documents: str, scores: str, before: str, threshold: float) -> tuple[list[_Shown], ...]:

@@ -1,15 +1,20 @@
 """The chain of web recall: it repeats itself, goes on where it stopped; what it recalls goes through all the rest."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from opencoder_jax.beam_pipelines.__main__ import main
-from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, digest
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.web import report
+from opencoder_jax.beam_pipelines.web.score import ScoreConfig, ScorePlan
 from opencoder_jax.beam_pipelines.web_recall import told
 from opencoder_jax.recipe import UserError
+from opencoder_jax.reports.page import Html
 from tests.generated_crawl import WANTED, CrawlSize, pages, write_crawl
 
 SIZE = CrawlSize(pages=200, sites=60, files=1, broken=0.02, seeds=0.9, others=0.5)
@@ -86,6 +91,29 @@ def test_two_workers_write_the_same_bytes(crawl: Path, tmp_path: Path) -> None:
         for name in ("1", "2")
     )
     assert one == two
+
+
+@pytest.mark.parametrize(("given", "shown"), [(None, (0.25, 0.92)), (0.71, (0.71, 0.99))])
+def test_the_page_shows_the_threshold_that_recalled(
+    tmp_path: Path, given: float | None, shown: tuple[float, float]
+) -> None:
+    curve = [
+        {"threshold": at, "precision": sure, "recall": 0.5} for at, sure in ((0.25, 0.92), (0.5, 0.95), (0.7, 0.99))
+    ]
+    classifier, scores = Directory(str(tmp_path / "classifier")), Directory(str(tmp_path / "scores"))
+    classifier.write_json("held_out.json", {"chosen": curve[0], "curve": curve})
+    files = {"held_out.json": digest(classifier, "held_out.json")}
+    Manifest("train_classifier", {}, {}, [], {}, files).write(classifier)
+    plan = ScorePlan(ScoreConfig(threshold=given), "classifier")
+    Manifest("score", json.loads(json.dumps(asdict(plan))), {}, [], {}).write(scores)
+    chosen = report._held_out(str(tmp_path))["chosen"]
+    assert (chosen["threshold"], chosen["precision"]) == shown
+
+
+def test_only_addresses_of_pages_are_links() -> None:
+    assert report._linked("HTTPS://a.org/?b&c") == '<a href="HTTPS://a.org/?b&amp;c">HTTPS://a.org/?b&amp;c</a>'
+    for url in ("javascript:alert(1)", " javascript:alert(1)//http://", "data:text/html,x", "a.org", ""):
+        assert not isinstance(report._linked(url), Html)
 
 
 def test_one_source_is_given(tmp_path: Path) -> None:
