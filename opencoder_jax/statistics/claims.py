@@ -6,6 +6,7 @@ Cost: milliseconds.
 """
 
 import math
+from bisect import bisect_left
 from functools import cache
 from statistics import NormalDist
 from typing import Literal
@@ -101,11 +102,15 @@ def needed(pilot: ArrayLike, smallest: float, power: float = 0.8, most: int = 10
             f"a pilot of at least 2 pairs, smallest > 0 and 0 < power < 1: {data.shape}, {smallest}, {power}"
         )
     spread, normal = float(data.std(ddof=1)), NormalDist()
-    for pairs in range(2, most):
+
+    def enough(pairs: int) -> bool:
         effect = smallest * math.sqrt(pairs) / spread if spread else math.inf
-        if normal.cdf(effect - student_quantile((1 + CONFIDENCE) / 2, pairs - 1)) >= power:
-            return pairs
-    return most
+        return normal.cdf(effect - student_quantile((1 + CONFIDENCE) / 2, pairs - 1)) >= power
+
+    high = 2
+    while high < most and not enough(high):
+        high *= 2
+    return bisect_left(range(most), True, max(2, high // 2), min(high, most), key=enough)
 
 
 def verdict(effect: Interval, smallest: float, expected: Literal["more", "less", "none"]) -> Outcome:
