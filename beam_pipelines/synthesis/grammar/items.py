@@ -101,7 +101,7 @@ def item(seed: int, number: int, taken: Collection[str], scope: Scope = SCOPES["
         return found
     name = _function_name(task, solutions, rng, taken, scope.plain)
     shows = shown(found, rng, rng.choice(scope.examples))
-    said, annotated = sentence(task, rng, scope.plain), rng.random() < 0.65
+    said, annotated = sentence(task, rng, scope.plain), scope.plain or rng.random() < 0.65
     return Item(number, task, name, said, tuple(solutions), tuple(found), tuple(shows), annotated, scope.plain)
 
 

@@ -53,9 +53,9 @@ _CHOICES = (
 
 
 def sentence(task: Composition, rng: random.Random, plain: bool) -> str:
-    """What the function does; `plain`: in few ways, with parameters by their names."""
+    """What the function does; `plain`: in one way, with parameters by their names."""
     if plain:
-        return _plain(task, rng)
+        return _plain(task)
     constants = {letter: _constant(value, rng) for letter, value in task.constants.items()}
     said = _words(task, constants, rng)
     empty = [
@@ -75,13 +75,13 @@ def sentence(task: Composition, rng: random.Random, plain: bool) -> str:
     return said
 
 
-def _plain(task: Composition, rng: random.Random) -> str:
+def _plain(task: Composition) -> str:
     constants = {
         letter: value.name if isinstance(value, Parameter) else repr(value) for letter, value in task.constants.items()
     }
     said = [parameter.name for parameter in task.parameters[: len(task.parts[0].takes)]]
     for operation in task.operations:
-        said = [rng.choice(operation.noun).format(*said, **constants)]
+        said = [operation.noun[0].format(*said, **constants)]
     return f"Return whether {said[0]}." if task.gives == "bool" else f"Return {said[0]}."
 
 

@@ -148,12 +148,13 @@ def test_the_small_scope_asks_plainly_and_holds_pairs_of_its_own_out() -> None:
     counts: Counter[str] = Counter()
     trained = list(islice(grammar.items(0, count(), False, counts, "small"), 300))
     held = list(islice(grammar.items(0, count(), True, counts, "small"), 40))
-    assert len({parameter.name for one in trained for parameter in one.task.parameters if parameter.type == "int"}) == 3
+    assert len({parameter.name for one in trained for parameter in one.task.parameters if parameter.type == "int"}) == 2
     for one in trained:
         asked, answered = (turn["content"] for turn in forms.task(one))
         assert asked == prompts.asked(one.head())
         assert answered == f"```python\n{one.function(one.programs[0])}```"
         assert len(one.task.parts) <= 2
+        assert not one.task.constants
     known = {part.name for one in trained for part in one.task.parts}
     assert sum({part.name for part in one.task.parts} <= known for one in held) > 35, "known one by one"
     assert not {one.task.signature for one in trained} & {one.task.signature for one in held}
