@@ -66,6 +66,7 @@ def test_ends_in_a_report(cooked: Path) -> None:
     assert json.loads((cooked / "data/snippets/stage.json").read_text())["tally"]["count"]["doctests: ok"] > 5
 
 
+@pytest.mark.slow
 def test_a_second_run_redoes_nothing(source: Path, cooked: Path) -> None:
     def times() -> dict[str, int]:
         kept = [path for path in cooked.rglob("*") if path.is_file() and path.name != "report.html"]
