@@ -10,12 +10,14 @@ import http.client
 import json
 import os
 import random
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +26,6 @@ from opencoder_jax.recipe import UserError
 _LATER = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # these may go well later
 _LONGEST_WAIT = 300.0  # seconds, whatever a server asks for
 _STOPS = 4  # OpenAI's own servers take no more
-_PLACEHOLDER = 3  # a key of so few characters is none, such as "-" for servers that want any
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class ServerReply:
 
     Attributes:
         tokens: how many were generated, 0 where the server doesn't say.
-        finish_reason: the server's: "stop", "length", ….
+        finish_reason: the server's: "stop", "length", …; None where it doesn't say.
     """
 
     text: str
-    finish_reason: str
+    finish_reason: str | None
     tokens: int
 
 
@@ -110,7 +111,7 @@ class OpenAIClient:
             choice = found["choices"][0]
             text = (choice["message"].get("content") or "") if chat else choice["text"]
             tokens = int((found.get("usage") or {}).get("completion_tokens") or 0)
-            return ServerReply(text, choice.get("finish_reason") or "stop", tokens)
+            return ServerReply(text, choice.get("finish_reason") or None, tokens)
         except (KeyError, IndexError, TypeError, AttributeError):
             raise self._foreign(found) from None
 
@@ -120,18 +121,32 @@ class OpenAIClient:
 
     def answers(
         self, prompts: Sequence[Any], stops: Sequence[str], settings: Sequence[dict[str, Any]], at_once: int
-    ) -> Iterator[ServerReply]:
-        """Asks many, so many at once, and yields the answers in the order of the prompts."""
-        with ThreadPoolExecutor(at_once) as threads:
-            asked = [
-                threads.submit(self.answer, prompt, stops, **each)
-                for prompt, each in zip(prompts, settings, strict=True)
-            ]
+    ) -> Iterator[tuple[int, ServerReply]]:
+        """Asks many, so many at once, and yields each answer as it comes, with the number of its prompt.
+
+        Raises:
+            UserError: of an answer; after it nothing more is asked, and what was on its way is yielded first.
+        """
+        over = threading.Event()
+
+        def ask(prompt: Any, own: dict[str, Any]) -> ServerReply | None:
             try:
-                for one in asked:
-                    yield one.result()
+                return None if over.is_set() else self.answer(prompt, stops, **own)
+            except BaseException:
+                over.set()
+                raise
+
+        with ThreadPoolExecutor(at_once) as threads:
+            both = enumerate(zip(prompts, settings, strict=True))
+            asked = {threads.submit(ask, prompt, own): number for number, (prompt, own) in both}
+            try:
+                for one in as_completed(asked):
+                    if not one.exception() and (reply := one.result()):
+                        yield asked[one], reply
             finally:
-                threads.shutdown(wait=True, cancel_futures=True)
+                over.set()
+            for one in asked:
+                one.result()  # raises
 
     def _request(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -153,10 +168,9 @@ class OpenAIClient:
                     raise self._refused(error.code, said, path) from None
                 self.wait(_pause(number, error.headers.get("Retry-After", "")))
             except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-                if last or (
-                    isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError) and number > 2
-                ):
-                    reason = _without_key(str(getattr(error, "reason", error)))
+                reason = getattr(error, "reason", None)
+                if last or (isinstance(reason, OSError) and number > 2):
+                    reason = _without_key(str(reason or error))
                     raise UserError(f"{self.url}: no answer ({reason}); is the server there?") from None
                 self.wait(_pause(number))
         raise AssertionError
@@ -167,10 +181,8 @@ class OpenAIClient:
                 known = "the key in OPENAI_API_KEY" if _key() else "no key: set OPENAI_API_KEY"
                 return UserError(f"{self.url} refuses {known} ({code} {said})")
             case 404 if path != "models":
-                with_models = ", ".join(self.models())
-                return UserError(
-                    f"{self.url}: no model {self.model} or no /v1/{path} (404 {said}); it serves {with_models}"
-                )
+                serves = ", ".join(self.models())
+                return UserError(f"{self.url}: no model {self.model} or no /v1/{path} (404 {said}); it serves {serves}")
             case 400 | 422:
                 return _RefusedError(f"{self.url} refuses the request ({code} {said})")
             case 429 | 503:
@@ -189,9 +201,8 @@ def _key() -> str:
 
 
 def _without_key(said: str) -> str:
-    """What may be shown: some servers repeat the key that they refuse."""
-    key = _key()
-    return said.replace(key, "…") if len(key) > _PLACEHOLDER else said
+    """What may be shown: some servers repeat the key that they refuse. A key like "-", for those that want any, may."""
+    return said.replace(_key(), "…") if len(_key()) > 3 else said
 
 
 def _said(error: urllib.error.HTTPError) -> str:
@@ -217,14 +228,10 @@ def _pause(number: int, asked: str = "") -> float:
         asked: Retry-After, in seconds or a date; 0 or a date that is past makes no storm of requests.
     """
     backoff = min(60.0, 2.0**number) * random.uniform(0.5, 1.0)
-    return min(_LONGEST_WAIT, max(backoff, _asked(asked)) + random.uniform(0.0, 1.0))
-
-
-def _asked(seconds_or_date: str) -> float:
+    wanted = 0.0
     try:
-        return float(seconds_or_date or 0)
+        wanted = float(asked or 0)
     except ValueError:
-        try:
-            return email.utils.parsedate_to_datetime(seconds_or_date).timestamp() - time.time()
-        except ValueError:
-            return 0.0
+        with suppress(ValueError):
+            wanted = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
+    return min(_LONGEST_WAIT, max(backoff, wanted) + random.uniform(0.0, 1.0))

@@ -289,9 +289,14 @@ def _enter(output: Path, about: dict[str, Any]) -> None:
     about = json.loads(json.dumps(about))  # as the file has it
     known = read_json(output / "run.json", missing=about)
     for name, value in about.items():
-        if known.get(name) != value:
+        if _without_place(known.get(name)) != _without_place(value):
             raise UserError(f"{output} holds another evaluation: its {name} differ; choose another --output")
     _write(output / "run.json", about)
+
+
+def _without_place(value: Any) -> Any:
+    """A server's address makes no answer: the same model may be served elsewhere when the evaluation goes on."""
+    return {key: each for key, each in value.items() if key != "server"} if isinstance(value, dict) else value
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Asks a model for its answers, and keeps each batch of them as soon as it is there.
+"""Asks a model for its answers, and keeps each as soon as it is there.
 
 A base model goes on with the problem's prompt: stripped, and one newline behind it, as EvalPlus and OpenCodeEval do.
 (The newline matters by points, so every run stores its prompts' form with its settings.) A chat model is asked for a
@@ -31,17 +31,20 @@ class Answer(Protocol):
     @property
     def tokens(self) -> Sequence[int]: ...
     @property
-    def finish_reason(self) -> str: ...
+    def finish_reason(self) -> str | None: ...
 
 
-# (prompts, stop strings, one seed a prompt) -> one answer a prompt, in order, maybe one after the other
-Generate = Callable[[Sequence[Prompt], Sequence[str], Sequence[int]], Iterable[Answer]]
+# (prompts, stop strings, one seed a prompt) -> one answer a prompt, as they come, each with the number of its prompt
+Generate = Callable[[Sequence[Prompt], Sequence[str], Sequence[int]], Iterable[tuple[int, Answer]]]
 
 
 def sample(
     problems: Sequence[FunctionProblem | Exercise], config: EvaluateConfig, seed: int, generate: Generate, path: Path
 ) -> Iterator[Sample]:
-    """Yields the answers of the file `path`, then generates those that it lacks, and appends and yields each."""
+    """Yields the answers of the file `path`, then generates those that it lacks, and appends and yields each.
+
+    They stand in the file as they came, so that a failure loses none that is there.
+    """
     tasks = [task_of(each) if isinstance(each, FunctionProblem) else each for each in problems]
     kind: Kind = "solution" if config.chat else "completion"
     wanted = [(task, number) for task in tasks for number in range(config.samples_per_problem)]
@@ -54,12 +57,15 @@ def sample(
             for start, stops, batch in _batches(missing, config):
                 prompts = [prompt(task, config.chat) for task, _ in batch]
                 seeds = [sample_seed(seed, task.task_id, number) for task, number in batch]
-                answers = generate(prompts, stops, seeds)
-                for (task, number), answer in zip(batch, answers, strict=True):
+                left = dict(enumerate(batch))
+                for place, answer in generate(prompts, stops, seeds):
+                    task, number = left.pop(place)
                     length = len(answer.tokens)
                     made = Sample(task.task_id, number, kind, answer.text, answer.finish_reason, length)
                     file.write(made.line())
                     yield made
+                if left:
+                    raise ValueError(f"{len(left)} of {len(batch)} prompts got no answer")
                 progress.update_to(len(known) + start + len(batch))
 
 

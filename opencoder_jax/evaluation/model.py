@@ -1,6 +1,6 @@
 """A trained run as something that answers prompts: the only file of this room that loads JAX."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -33,14 +33,14 @@ def open_model(run: Path) -> Model:
     sampling = build(SamplingConfig)
     engine = Engine.open(run)
 
-    def generate(prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> Sequence[Answer]:
+    def generate(prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[int, Answer]]:
         ids = [
             engine.tokenizer.encode_prompt(prompt)
             if isinstance(prompt, str)
             else chat.encode_prompt(engine.tokenizer, cast(list[chat.Message], prompt))
             for prompt in prompts
         ]
-        return engine.generate(ids, sampling, stops, seeds)
+        return enumerate(engine.generate(ids, sampling, stops, seeds))
 
     about = {
         "run": run.name,

@@ -17,7 +17,7 @@ _OTHERS = ("top_k", "min_p", "repetition_penalty")
 @dataclass(frozen=True)
 class _ServedAnswer:
     text: str
-    finish_reason: str
+    finish_reason: str | None
     tokens: Sequence[int]
 
 
@@ -37,9 +37,11 @@ def open_server(url: str, name: str, at_once: int) -> Model:
     settings |= {key: getattr(sampling, key) for key in _OTHERS if getattr(sampling, key) != getattr(plain, key)}
     client = OpenAIClient(url, name, settings)
 
-    def generate(prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> Iterator[_ServedAnswer]:
-        for reply in client.answers(prompts, stops, [{"seed": seed} for seed in seeds], at_once):
-            yield _ServedAnswer(reply.text, reply.finish_reason, range(reply.tokens))
+    def generate(
+        prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]
+    ) -> Iterator[tuple[int, _ServedAnswer]]:
+        for number, reply in client.answers(prompts, stops, [{"seed": seed} for seed in seeds], at_once):
+            yield number, _ServedAnswer(reply.text, reply.finish_reason, range(reply.tokens))
 
     about = {"server": client.url, "model": client.model, "sampling": settings | {"seed": sampling.seed}}
     return Model(generate, sampling.seed, about)

@@ -1,5 +1,6 @@
 """The client against a server that misbehaves as real ones do: busy, rude, mute, or not there."""
 
+import threading
 from collections.abc import Iterator
 from email.utils import formatdate
 from time import time
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opencoder_jax.openai_client import OpenAIClient
+from opencoder_jax.openai_client import OpenAIClient, ServerReply
 from opencoder_jax.recipe import UserError
 from tests.scripted_openai import Script
 
@@ -173,7 +174,35 @@ def test_nobody_there_and_no_protocol(waits: list[float], script: Script) -> Non
         OpenAIClient("localhost:8000")
 
 
-def test_many_at_once_come_in_their_order(script: Script, waits: list[float]) -> None:
+def test_a_server_that_does_not_say_how_it_ended_is_not_made_to(script: Script, waits: list[float]) -> None:
+    script.plan = [(200, {}, {"choices": [{"text": "a", "finish_reason": None}]})]
+    assert client(script, waits).answer("a").finish_reason is None
+
+
+def test_one_failure_loses_no_answer_that_was_paid_for(waits: list[float], script: Script) -> None:
+    """Those on their way when the first one fails are waited for and kept; nothing more is asked."""
+    together = threading.Barrier(3, timeout=20)
+
+    class Failing(OpenAIClient):
+        def answer(self, prompt: Any, stops: Any = (), **settings: Any) -> ServerReply:
+            if prompt in ("bad", "b", "c"):
+                together.wait()
+            if prompt == "bad":
+                raise UserError("expired")
+            return super().answer(prompt, stops, **settings)
+
+    asked = Failing(script.url, "tiny", wait=waits.append)
+    prompts = ["bad", "b", "c", *map(str, range(300))]
+    kept: list[tuple[int, ServerReply]] = []
+    with pytest.raises(UserError, match="expired"):
+        kept.extend(asked.answers(prompts, (), [{} for _ in prompts], 3))
+    assert {(1, "B"), (2, "C")} <= {(number, reply.text) for number, reply in kept}
+    assert len(kept) == len(script.asked) < 300
+
+
+def test_many_at_once_come_with_their_numbers(script: Script, waits: list[float]) -> None:
     prompts = [f"p{number}" for number in range(20)]
     found = client(script, waits).answers(prompts, (), [{"seed": number} for number in range(20)], 4)
-    assert [reply.text for reply in found] == [prompt.upper() for prompt in prompts]
+    assert sorted((number, reply.text) for number, reply in found) == [
+        (number, prompt.upper()) for number, prompt in enumerate(prompts)
+    ]

@@ -142,7 +142,9 @@ def _sample(row: Row, other: Row | None, answer: str) -> Iterator[Html]:
     if row.dropped:
         yield _code("Cut off behind it", row.dropped)
     cost = f"{row.cpu_seconds:.2f} s of processor time, {row.memory_bytes / 1e6:.0f} MB"
-    yield note(cost + (f", {row.tokens:,} tokens, ended by {row.finish_reason}" if row.tokens is not None else ""))
+    if row.tokens is not None:
+        cost += f", {row.tokens:,} tokens" + (f", ended by {row.finish_reason}" if row.finish_reason else "")
+    yield note(cost)
 
 
 def _code(title: str, text: object) -> Html:

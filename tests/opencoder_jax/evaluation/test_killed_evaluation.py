@@ -32,9 +32,9 @@ solutions = {task.text: problem.solution for task, problem in zip(tasks, problem
 config = EvaluateConfig(samples_per_problem=each, prompts_at_once=16, workers=2, cpu_seconds=2)
 
 def generate(prompts, stops, seeds):
-    for prompt, seed in zip(prompts, seeds):
+    for number, (prompt, seed) in enumerate(zip(prompts, seeds)):
         right = solutions[prompt] if seed % 3 else "    return None\\n"
-        yield Said(f"    number = {seed}\\n{right}", [1], "stop")
+        yield number, Said(f"    number = {seed}\\n{right}", [1], "stop")
 
 with sandbox(config) as jail:
     samples = sample(tasks, config, 7, generate, output / "samples.jsonl")

@@ -133,9 +133,12 @@ class Parrot:
     def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self, prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> list[Said]:
+    def __call__(
+        self, prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Said]]:
         self.asked += len(prompts)
-        return [Said(f"{prompt} {seed}", [1, 2], "stop") for prompt, seed in zip(prompts, seeds, strict=True)]
+        said = [Said(f"{prompt} {seed}", [1, 2], "stop") for prompt, seed in zip(prompts, seeds, strict=True)]
+        return enumerate(said)
 
 
 def test_samples_do_not_depend_on_batches_or_kills(tmp_path: Path) -> None:
@@ -155,13 +158,34 @@ def test_samples_do_not_depend_on_batches_or_kills(tmp_path: Path) -> None:
     assert (tmp_path / "cut.jsonl").read_text() == "".join(lines)
 
 
+def test_answers_are_kept_as_they_come_and_know_their_problems(tmp_path: Path) -> None:
+    """The last is there first, then the server fails: it isn't asked for again, and none is missing at the end."""
+    config, path, asked = EvaluateConfig(prompts_at_once=4), tmp_path / "samples.jsonl", []
+
+    def generate(prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[int, Said]]:
+        asked.append(len(prompts))
+        yield len(prompts) - 1, Said(f"{prompts[-1]}", [1], "stop")
+        if len(asked) == 1:
+            raise UserError("expired")
+        yield from ((number, Said(f"{prompt}", [1], "stop")) for number, prompt in enumerate(prompts[:-1]))
+
+    with pytest.raises(UserError, match="expired"):
+        list(sample(PROBLEMS[:4], config, 7, generate, path))
+    found = list(sample(PROBLEMS[:4], config, 7, generate, path))
+    assert asked == [4, 3]
+    assert [one.task_id for one in found] == [f"cookbook/{number}" for number in (3, 2, 0, 1)]
+    assert all(one.text == PROBLEMS[int(one.task_id.partition("/")[2])].prompt.strip() + "\n" for one in found)
+    with pytest.raises(ValueError, match="2 of 4 prompts got no answer"):
+        list(sample(PROBLEMS[:4], config, 7, lambda *_: enumerate([Said("", [], "stop")] * 2), tmp_path / "few.jsonl"))
+
+
 def test_a_chat_model_is_asked_in_a_conversation(tmp_path: Path) -> None:
     asked: list[Prompt] = []
 
-    def generate(prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> list[Said]:
+    def generate(prompts: Sequence[Prompt], stops: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[int, Said]]:
         asked.extend(prompts)
         assert stops == ()  # none can cut a right answer
-        return [Said("", [], "length") for _ in prompts]
+        return enumerate([Said("", [], "length") for _ in prompts])
 
     (one,) = sample([ADD], EvaluateConfig(chat=True), 0, generate, tmp_path / "samples.jsonl")
     assert asked == [[{"role": "user", "content": f"{INSTRUCTION}\n```python\n{ADD.prompt.strip()}\n```\n"}]]

@@ -9,7 +9,7 @@ import pytest
 
 from opencoder_jax.evaluation.evaluate import main
 from opencoder_jax.recipe import UserError
-from tests.scripted_openai import Script
+from tests.scripted_openai import Planned, Script
 
 PROBLEMS = [
     {
@@ -76,7 +76,7 @@ def test_a_servers_model_is_scored(script: Script, tmp_path: Path, chat: bool) -
 
 def test_a_server_that_fails_in_between_is_asked_for_the_rest_alone(script: Script, tmp_path: Path) -> None:
     command = flags(script, tmp_path, "--model=tiny")
-    ok = [(200, {}, answer({"prompt": problem["prompt"]})) for problem in PROBLEMS[:2]]
+    ok: list[Planned] = [(200, {}, answer({"prompt": problem["prompt"]})) for problem in PROBLEMS[:2]]
     script.plan = [*ok, (401, {}, {"error": {"message": "expired"}})]
     with pytest.raises(UserError, match=r"refuses no key.*expired"):
         main(command)
@@ -84,7 +84,15 @@ def test_a_server_that_fails_in_between_is_asked_for_the_rest_alone(script: Scri
     assert kept.count("\n") == 2
     script.asked.clear()
     script.plan.clear()
-    main(command)
+    moved = Script()
+    command = [each.replace(script.url, moved.url) for each in command]  # the same model, served at another port
+    try:
+        main(command)
+    finally:
+        moved.server.shutdown()
+        moved.server.server_close()
+    script.asked = moved.asked
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["model"]["server"] == moved.url
     assert [body["prompt"] for _, body, _ in script.asked] == [problem["prompt"] for problem in PROBLEMS[2:]]
     assert (tmp_path / "out" / "samples.jsonl").read_text().startswith(kept)
     assert json.loads((tmp_path / "out" / "score.json").read_text())["samples"] == 4
