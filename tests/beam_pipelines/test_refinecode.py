@@ -89,6 +89,7 @@ def test_the_summary_says_where_every_document_went(finished: Path) -> None:
     assert stages["redact"]["count"]["redacted password"] >= 1
 
 
+@pytest.mark.slow
 def test_order_of_inputs_and_number_of_workers_change_no_byte(
     sources: list[Path], finished: Path, tmp_path: Path
 ) -> None:

@@ -32,7 +32,10 @@ def triton(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> ja
 
 @pytest.mark.parametrize(
     ("kernel", "positions"),
-    [pytest.param(triton, packed([256], [256]), marks=pytest.mark.slow), (splash, packed([100, 156], [256]))],
+    [
+        pytest.param(triton, packed([256], [256]), marks=pytest.mark.slow),
+        pytest.param(splash, packed([100, 156], [256]), marks=pytest.mark.slow),
+    ],
 )
 def test_they_equal_the_formula_and_its_gradients(kernel: Callable[..., jax.Array], positions: np.ndarray) -> None:
     q, k, v = (jnp.asarray(x) for x in qkv(2, 256, 4, 2, 128))

@@ -117,7 +117,12 @@ libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu")
 
 @libtpu
 @pytest.mark.parametrize(
-    "mesh", [{"replica": 2, "fsdp": 4}, {"fsdp": 2, "context": 2, "tensor": 2}, {"replica": 2, "fsdp": 2, "context": 2}]
+    "mesh",
+    [
+        {"fsdp": 2, "context": 2, "tensor": 2},
+        pytest.param({"replica": 2, "fsdp": 4}, marks=pytest.mark.slow),
+        pytest.param({"replica": 2, "fsdp": 2, "context": 2}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_program_moves_what_is_due(mesh: dict[str, int]) -> None:
     step, dues = compiled("v5e:2x4", [], **mesh)

@@ -277,6 +277,7 @@ def test_a_small_recipe_is_compiled_for_a_tpu(tmp_path: Path) -> None:
     assert figures["band"]["seconds"][0] == pytest.approx(figures["band"]["seconds"][1])  # no SparseCore on a v5e
 
 
+@pytest.mark.slow
 @libtpu
 def test_a_mesh_axis_may_be_a_part_of_a_torus_axis() -> None:
     """A tensor axis of 2 lies on half of one of 4: the recipe is compiled far enough to be told its memory."""
@@ -384,6 +385,7 @@ def test_a_recipe_that_does_not_fit_a_gpu_says_so() -> None:
     assert "doesn't fit h100:1: a chip has 79.1 GiB and would need" in done.stderr
 
 
+@pytest.mark.slow
 @libtpu
 def test_a_step_of_decoding_moves_no_cache(tmp_path: Path) -> None:
     """It is read and written where it lies: the program holds no other array as large as one layer's keys."""

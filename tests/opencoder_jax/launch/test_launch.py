@@ -146,6 +146,7 @@ def test_what_is_taken_away_is_asked_for_again(cloud: Cloud, capfd: pytest.Captu
     assert "its request is SUSPENDED; again" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cloud", [(["ACTIVE"], [[75, 134, 0]])], indirect=True)
 def test_a_training_that_stops_from_outside_starts_again(cloud: Cloud) -> None:
     main(["run", *SLICE, *TRAIN])
@@ -153,6 +154,7 @@ def test_a_training_that_stops_from_outside_starts_again(cloud: Cloud) -> None:
     assert len(cloud.asked("scp")) == 1  # what is set up stays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cloud", [(["ACTIVE"], [[127, 0]])], indirect=True)
 def test_a_host_without_its_python_is_set_up_again(cloud: Cloud) -> None:
     main(["run", *SLICE, *TRAIN])
@@ -168,6 +170,7 @@ def test_a_rebooted_host_is_set_up_again(cloud: Cloud) -> None:
     assert len(cloud.lines("mounted")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cloud", [(["ACTIVE"], [[75, 75, 75, 75]])], indirect=True)
 def test_it_starts_again_only_so_often(cloud: Cloud) -> None:
     main(["start", *SLICE, *TRAIN])

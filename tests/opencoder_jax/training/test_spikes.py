@@ -68,6 +68,7 @@ def test_it_leaves_out_what_the_rule_says(seed: int, spikes: list[tuple[int, flo
     np.testing.assert_allclose(state.inner.trace["w"], moment, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_guarded_run_that_is_stopped_goes_on_the_same(data: Path, tmp_path: Path) -> None:
     guarded = {"OptimizerConfig_spike_limit": LIMIT}
     train(small_recipe(**guarded), data, tmp_path / "whole")
@@ -78,6 +79,7 @@ def test_a_guarded_run_that_is_stopped_goes_on_the_same(data: Path, tmp_path: Pa
     assert whole[-1]["skipped"] == 0
 
 
+@pytest.mark.slow
 def test_without_spikes_it_changes_nothing(data: Path, tmp_path: Path) -> None:
     for name, limit in (("with", LIMIT), ("without", None)):
         train(small_recipe(OptimizerConfig_spike_limit=limit), data, tmp_path / name)
