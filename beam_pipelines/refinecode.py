@@ -16,17 +16,11 @@ In the end `refinecode.json` says in one place what every stage did: its configu
 where each document went. It depends on the input, the recipe and the code alone.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
 
-from opencoder_jax.beam_pipelines.core.command import add_accept, beam_options
-from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
-from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.chain import PIPELINES, Step, run_chain, stage, verbs_of
-from opencoder_jax.recipe import UserError, parse_flags
+from opencoder_jax.beam_pipelines.chains import chain_parser, parse_chain, run_stages
+from opencoder_jax.chain import PIPELINES, Step, stage, verbs_of
+from opencoder_jax.recipe import UserError
 
 SUMMARY = "refinecode.json"
 DEFAULT_RECIPE = "gin_configs/data/pipelines.gin"
@@ -73,28 +67,15 @@ def main(argv: list[str]) -> None:
     Raises:
         UserError: an input, a recipe or a flag is wrong; stages that were finished stay.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m beam_pipelines refinecode",
-        description=(__doc__ or "").split("\n\n", 1)[0],
-        epilog="Example: python -m beam_pipelines refinecode --folders=/path/to/repositories --output=runs/refinecode\n"
-        "Beam's flags pass through: --runner=…",
-    )
+    parser = chain_parser("refinecode", __doc__, "--folders=/path/to/repositories --output=runs/refinecode")
     verbs = verbs_of(PIPELINES)
     for source in SOURCES:
         for name, meaning in verbs[source].inputs.items():
             told = f"{meaning}; repeatable" if name != "corpus" else f"with --metadata: {meaning}; repeatable"
             parser.add_argument(f"--{name}", action="append", default=[], metavar="DIR", help=told)
-    parser.add_argument("--output", required=True, metavar="DIR", help="the directory of all stages")
-    add_accept(parser)
-    flags, rest = parse_flags(parser, argv)
-    beam_options(parser, rest, flags.accept)  # an unknown flag is an error before the first stage
-    gin = [f"--gin_file={file}" for file in flags.gin_file or [DEFAULT_RECIPE]]
-    shared = [*gin, *(argument for argument in argv if argument.startswith("--gin.")), *rest]
+    flags, shared = parse_chain(parser, argv, DEFAULT_RECIPE)
     source, inputs = chosen_source(vars(flags))
-    chain = steps(flags.output.rstrip("/"), shared, source, inputs)
-    seconds = {step.output: took for step, took in run_chain(chain, flags.accept) if took is not None}
-    write_summary(flags.output, chain)
-    print(throughput(chain, seconds))
+    print(run_stages(steps(flags.output, shared, source, inputs), flags.accept, flags.output, SUMMARY))
 
 
 def chosen_source(flags: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, Sequence[str]]]:
@@ -111,36 +92,3 @@ def chosen_source(flags: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, Se
         raise UserError(f"{names}: a chain begins with one source; run the others alone, or give one of them")
     source = found[0] if found else next(iter(SOURCES))
     return source, given[source]
-
-
-def write_summary(output: str, chain: Sequence[Step]) -> None:
-    """Writes refinecode.json."""
-    directory, summary = Directory(output), summary_of([step.output for step in chain])
-    with suppress(FileNotFoundError, UserError):  # the first one, or a damaged one
-        if directory.read_sealed(SUMMARY) == summary:
-            return
-    directory.write_sealed(SUMMARY, summary)
-
-
-def summary_of(stages: Sequence[str]) -> dict[str, Any]:
-    """The manifests of stages without their lists of files, but with their fingerprints."""
-    told = []
-    for place in stages:
-        manifest = Manifest.read(place)
-        known = {key: value for key, value in asdict(manifest).items() if key not in ("files", "sizes", "stale")}
-        told.append({"directory": place.rsplit("/", 1)[-1], "fingerprint": manifest.fingerprint, **known})
-    return {"stages": told, "output": f"{told[-1]['directory']}/{MANIFEST}"}
-
-
-def throughput(chain: Sequence[Step], seconds: Mapping[str, float]) -> str:
-    """A table of what came into each stage and how fast it went; a stage that was up to date has no time."""
-    lines = [f"{'stage':18}{'documents in':>14}{'out':>12}{'MB in':>10}{'out':>10}{'seconds':>10}{'MB/s':>8}"]
-    for step in chain:
-        manifest = Manifest.read(step.output)
-        documents, size = ([manifest.total(side, what) for side in ("in", "out")] for what in ("documents", "bytes"))
-        took = seconds.get(step.output)
-        speed = f"{took:10.1f}{size[0] / 1e6 / took:8.1f}" if took else f"{'-':>10}{'-':>8}"
-        lines.append(
-            f"{step.name:18}{documents[0]:14,}{documents[1]:12,}{size[0] / 1e6:10.1f}{size[1] / 1e6:10.1f}{speed}"
-        )
-    return "\n".join(lines)

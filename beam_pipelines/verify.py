@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import google_crc32c
 
+from opencoder_jax.beam_pipelines.chains import summary_of
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, UNITS, Manifest, damage
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.refinecode import SUMMARY, summary_of
+from opencoder_jax.beam_pipelines.refinecode import SUMMARY
 from opencoder_jax.data.token_records import (
     BLOCK,
     METADATA,

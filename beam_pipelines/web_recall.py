@@ -16,16 +16,14 @@ is made again.
 and pages from both sides of the threshold.
 """
 
-import argparse
 from collections.abc import Sequence
 
-from opencoder_jax.beam_pipelines.core.command import add_accept, beam_options
+from opencoder_jax.beam_pipelines.chains import chain_parser, parse_chain, run_stages
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.refinecode import summary_of, throughput
 from opencoder_jax.beam_pipelines.web.report import REPORT, report
-from opencoder_jax.chain import Step, run_chain, stage
-from opencoder_jax.recipe import UserError, parse_flags
+from opencoder_jax.chain import Step, stage
+from opencoder_jax.recipe import UserError
 
 SUMMARY = "web.json"
 DEFAULT_RECIPE = "gin_configs/data/web_code.gin"
@@ -91,12 +89,7 @@ def main(argv: list[str]) -> None:
     Raises:
         UserError: an input, a recipe or a flag is wrong; stages that were finished stay.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m beam_pipelines web",
-        description=(__doc__ or "").split("\n\n", 1)[0],
-        epilog="Example: python -m beam_pipelines web --crawl=data/crawl --urls=data/seeds.parquet --output=runs/web\n"
-        "Beam's flags pass through: --runner=…",
-    )
+    parser = chain_parser("web", __doc__, "--crawl=data/crawl --urls=data/seeds.parquet --output=runs/web")
     for name, meaning in (
         ("crawl", "a WARC, WET, Parquet or JSON file, or a folder of them"),
         ("documents", "in place of a crawl: a stage's documents"),
@@ -104,24 +97,18 @@ def main(argv: list[str]) -> None:
     ):
         parser.add_argument(f"--{name}", action="append", default=[], metavar="DIR", help=f"{meaning}; repeatable")
     parser.add_argument("--rounds", type=int, default=3, help="how many; OpenCoder's 3 by default")
-    parser.add_argument("--output", required=True, metavar="DIR", help="the directory of all stages")
-    add_accept(parser)
-    flags, rest = parse_flags(parser, argv)
-    beam_options(parser, rest, flags.accept)  # an unknown flag is an error before the first stage
+    flags, shared = parse_chain(parser, argv, DEFAULT_RECIPE)
     if bool(flags.crawl) == bool(flags.documents) or len(flags.documents) > 1:
         raise UserError("give --crawl=DIR, as often as need be, or one --documents=DIR")
     if flags.rounds < 1:
         raise UserError(f"--rounds={flags.rounds}: there must be one at least")
-    gin = [f"--gin_file={file}" for file in flags.gin_file or [DEFAULT_RECIPE]]
-    shared = [*gin, *(argument for argument in argv if argument.startswith("--gin.")), *rest]
-    output = flags.output.rstrip("/")
+    output = flags.output
     chain = steps(output, shared, flags.rounds, flags.crawl, flags.documents, flags.urls)
-    seconds = {step.output: took for step, took in run_chain(chain, flags.accept) if took is not None}
-    Directory(output).write_sealed(SUMMARY, summary_of([step.output for step in chain]))
+    table = run_stages(chain, flags.accept, output, SUMMARY)
     places = [f"{output}/round_{number}" for number in range(1, flags.rounds + 1)]
     found = report(f"{output}/near_duplicates", f"{output}/seeds", places)
     Directory(output).write_bytes(REPORT, found.encode())
-    print(throughput(chain, seconds))
+    print(table)
     print(told(places))
     print(f"report: {output}/{REPORT}")
 
