@@ -18,20 +18,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from opencoder_jax.compile.chips import GIB, Topology, parse_chips
 from opencoder_jax.compile.estimate import Estimate, estimate
-from opencoder_jax.compile.lower import axes_of, compile_for, held_bytes, needed_memory, tpus
+from opencoder_jax.compile.lower import axes_of, compile_for, held_bytes, mesh_of, needed_memory, positions_of
 from opencoder_jax.compile.program.hlo import CompiledProgram
 from opencoder_jax.files import write_whole
 from opencoder_jax.inference import programs
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.placement import abstract_cache, abstract_weights
 from opencoder_jax.inference.sampling import Settings
+from opencoder_jax.kernels.attention.tpu.append import TILE_BYTES
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoding import Cache
-from opencoder_jax.parallel import mesh as meshes
 from opencoder_jax.parallel.mesh import MeshConfig
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
-
-TILE = 32  # bytes of a tile's second axis: of what `append` reads and writes
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,11 @@ class DecodeReport:
     due: float  # bytes that a step can't do without reading: weights, and the keys and values of full rows
     estimate: Estimate  # of a call, STEPS steps
     compile_seconds: float
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Seconds of a step by part, estimated."""
+        return {part: spent / programs.STEPS for part, spent in self.estimate.parts.items()}
 
     @property
     def seconds(self) -> float:
@@ -70,7 +73,7 @@ class DecodeReport:
             "rows": self.engine.rows,
             "slots": self.slots,
             "memory_bytes": self.memory,
-            "estimated_seconds": {part: spent / programs.STEPS for part, spent in self.estimate.parts.items()},
+            "estimated_seconds": self.parts,
             "due_bytes": self.due,
             "tokens_per_second_of_a_chip": self.tokens_per_second,
             "bandwidth_share": self.bandwidth_share,
@@ -80,7 +83,6 @@ class DecodeReport:
     def table(self) -> str:
         """For people."""
         total, limit = self.seconds, self.due / self.chips.chip.memory_bandwidth
-        parts = {part: spent / programs.STEPS for part, spent in self.estimate.parts.items() if spent}
         lines = [
             f"{self.chips}, {self.chips.size} chips: {axes_of(self.mesh)}; {self.engine.rows} rows of {self.slots}"
             f" slots, weights {self.engine.weights}; compiled in {self.compile_seconds:.0f} s",
@@ -90,7 +92,7 @@ class DecodeReport:
             f"  {'in all, it fits':30}{sum(self.memory.values()) / GIB:9.2f}  of {self.chips.chip.memory / GIB:.0f}",
             "",
             f"{'time of a step, estimated':32}{'ms':>9}{'share':>8}",
-            *(f"  {part:30}{1e3 * spent:9.3f}{spent / total:8.1%}" for part, spent in parts.items()),
+            *(f"  {part:30}{1e3 * spent:9.3f}{spent / total:8.1%}" for part, spent in self.parts.items() if spent),
             f"  {'in all':30}{1e3 * total:9.3f}",
             "  greedy, no log-probabilities, all rows full; kernels at the memory's bandwidth; what a call of"
             f" {programs.STEPS} steps does once is shared among them",
@@ -143,10 +145,7 @@ def compile_decode(
         UserError: it can't be divided over the chips, or doesn't fit.
     """
     began = time.perf_counter()
-    try:
-        mesh = meshes.make_mesh(config, tpus(chips))
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    mesh = mesh_of(config, chips)
     with jax.set_mesh(mesh):
         weights, cache = abstract_weights(model, engine, mesh), abstract_cache(model, engine, slots, mesh)
         lowered = programs.answer.jitted("tpu").lower(  # type: ignore[attr-defined]
@@ -155,12 +154,11 @@ def compile_decode(
     try:
         compiled, program = compile_for(lowered, chips, mesh, "answer", keep)
     except jax.errors.JaxRuntimeError as error:
-        if (needed := needed_memory(str(error))) is None:
-            raise UserError(f"the compiler failed: {' '.join(str(error).split())[:400]}") from None
+        needed, capacity = needed_memory(error)
         held = (held_bytes(weights) + held_bytes(cache)) / GIB
         raise UserError(
-            f"a step of {engine.rows} rows of {slots} slots doesn't fit {chips}: a chip has {needed[1]} GiB and would"
-            f" need {needed[0]:.2f} (weights and cache: {held:.2f}); lower EngineConfig.rows or --slots, set"
+            f"a step of {engine.rows} rows of {slots} slots doesn't fit {chips}: a chip has {capacity} GiB and would"
+            f" need {needed:.2f} (weights and cache: {held:.2f}); lower EngineConfig.rows or --slots, set"
             ' EngineConfig.weights to "int8", or take more chips by MeshConfig.tensor'
         ) from None
     analysis: Any = compiled.memory_analysis()
@@ -199,10 +197,9 @@ def _estimate(program: CompiledProgram, chips: Topology, mesh: Mesh, cache: Cach
     rows, heads, slots, size = cache.keys[0].sharding.shard_shape(cache.keys[0].shape)
     item = np.dtype(cache.keys[0].dtype).itemsize
     read = 2 * rows * heads * slots * size * item
-    written = 2 * rows * heads * TILE * size  # a tile's slots, there and back
+    written = 2 * rows * heads * TILE_BYTES * size  # a tile's slots, there and back
     cycles = {
         name: bytes_ / chips.chip.memory_bandwidth * chips.chip.clock
         for name, bytes_ in (("attention_decode", read), ("attention_append", written))
     }
-    positions = [(getattr(device, "slice_index", 0), *device.coords) for device in mesh.devices.flat]
-    return estimate(program, chips, positions, cycles, turns=programs.STEPS)
+    return estimate(program, chips, positions_of(mesh.devices), cycles, turns=programs.STEPS)

@@ -65,7 +65,7 @@ class Lowered:
         try:
             compiled, program = compile_for(self.lowered, self.chips, self.mesh, "train_step", keep)
         except jax.errors.JaxRuntimeError as error:
-            raise self._refused(str(error)) from None
+            raise self._too_large(*needed_memory(error)) from None
         seconds = time.perf_counter() - began
         memory = self._memory(compiled.memory_analysis())
         if (used := sum(memory.values())) > self.chips.chip.memory:  # a GPU's compiler doesn't refuse
@@ -80,12 +80,6 @@ class Lowered:
             "results not in place": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
             "program": analysis.generated_code_size_in_bytes,
         }
-
-    def _refused(self, message: str) -> UserError:
-        """What the compiler's refusal means."""
-        if (needed := needed_memory(message)) is None:
-            return UserError(f"the compiler failed: {' '.join(message.split())[:400]}")
-        return self._too_large(*needed)
 
     def _too_large(self, used: float, capacity: str) -> UserError:
         """By how many GiB the step doesn't fit, and what to do about it."""
@@ -166,13 +160,14 @@ def compile_for(
         return compiled, CompiledProgram(text)
 
 
-def needed_memory(message: str) -> tuple[float, str] | None:
-    """Of a compiler's refusal the GiB that it would need and those that a chip has; None if it refuses otherwise."""
+def needed_memory(error: Exception) -> tuple[float, str]:
+    """Of a compiler's refusal the GiB that it would need and those that a chip has. UserError for another refusal."""
+    message = str(error)
     found = re.search(
         r"sed ([\d.]+)([GM]) of ([\d.]+)G hbm|\(([\d.]+)([GM])\) exceeds available HBM \(([\d.]+)G", message
     )
     if not found:
-        return None
+        raise UserError(f"the compiler failed: {' '.join(message.split())[:400]}") from None
     amount, unit, capacity = (part for part in found.groups() if part)
     return float(amount) / (1024 if unit == "M" else 1), capacity
 
@@ -183,7 +178,7 @@ def lower_for(recipe: Recipe, chips: Topology | Cluster, step: int | None = None
     Raises:
         UserError: the recipe can't be divided over the chips.
     """
-    mesh = _mesh(recipe, chips)
+    mesh = mesh_of(recipe.mesh, chips)
     _, length, rows = recipe.data.phases[-1]
     for first, other_length, other_rows in recipe.data.phases:
         if step is not None and first <= step:
@@ -200,10 +195,11 @@ def lower_for(recipe: Recipe, chips: Topology | Cluster, step: int | None = None
         return Lowered(recipe, chips, mesh, rows, length, state, traced, traced.lower(), step)
 
 
-def _mesh(recipe: Recipe, chips: Topology | Cluster) -> Mesh:
+def mesh_of(config: meshes.MeshConfig, chips: Topology | Cluster) -> Mesh:
+    """The mesh of chips that needn't be there. Raises UserError where they can't be divided so."""
     try:
         devices = tpus(chips) if isinstance(chips, Topology) else _gpus(chips)
-        return meshes.make_mesh(recipe.mesh, devices)
+        return meshes.make_mesh(config, devices)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -245,6 +241,11 @@ def _batch(rows: int, length: int, mesh: Mesh) -> Batch:
     ids = jax.ShapeDtypeStruct((rows, length), np.int32, sharding=sharding)
     mask = jax.ShapeDtypeStruct((rows, length), np.float32, sharding=sharding)
     return Batch(ids, ids, ids, mask)  # type: ignore[arg-type]
+
+
+def positions_of(devices: np.ndarray) -> list[tuple[int, ...]]:
+    """Where each device lies, as `estimate` wants it: slice, then coordinates."""
+    return [(getattr(device, "slice_index", 0), *device.coords) for device in devices.flat]
 
 
 def axes_of(mesh: Mesh) -> str:

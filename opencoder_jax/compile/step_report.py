@@ -14,7 +14,7 @@ from typing import Any
 from opencoder_jax.compile.chips import GIB, Cluster, Topology
 from opencoder_jax.compile.estimate import Estimate, Traffic, estimate
 from opencoder_jax.compile.kernels import kernel_cycles
-from opencoder_jax.compile.lower import Compiled
+from opencoder_jax.compile.lower import Compiled, positions_of
 from opencoder_jax.model.flops import FORMULA
 from opencoder_jax.progress import waiting
 
@@ -33,7 +33,7 @@ def report_on(compiled: Compiled, sparse_cores: float = 0.5) -> "TpuReport | Gpu
         return GpuReport(compiled, chips)
     with waiting("the kernels are compiled once more, for their schedules"):
         kernels = kernel_cycles(compiled.jaxpr, chips)
-    positions = [(getattr(device, "slice_index", 0), *device.coords) for device in compiled.step.mesh.devices.flat]
+    positions = positions_of(compiled.step.mesh.devices)
     best, worst = (estimate(compiled.program, chips, positions, kernels.cycles, share) for share in (1.0, sparse_cores))
     return TpuReport(compiled, chips, best, worst.seconds, sparse_cores, kernels.least)
 

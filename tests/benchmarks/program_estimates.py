@@ -20,7 +20,7 @@ from jax.experimental import mesh_utils
 
 from opencoder_jax.compile.chips import GIB, Topology
 from opencoder_jax.compile.estimate import estimate
-from opencoder_jax.compile.lower import tpus
+from opencoder_jax.compile.lower import positions_of, tpus
 from opencoder_jax.compile.program.hlo import CompiledProgram
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     topology: Topology = options.topology
     sizes = tuple(map(int, options.mesh.split(","))) if options.mesh else (topology.size,)
     devices = mesh_utils.create_device_mesh(sizes, tpus(topology), allow_split_physical_axes=True)
-    positions = [(getattr(device, "slice_index", 0), *device.coords) for device in devices.flat]
+    positions = positions_of(devices)
     kernels = {name: float(cycles) for name, _, cycles in (kernel.partition("=") for kernel in options.kernel)}
     program = CompiledProgram(options.program.read_text())
     best, worst = (estimate(program, topology, positions, kernels, share) for share in (1.0, 0.5))

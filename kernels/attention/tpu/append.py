@@ -12,6 +12,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
+TILE_BYTES = 32  # of a tile's second axis, so many slots of a number's size
+
 
 def append(
     cache: Float[Array, "R K T D"],
@@ -28,7 +30,7 @@ def append(
     """
     rows, kv_heads, slots, size = cache.shape
     length = new.shape[1]
-    tile = min(slots, 32 // cache.dtype.itemsize)  # slots of a tile
+    tile = min(slots, TILE_BYTES // cache.dtype.itemsize)  # slots of a tile
     last = -(-slots // tile) - 1
     bounds = jnp.stack((before, count), axis=1).reshape(-1).astype(jnp.int32)
 
