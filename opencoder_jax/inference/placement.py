@@ -33,17 +33,11 @@ def place_weights(
     parameters: Mapping[str, Any], model: ModelConfig, config: EngineConfig, mesh: Mesh | None = None
 ) -> Weights:
     """A decoder's weights as the engine wants them. Raises UserError if the mesh can't divide them."""
-    dtype, axes = dtype_of(model, config), {"head": ("width", "vocabulary"), **weight_axes(model)}
+    dtype, axes = dtype_of(model, config), weight_axes(model)
 
     def place(weight: Any, name: str) -> jax.Array:
         weight = jnp.asarray(weight, jnp.float32 if name.endswith("norm") else dtype)
-        if mesh is None:
-            return weight
-        of_layer = axes["layers"].get(name)
-        try:
-            return jax.device_put(weight, weight_sharding(mesh, of_layer[1:] if of_layer else axes[name], weight.shape))
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        return weight if mesh is None else jax.device_put(weight, _sharding(mesh, axes, name, weight.shape))
 
     weights = weights_of(parameters, model, place)
     return weights if config.weights != "int8" else _rounded(weights)
@@ -51,17 +45,13 @@ def place_weights(
 
 def abstract_weights(model: ModelConfig, config: EngineConfig, mesh: Mesh) -> Weights:
     """What `place_weights` would put on a mesh whose devices needn't be there. Raises UserError as it does."""
-    dtype, axes = dtype_of(model, config), {"head": ("width", "vocabulary"), **weight_axes(model)}
+    dtype, axes = dtype_of(model, config), weight_axes(model)
     specs: dict[str, PartitionSpec] = {}
 
     def place(weight: Any, name: str) -> Any:
-        of_layer = axes["layers"].get(name)
-        try:
-            spec = weight_sharding(mesh, of_layer[1:] if of_layer else axes[name], weight.shape).spec
-        except ValueError as error:
-            raise UserError(str(error)) from None
-        cut = MATRICES.get(name, 1)  # a matrix's axes become two, each divided as the first of its own is
-        specs[name] = PartitionSpec(spec[0], spec[cut]) if name in MATRICES else spec
+        spec = _sharding(mesh, axes, name, weight.shape).spec
+        # A matrix's axes become two, each divided as the first of its own is.
+        specs[name] = PartitionSpec(spec[0], spec[MATRICES[name]]) if name in MATRICES else spec
         return weight.astype(jnp.float32 if name.endswith("norm") else dtype)
 
     def whole(parameters: Mapping[str, Any]) -> Weights:
@@ -86,6 +76,16 @@ def abstract_weights(model: ModelConfig, config: EngineConfig, mesh: Mesh) -> We
         lying("final_norm", shapes.final_norm),
         lying("head", shapes.head),
     )
+
+
+def _sharding(mesh: Mesh, axes: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> NamedSharding:
+    """Of a weight that is called so, of a layer's without its first axis. A tied head is the embedding, turned."""
+    of_layer = axes["layers"].get(name)
+    own = of_layer[1:] if of_layer else {"head": ("width", "vocabulary"), **axes}[name]
+    try:
+        return weight_sharding(mesh, own, shape)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def abstract_cache(model: ModelConfig, config: EngineConfig, slots: int, mesh: Mesh) -> Cache:
