@@ -12,6 +12,9 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.chain import Step, run_chain
 from opencoder_jax.recipe import UserError, parse_flags
 
+# The file of each chain, by its verb, that says in one place what all stages did.
+SUMMARIES = {"refinecode": "refinecode.json", "web": "web.json"}
+
 
 def chain_parser(verb: str, description: str | None, example: str) -> argparse.ArgumentParser:
     """The parser of a chain's command, without flags yet; the first paragraph of its docstring describes it."""
@@ -62,18 +65,19 @@ def run_stages(chain: Sequence[Step], accept: Sequence[str], output: str, summar
 
 
 def _write_summary(output: str, name: str, chain: Sequence[Step]) -> None:
-    directory, summary = Directory(output), summary_of([step.output for step in chain])
+    directory = Directory(output)
+    summary = summary_of(output, [step.output.removeprefix(f"{output}/") for step in chain])
     with suppress(FileNotFoundError, UserError):  # the first one, or a damaged one
         if directory.read_sealed(name) == summary:
             return
     directory.write_sealed(name, summary)
 
 
-def summary_of(stages: Sequence[str]) -> dict[str, Any]:
-    """The manifests of stages without their lists of files, but with their fingerprints."""
+def summary_of(output: str, stages: Sequence[str]) -> dict[str, Any]:
+    """The manifests of stages, by their places below `output`, without lists of files, but with fingerprints."""
     told = []
     for place in stages:
-        manifest = Manifest.read(place)
+        manifest = Manifest.read(f"{output}/{place}")
         known = {key: value for key, value in asdict(manifest).items() if key not in ("files", "sizes", "stale")}
-        told.append({"directory": place.rsplit("/", 1)[-1], "fingerprint": manifest.fingerprint, **known})
+        told.append({"directory": place, "fingerprint": manifest.fingerprint, **known})
     return {"stages": told, "output": f"{told[-1]['directory']}/{MANIFEST}"}

@@ -18,11 +18,11 @@ where each document went. It depends on the input, the recipe and the code alone
 
 from collections.abc import Mapping, Sequence
 
-from opencoder_jax.beam_pipelines.chains import chain_parser, parse_chain, run_stages
+from opencoder_jax.beam_pipelines.chains import SUMMARIES, chain_parser, parse_chain, run_stages
 from opencoder_jax.chain import PIPELINES, Step, stage, verbs_of
 from opencoder_jax.recipe import UserError
 
-SUMMARY = "refinecode.json"
+SUMMARY = SUMMARIES["refinecode"]
 DEFAULT_RECIPE = "gin_configs/data/pipelines.gin"
 
 # What the chain may begin with, by verbs, and what that step is called. The first is the default.

@@ -4,17 +4,16 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import google_crc32c
 
-from opencoder_jax.beam_pipelines.chains import summary_of
+from opencoder_jax.beam_pipelines.chains import SUMMARIES, summary_of
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, UNITS, Manifest, damage
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.refinecode import SUMMARY
 from opencoder_jax.data.token_records import (
     BLOCK,
     METADATA,
@@ -92,8 +91,8 @@ def verify(root: Directory) -> Iterator[Damage]:
             found = _damaged_stage(directory)
         elif METADATA in names and directory.local():
             found = _damaged_records(directory)
-        elif SUMMARY in names:
-            found = _damaged_summary(directory)
+        elif summaries := names & set(SUMMARIES.values()):
+            found = _damaged_summaries(directory, sorted(summaries))
         elif PLAN in names:
             print(f"{directory.uri}: isn't finished")
         if found is not None:
@@ -138,14 +137,15 @@ def _damaged_stage(directory: Directory) -> Iterator[Damage]:
             yield Damage(directory, UNITS, str(error).removeprefix(f"{directory.uri}/{UNITS}: "), True)
 
 
-def _damaged_summary(directory: Directory) -> Iterator[Damage]:
+def _damaged_summaries(directory: Directory, names: Sequence[str]) -> Iterator[Damage]:
     """The summary of a chain says again what the manifests say, which stand for themselves."""
-    try:
-        stages = [stage["directory"] for stage in directory.read_sealed(SUMMARY)["stages"]]
-        if directory.read_sealed(SUMMARY) != summary_of([f"{directory.uri}/{stage}" for stage in stages]):
-            yield Damage(directory, SUMMARY, "isn't the summary of the stages beside it; run the chain again")
-    except (UserError, KeyError, TypeError):
-        yield Damage(directory, SUMMARY, "it, or a manifest that it sums up, was damaged after it was written")
+    for name in names:
+        try:
+            told = directory.read_sealed(name)
+            if told != summary_of(directory.uri, [stage["directory"] for stage in told["stages"]]):
+                yield Damage(directory, name, "isn't the summary of the stages beside it; run the chain again")
+        except (UserError, KeyError, TypeError):
+            yield Damage(directory, name, "it, or a manifest that it sums up, was damaged after it was written")
 
 
 def _damaged_records(directory: Directory) -> Iterator[Damage]:

@@ -18,14 +18,14 @@ and pages from both sides of the threshold.
 
 from collections.abc import Sequence
 
-from opencoder_jax.beam_pipelines.chains import chain_parser, parse_chain, run_stages
+from opencoder_jax.beam_pipelines.chains import SUMMARIES, chain_parser, parse_chain, run_stages
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web.report import REPORT, report
 from opencoder_jax.chain import Step, stage
 from opencoder_jax.recipe import UserError
 
-SUMMARY = "web.json"
+SUMMARY = SUMMARIES["web"]
 DEFAULT_RECIPE = "gin_configs/data/web_code.gin"
 
 

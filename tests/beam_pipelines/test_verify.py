@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from opencoder_jax.beam_pipelines.__main__ import main
+from opencoder_jax.beam_pipelines.chains import summary_of
 from opencoder_jax.beam_pipelines.core.documents import read_shard
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, read_finished
 from opencoder_jax.beam_pipelines.core.storage import Directory
@@ -69,6 +70,21 @@ def test_a_summary_is_held_against_the_stages(run: Path) -> None:
     main(["verify", str(run)])
     flip(run / SUMMARY, 8 * 2000)
     assert refused(lambda: main(["verify", str(run)]), f"{SUMMARY}: ")
+
+
+def test_a_summary_of_stages_in_folders_of_folders_is_held_against_them(run: Path, tmp_path: Path) -> None:
+    """As that of web recall, whose rounds have stages of one name each."""
+    (tmp_path / "web").mkdir()
+    run.rename(tmp_path / "web" / "round_1")
+    (tmp_path / "web" / "round_1" / SUMMARY).unlink()
+    place = Directory(str(tmp_path / "web"))
+    summary = summary_of(place.uri, ["round_1/collect", "round_1/filter"])
+    assert [stage["directory"] for stage in summary["stages"]] == ["round_1/collect", "round_1/filter"]
+    place.write_sealed("web.json", summary)
+    main(["verify", place.uri])
+    summary["stages"][0]["fingerprint"] = "another"
+    place.write_sealed("web.json", summary)
+    assert refused(lambda: main(["verify", place.uri]), "web.json: isn't the summary of the stages")
 
 
 @pytest.mark.slow
