@@ -12,7 +12,7 @@ from opencoder_jax.beam_pipelines.core.documents import read_shard
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.experiments.hold_out import project_of
-from opencoder_jax.files import write_whole
+from opencoder_jax.files import read_lines, write_whole
 from opencoder_jax.recipe import UserError
 
 ROWS = "by_project.jsonl"
@@ -45,9 +45,7 @@ def write_rows(output: Path, rows: Iterable[NamedTuple]) -> None:
 
 
 def read_rows(output: Path) -> dict[str, dict[str, Any]]:
-    """What was measured, by project. Raises UserError where nothing was."""
-    try:
-        lines = (output / ROWS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{output}: nothing was measured there; run the ablation again") from None
-    return {row["project"]: row for row in map(json.loads, lines)}
+    """What was measured, by project. Raises UserError where nothing was, or the file is damaged."""
+    if not (output / ROWS).exists():
+        raise UserError(f"{output}: nothing was measured there; run the ablation again")
+    return {row["project"]: row for _, row in read_lines(output / ROWS)}
