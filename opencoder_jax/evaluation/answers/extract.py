@@ -3,8 +3,8 @@
 The usual extractors break correct answers: they prune helpers without `return`, module-level statements, or everything
 behind line 100. Here the last piece of code that parses *and* defines the entry point is taken as it is, and no
 definition is ever removed. What it uses and doesn't define (an import, a helper) is taken from the answer's other
-pieces. Only if no piece does is one repaired. Cut off at the end are only the things a script does when it is run:
-prints, asserts, calls, and the `__main__` block.
+pieces. Only if no piece does is one repaired. Cut off at the end are only the things a script does when it is run
+(script.py).
 
 The method is stored with every answer, so that a score can be traced to how its programs were found.
 """
@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from opencoder_jax.benchmarks.problems import FunctionProblem
-from opencoder_jax.evaluation.answers.pieces import code_in, fenced, in_long_string, untagged
+from opencoder_jax.evaluation.answers.pieces import code_in, fenced, in_json, in_long_string, indented, untagged
 from opencoder_jax.evaluation.answers.samples import Sample
+from opencoder_jax.evaluation.answers.script import acts, script_start
 from opencoder_jax.evaluation.answers.syntax import bound, is_stub, longest_prefix, parse, unbound
 
 Method = Literal[
@@ -28,6 +29,7 @@ Method = Literal[
     "fence",  # a block in fences, the last that defines the entry point
     "fence, with others",  # and what it uses of other blocks
     "code in text",  # lines among prose, or among others in a block
+    "json",  # a string of a JSON object
     "body",  # a block, or all, behind the prompt
     "longest span",  # OpenCoder's evaluator (opencodeeval.py)
     "none",
@@ -47,6 +49,15 @@ _THOUGHT = r"(?:think(?:ing)?|thought|reasoning)"
 _OPENED = re.compile(rf"\s*<{_THOUGHT}>|\s*<\|begin_of_thought\|>")
 _CLOSED = re.compile(rf"^[ \t]*</{_THOUGHT}>|</{_THOUGHT}>[ \t]*$|<\|end_of_thought\|>", re.MULTILINE)
 _CLOSED_ANYWHERE = re.compile(rf"</{_THOUGHT}>")
+# Where a turn ends for a model whose tokens aren't ours: at the end of a line, elsewhere it may be a string's.
+_TURN_ENDS = re.compile(
+    r"(?:<\|(?:im_end|endoftext|end_of_text|eot_id|eom_id|EOT|return)\|>|<\uff5cend\u2581of\u2581sentence\uff5c>"
+    r"|<end_of_turn>|</s>)[ \t]*$|^\[(?:DONE|/PYTHON)\]",
+    re.MULTILINE,
+)
+_LABEL = re.compile(
+    r"\s*[#*]*[ ]?(?:Assistant|AI|Answer|Response|Solution|Code)[*]*:[*]*[ \t]*(?=(?:def|class|import|from)[ ]|@)"
+)
 
 
 def extract(problem: FunctionProblem, sample: Sample, stops: Sequence[str]) -> Extracted:
@@ -61,7 +72,7 @@ def extract(problem: FunctionProblem, sample: Sample, stops: Sequence[str]) -> E
         module = parse(code)
         if module is None or not any(problem.entry_point in bound(statement) for statement in module.body):
             continue
-        found = _without_script(code, module, method)
+        found = _without_script(code, module, method, problem.entry_point)
         if not is_stub(module, problem.entry_point):
             return found
         stub = stub or found
@@ -88,7 +99,16 @@ def parses(code: str) -> bool:
 
 
 def answer_of(text: str) -> str:
-    """What follows the thoughts; nothing where they never end."""
+    """What follows the thoughts, up to where the turn ends; nothing where thoughts never end."""
+    text = _behind_thoughts(text)
+    for end in _TURN_ENDS.finditer(text):
+        if text[: end.start()].strip() and not in_long_string(text[: end.start()]):
+            text = text[: end.start()]
+            break
+    return text[label.end() :] if (label := _LABEL.match(text)) else text
+
+
+def _behind_thoughts(text: str) -> str:
     if opened := _OPENED.match(text):
         closed = _CLOSED.search(text, opened.end()) or _CLOSED_ANYWHERE.search(text, opened.end())
         text = text[closed.end() :] if closed else ""
@@ -111,11 +131,12 @@ def _candidates(
     yield text, "text"
     blocks = fenced(text)
     yield from _chosen(problem, blocks, "fence", "fence, with others")
+    yield from _chosen(problem, [string for piece in (*blocks, text) for string in in_json(piece)], "json", "json")
     if sample.kind == "completion" and len((prefix := longest_prefix(prompt + body)).rstrip()) > len(prompt.rstrip()):
         yield prefix, "completion, longest prefix"
     yield from _chosen(problem, [piece for block in blocks for piece in code_in(block)], "code in text", "code in text")
     yield from _chosen(problem, code_in(untagged(text)), "code in text", "code in text")
-    for block in [*reversed(blocks), body]:
+    for block in [*reversed(blocks), body, *reversed(indented(text))]:
         for lines in _bodies(block):
             yield prompt + lines, "body"
 
@@ -130,8 +151,8 @@ def _chosen(
         for index, module in enumerate(modules)
         if module and any(problem.entry_point in bound(statement) for statement in module.body)
     ]
-    # One that only imports the function is a test of it.
-    defining.sort(key=lambda index: (not _imports(modules[index], problem.entry_point), index))
+    # One that only imports the function, or sets its name to a constant, is a test of it.
+    defining.sort(key=lambda index: (not _uses(modules[index], problem.entry_point), index))
     known = parse(problem.prompt)
     given = {name for statement in known.body for name in bound(statement)} if known else set()
     for index in reversed(defining):
@@ -149,10 +170,12 @@ def _chosen(
         yield (code, joined) if len(parts) > 1 and parses(code) else (pieces[index], alone)
 
 
-def _imports(module: ast.Module | None, name: str) -> bool:
+def _uses(module: ast.Module | None, name: str) -> bool:
     assert module
+    binding = [statement for statement in module.body if name in bound(statement)]
     return all(
-        isinstance(statement, ast.Import | ast.ImportFrom) for statement in module.body if name in bound(statement)
+        isinstance(each, ast.Import | ast.ImportFrom) or isinstance(getattr(each, "value", None), ast.Constant)
+        for each in binding
     )
 
 
@@ -187,7 +210,7 @@ def _shows(statement: ast.stmt) -> bool:
             return True
         case ast.Expr(value=ast.Call()):
             return False
-    return _only_acts(statement)
+    return acts(statement)
 
 
 def _bodies(block: str) -> Iterator[str]:
@@ -205,16 +228,14 @@ def _cut(text: str, stops: Sequence[str]) -> str:
     return text[: min((start for stop in stops if (start := text.find(stop)) >= 0), default=len(text))]
 
 
-def _without_script(code: str, module: ast.Module, method: Method) -> Extracted:
-    """Cuts off what a script does at the end, and a label at the start that looks like a name ("python", "a.py")."""
+def _without_script(code: str, module: ast.Module, method: Method, entry_point: str) -> Extracted:
+    """Cuts off what a script does at the end, and a label at the start ("python", "a.py", "[BEGIN]")."""
     match module.body[0]:
-        case ast.Expr(value=ast.Name() | ast.Attribute(), end_lineno=int(end)):
+        case ast.Expr(value=ast.Name() | ast.Attribute() | ast.List(elts=[ast.Name()]), end_lineno=int(end)):
             below = "".join(code.splitlines(keepends=True)[end:])
             if (rest := parse(below)) and rest.body:
-                return _without_script(below, rest, method)
-    kept = len(module.body)
-    while kept and _only_acts(module.body[kept - 1]):
-        kept -= 1
+                return _without_script(below, rest, method, entry_point)
+    kept = script_start(module, code, entry_point)
     if kept == len(module.body):
         return Extracted(code, method)
     first = module.body[kept]
@@ -224,12 +245,3 @@ def _without_script(code: str, module: ast.Module, method: Method) -> Extracted:
     data = b"".join(lines)
     head, tail = (part.decode(errors="surrogatepass") for part in (data[:offset], data[offset:]))
     return Extracted(head, method, tail)
-
-
-def _only_acts(statement: ast.stmt) -> bool:
-    match statement:
-        case ast.Assert() | ast.Expr() | ast.AnnAssign(value=None):  # the last is prose ("Output: 3")
-            return True
-        case ast.If(test=ast.Compare(left=ast.Name(id="__name__")), orelse=[]):
-            return True
-    return False

@@ -5,15 +5,18 @@ its line, a closing one at the end of a line of code, none at all.
 """
 
 import html
+import json
 import re
 import textwrap
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from itertools import groupby, islice
+from typing import Any
 
 from opencoder_jax.evaluation.answers.syntax import longest_prefix, parse
 
 _OPEN = re.compile(r"^(?P<before>[^`~\n]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<rest>[^`\n]*)$")
-_ONE_LINE = re.compile(r"^[^`\n]*(?:```(?:python3?|py)?[ \t]+(?P<code>[^`\n]+)```|`(?P<span>def [^`\n]+)`)[^`\n]*$")
+_ONE_LINE = re.compile(r"^[^`\n]*(?:```(?:(?:python3?|py)[ \t]+)?(?P<code>[^`\n]+)```|`(?P<span>def [^`\n]+)`)[^`\n]*$")
 _TAG = re.compile(r"</?(?:pre|code)\b[^>\n]*>")
 _CLOSERS = 8  # more are tried where a docstring holds fences
 _BLOCKS = 100  # at the end of a text that are read
@@ -25,7 +28,8 @@ _FIRST = re.compile(
     r"|[A-Za-z_][\w, ]*(?::[^=]+)?=[^=])"
 )
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.:?|In \[\d+\]:) ?")
-_NUMBER = re.compile(r"^[ \t]*\d+[ \t]*[|:.)]?(?:[ ]|$)", re.MULTILINE)
+_PREFIXED = re.compile(r"[ \t]*(?:>>> |> |In \[\d+\]: ?\S)")
+_NUMBER = re.compile(r"^[ \t]*\d+(?:[ \t]*[|:.)])?(?:[ ]|$)", re.MULTILINE)
 _QUOTES = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'"})
 _SPACES = str.maketrans({"\u00a0": " ", "\u3000": " ", "\u200b": None, "\ufeff": None})
 
@@ -51,7 +55,7 @@ def code_in(text: str) -> list[str]:
     found, index, tries = [], 0, 0
     while index < len(lines) and tries < _LINES:
         line = lines[index]
-        prefixed = line.lstrip().startswith((">>> ", "> ", "In ["))
+        prefixed = bool(_PREFIXED.match(line))
         if not (prefixed or _FIRST.match(line.lstrip())):
             index += 1
             continue
@@ -69,6 +73,33 @@ def code_in(text: str) -> list[str]:
         if piece.strip():
             found.append(piece)
         index += max(1, len(run) if prefixed else len(piece.splitlines()))
+    return found
+
+
+def indented(text: str) -> list[str]:
+    """The runs of lines that stand to the right, as Markdown has code."""
+    lines = text.splitlines(keepends=True)
+    runs = groupby(lines, lambda line: line.startswith(("    ", "\t")) or not line.strip())
+    return ["".join(run) for right, run in runs if right]
+
+
+def in_json(text: str) -> list[str]:
+    """The strings that may be programs, of the JSON object that a text holds; also where one is JSON itself."""
+    found: list[str] = []
+    waiting: deque[Any] = deque([text] if "{" in text and "\\n" in text else [])
+    while waiting and len(found) < _BLOCKS:
+        match waiting.popleft():
+            case dict() as holder:
+                waiting += holder.values()
+            case list() as holder:
+                waiting += holder
+            case str() as said:
+                start, end = said.find("{"), said.rfind("}") + 1
+                try:
+                    waiting.append(json.loads(said[start:end], strict=False))
+                except (ValueError, RecursionError):
+                    if said is not text and "\n" in said:
+                        found += fenced(said) or [said]
     return found
 
 

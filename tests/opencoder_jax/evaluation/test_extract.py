@@ -132,6 +132,51 @@ def test_what_a_script_does_is_cut_off_and_kept_apart(script: str) -> None:
     assert answered(code + script + "X = 1\n").code == code + script + "X = 1\n"  # a definition follows: nothing is cut
 
 
+READS = """import sys
+
+TABLE = {}
+
+def fill(size=9):
+    TABLE[size] = 1
+
+def f(n):
+    return TABLE.get(n, n)
+
+"""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "n = int(input())\nprint(f(n))\n",
+        "for n, wanted in [(1, 1)]:\n    assert f(n) == wanted\n",
+        "with open('cases.txt') as file:\n    cases = file.read()\nprint(cases)\n",
+        "cases = [1]\nresults = [f(n) for n in cases]\nif results:\n    print(results)\n",
+        "try:\n    f(int(sys.argv[1]))\nexcept IndexError:\n    pass\n",
+    ],
+)
+def test_what_only_a_script_needs_goes_with_it(script: str) -> None:
+    found = answered(READS + script)
+    assert (found.code, found.dropped) == (READS, script)
+
+
+@pytest.mark.parametrize(
+    "prepared",
+    [
+        "fill()\n",
+        "TABLE.update({1: 1})\n",
+        "TABLE[3] = 3\n",
+        "for n in range(9):\n    TABLE[n] = n\n",
+        "sys.setrecursionlimit(10_000)\n",
+        "f.calls = 0\n",
+        "TABLE, first = {1: 2}, TABLE\n",
+        "if TABLE:\n    f = fill\n",
+    ],
+)
+def test_what_the_function_needs_stays(prepared: str) -> None:
+    assert answered(READS + prepared + "print(f(3))\n") == Extracted(READS + prepared, "text", "print(f(3))\n")
+
+
 def test_the_prompts_helpers_are_there_for_a_chat_answer() -> None:
     problem = PROBLEM._replace(prompt="from typing import List\ndef g(n):\n    return n\n" + PROMPT)
     code = "def f(n: List) -> int:\n    return g(n)\n"
