@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("source", pa.string()),  # where it came from: a folder's name, a data set, a stage
         ("url", pa.string()),
         ("bytes", pa.int64()),  # of the text in UTF-8
+        ("encoding", pa.string()),  # its file was in, by Python's name; null where it never was in a file
     ]
 )
 

@@ -94,12 +94,19 @@ def repository_of(name: str) -> str:
 
 def named_apart(units: Sequence[Unit]) -> list[Unit]:
     """Archives that would be one repository, as a.tar and a.zip, are called by their whole names, which is told."""
-    numbers = Counter(repository_of(unit.name) for unit in units if not unit.reason)
-    clashes = [unit.name for unit in units if not unit.reason and numbers[repository_of(unit.name)] > 1]
-    if clashes:
-        names = ", ".join(clashes[:4]) + (" …" if len(clashes) > 4 else "")
-        print(f"archives: {names} are called so in whole, as without their endings they are one name", file=sys.stderr)
-    return [unit._replace(label=unit.name) if unit.name in clashes else unit for unit in units]
+    names = [unit.name for unit in units if not unit.reason]
+    whole: set[str] = set()
+    while True:
+        called = {name: name if name in whole else repository_of(name) for name in names}
+        numbers = Counter(called.values())
+        clashes = [name for name in names if numbers[called[name]] > 1]
+        if not clashes:
+            break
+        whole.update(clashes)  # which may be what a third one is called without its ending
+    if whole:
+        some = ", ".join(sorted(whole)[:4]) + (" …" if len(whole) > 4 else "")
+        print(f"archives: {some} are called so in whole, as without their endings they are one name", file=sys.stderr)
+    return [unit._replace(label=unit.name) if unit.name in whole else unit for unit in units]
 
 
 def read_archive(archive: Unit, config: ArchivesConfig) -> Iterator[Row | Late]:
@@ -191,4 +198,4 @@ def run(
         UserError: an input is missing or holds no archive, or too many are damaged.
     """
     units = named_apart(list_units(archives, ENDINGS))
-    return collect_units(__name__, units, read_archive, config, output, options, SPEED, quarantine)
+    return collect_units(__name__, units, read_archive, config, output, options, SPEED, quarantine, own_ids=True)

@@ -148,4 +148,4 @@ def run(
         UserError: an input is missing, holds no table or nowhere the columns, or too much is damaged.
     """
     files = list_units(conversations, TABLES)
-    return collect_units(__name__, files, read_conversations, config, output, options, SPEED, quarantine)
+    return collect_units(__name__, files, read_conversations, config, output, options, SPEED, quarantine, own_ids=True)

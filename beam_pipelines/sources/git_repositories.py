@@ -187,4 +187,4 @@ def run(
         UserError: an input is missing or holds no repository, or too many are damaged.
     """
     units = list_repositories(repositories)
-    return collect_units(__name__, units, read_repository, config, output, options, SPEED, quarantine)
+    return collect_units(__name__, units, read_repository, config, output, options, SPEED, quarantine, own_ids=True)

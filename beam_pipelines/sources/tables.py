@@ -7,7 +7,8 @@ folder and its folders. A preset says which columns hold what (`PRESETS`); every
 leads into a nested one. Where no path is given, the file's name and the row's number are its path.
 
 An output shard holds one input file, in its order. Rows without a document are counted drops: broken_json, no_text,
-not_utf8, empty, too_large, unknown_language, excluded_language.
+not_utf8, empty, too_large, unknown_language, excluded_language; and where a row names the repository and path of one
+before it, same_id, or same_id_elsewhere if that is in another file.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -182,4 +183,5 @@ def run(
         UserError: an input is missing, holds no table or nowhere the column of the text, or too much is damaged.
     """
     units = list_units(tables, TABLES)
-    return collect_units(__name__, units, read_table, config, output, options, SPEED, quarantine)
+    own = "path" not in config.columns()  # but the file's name
+    return collect_units(__name__, units, read_table, config, output, options, SPEED, quarantine, own_ids=own)

@@ -24,6 +24,7 @@ from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, repor
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
 from opencoder_jax.beam_pipelines.sources.formats.batches import batches, fault, guarded, unique, write_batches
+from opencoder_jax.beam_pipelines.sources.formats.clashes import REASON, Shard, settle
 from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Late, Untrusted
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
 from opencoder_jax.beam_pipelines.sources.stars import with_digest
@@ -121,6 +122,20 @@ def write_units(
     return gather_reports(directory, len(parts))
 
 
+def settle_units(
+    directory: Directory, units: Sequence[Unit], reader: Reader, config: Any, options: BeamOptions, documents: int
+) -> tuple[Tally, dict[str, str]]:
+    """Gives no two documents of what `write_units` wrote one id: of units that have the same, the first keeps it."""
+    parts = parts_of(units)
+    shards = [
+        Shard(number, part.label, part.units[0].name, _content(part))
+        for number, part in enumerate(parts)
+        if part.label != OTHERS
+    ]
+    settle(directory, shards, WriteUnit(parts, reader, config, directory.uri), documents, options)
+    return gather_reports(directory, len(parts))
+
+
 def told(reasons: dict[str, int]) -> str:
     """Why documents were dropped, for a message."""
     return ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or "nothing at all"
@@ -152,6 +167,7 @@ def collect_units(
     options: BeamOptions,
     speed: float = 20.0,
     quarantine: QuarantineConfig = USUAL,
+    own_ids: bool = False,
 ) -> Manifest:
     """Writes a stage directory with a shard a unit.
 
@@ -160,6 +176,7 @@ def collect_units(
         reader: gets a unit and the configuration.
         config: a dataclass, or None.
         speed: megabytes a second on one core, about.
+        own_ids: no two units can hold documents of one repository and path, so nobody has to look for them.
 
     Raises:
         UserError: no unit holds a document, or, once all that can be read was, more is in quarantine than may be.
@@ -172,9 +189,15 @@ def collect_units(
             found = told(tally.get("drop", {}).get("documents", {}))
             names = ", ".join(unit.name for unit in units[:5])
             raise UserError(f"{name}: no document in {names}; dropped as {found}{_first_fault(directory, files)}")
+        if not own_ids and sum(not unit.reason for unit in units) > 1:
+            documents = sum(tally["out"]["documents"].values())
+            tally, files = settle_units(directory, units, reader, config, options, documents)
         return tally, files
 
     manifest = Stage(name, module, UnitsPlan.of(config, units), (), output, lasting=True).run(work, options)
+    if lost := manifest.table("drop", "documents").get(REASON):
+        what = f"{lost} documents have the repository and path of one in an earlier unit"
+        print(f"{name}: {what}; its drops name them ({REASON})", file=sys.stderr)
     tell_quarantine(manifest, output, len(units), quarantine)
     return manifest
 

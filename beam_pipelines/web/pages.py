@@ -8,7 +8,8 @@ was written. WET files and tables hold text already; a table's columns are named
 stand in place of the text.
 
 Counted drops: http_status, not_html, no_url, too_large, too_deep, empty, same_id (a URL that the file holds already),
-broken_json. A damaged record goes to quarantine, what stands before and behind it is kept.
+same_id_elsewhere (one that an earlier file holds), broken_json. A damaged record goes to quarantine, what stands before
+and behind it is kept.
 """
 
 import re

@@ -23,6 +23,7 @@ from opencoder_jax.beam_pipelines.core.manifest import (
 )
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN
+from opencoder_jax.beam_pipelines.sources.formats.clashes import documents_file, drops_file
 from opencoder_jax.beam_pipelines.sources.formats.members import Late, Row, Unit, Untrusted
 
 BATCH_ROWS = 10_000  # of drops and tiny documents, which fill no batch by their bytes
@@ -140,8 +141,8 @@ def write_batches(directory: Directory, label: str, found: Iterable[RowBatch]) -
     tally: Tally = {}
     quarantine = f"{QUARANTINE}/{label}.jsonl"
     with (
-        ShardWriter(directory, f"documents-{label}.parquet") as kept,
-        ShardWriter(directory, f"drops-{label}.parquet") as dropped,
+        ShardWriter(directory, documents_file(label)) as kept,
+        ShardWriter(directory, drops_file(label)) as dropped,
         ExitStack() as opened,
     ):
         lines = None
@@ -157,7 +158,10 @@ def write_batches(directory: Directory, label: str, found: Iterable[RowBatch]) -
             tally = merge_tallies([tally, *seen])
         if not kept.names:
             kept.write(empty())
-    return tally, [*kept.names, *dropped.names, *([quarantine] if lines else [])]
+    names = [*kept.names, *dropped.names, *([quarantine] if lines else [])]
+    for other in {drops_file(label), quarantine} - set(names):
+        directory.remove(other)  # of an earlier attempt
+    return tally, names
 
 
 def _tally_faults(faults: list[Row]) -> Tally:

@@ -95,6 +95,8 @@ def test_every_file_of_a_folder_is_accounted_for(folder: Path, tmp_path: Path) -
     assert documents["bom.py"]["text"] == "x = 1\n"
     assert documents["latin.c"]["text"].startswith("// Gerät für Größe")
     assert "привет" in documents["cookie.py"]["text"]
+    encodings = {name: documents[name]["encoding"] for name in ("bom.py", "latin.c", "cookie.py")}
+    assert encodings == {"bom.py": "utf-8", "latin.c": "cp1252", "cookie.py": "koi8-r"}
     assert all(row["bytes"] == len(row["text"].encode()) for row in documents.values())
     assert all(row["source"] == "corpus" for row in documents.values())
     assert [row["id"] for row in tables[0]] == sorted(row["id"] for row in tables[0])
@@ -371,12 +373,18 @@ def test_mixed_and_damaged_encodings() -> None:
 
 def test_the_encodings_that_are_told_are_counted(tmp_path: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
-    files = {"r/a.c": CHINESE.encode("gbk"), "r/b.c": FRENCH.encode() + b"\xff", "r/lfs.py": pointer}
+    files: dict[str, str | bytes] = {
+        "r/a.c": CHINESE.encode("gbk"),
+        "r/b.c": FRENCH.encode() + b"\xff",
+        "r/lfs.py": pointer,
+    }
     config = CollectConfig(shards=1, detect_encodings=True)
     manifest = run(
         folders=[str(write(tmp_path / "in", files))], output=str(tmp_path / "out"), config=config, options=BeamOptions()
     )
     assert manifest.table("count") == {"decoded gb18030": 1, "bytes lost in decoding": 1}
+    [found] = [pq.read_table(tmp_path / "out" / name).to_pylist() for name in manifest.shards()]
+    assert {row["path"]: row["encoding"] for row in found} == {"a.c": "gb18030", "b.c": "utf-8"}
     assert manifest.table("drop", "documents") == {"lfs_pointer": 1}
 
 

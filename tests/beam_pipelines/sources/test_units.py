@@ -133,6 +133,18 @@ def test_no_two_documents_have_one_id(tmp_path: Path, capsys: pytest.CaptureFixt
     assert manifest.table("drop", "documents") == {"same_id": 3}
 
 
+def test_no_name_of_an_archive_is_what_another_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    """a.tar is called so in whole because of a.zip, and a.tar.jar would be called so without its ending."""
+    names = ["a.tar", "a.tar.jar", "a.zip", "b.zip"]
+    called = [unit.label or archives.repository_of(unit.name) for unit in archives.named_apart(units_of(names))]
+    assert called == ["a.tar", "a.tar.jar", "a.zip", "b"]
+    assert "a.tar, a.tar.jar, a.zip are called so in whole" in capsys.readouterr().err
+
+
+def units_of(names: list[str]) -> list[Unit]:
+    return [Unit("in", name, 1) for name in names]
+
+
 def test_what_a_checksum_denies_is_not_believed(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(tarred({f"{number}.py": b"x = 1\n" * 100 for number in range(40)})))
     packed[-6] ^= 1  # of the checksum: everything unpacks
