@@ -52,7 +52,7 @@ def document(
         detect_encodings: also decodes what only its statistics tell (formats/encodings.py).
         commit_time: seconds since 1970; before that, or after 2106, it counts as 0, unknown.
     """
-    repository, path, source, license, url = map(_written, (repository, path, source, license, url))
+    repository, path, source, license, url = map(written, (repository, path, source, license, url))
     data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
     if language is None:
         language = identify(path, data[:HEAD_BYTES])
@@ -64,7 +64,7 @@ def document(
     row = {"id": document_id(repository, path), "path": path, "repository": repository, "language": language.name}
     if reason:
         size = len(data) if size is None else size
-        return row | {"bytes": size, "counts": counts, "reason": reason, "detail": _written(detail or f"{size} bytes")}
+        return row | {"bytes": size, "counts": counts, "reason": reason, "detail": written(detail or f"{size} bytes")}
     return row | {
         "text": text,
         "stars": max(0, min(stars, _MOST_STARS)),
@@ -79,7 +79,7 @@ def document(
     }
 
 
-def _written(text: str) -> str:
+def written(text: str) -> str:
     """As it can be written: halves of characters and NULs are escapes."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 

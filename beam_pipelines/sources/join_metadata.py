@@ -9,9 +9,10 @@ as its source wrote it; of several with one repository and path, the one with th
 taken.
 
 Each row is a document or a counted drop: broken_json, no_place (without repository or path), no_repository (the corpus
-has nothing of it), no_path (it has other files of it), repeated (an earlier row names the same file). Counters say how
-many texts have the recorded size (in the release some are smaller, as notices were removed before) and how many
-documents of the corpus were left.
+has nothing of it), no_path (it has other files of it), repeated (an earlier row names the same file). A table that is
+damaged, or lacks a column, goes to quarantine; of one that ends early the rows before that count. Counters say how many
+texts have the recorded size (in the release some are smaller, as notices were removed before) and how many documents of
+the corpus were left.
 
 Hashes go through the shuffle, never text or names: 40 bytes a row and a document, keyed by repository. Each shard of
 the corpus is then read once with the list of its rows and becomes a shard of the output; each file of metadata once
@@ -30,28 +31,34 @@ import xxhash
 from opencoder_jax.beam_pipelines.core.documents import (
     DROP_SCHEMA,
     PRIORITY_COLUMNS,
-    ShardWriter,
     addresses,
     document_id,
     empty,
     priorities,
     read_shard,
     read_shard_columns,
-    shard_name,
     unpack_addresses,
 )
-from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, merge_tallies, tally_documents, tally_drops
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.shuffles import by_segment, pack, run_starts, sort_rows, unpack
 from opencoder_jax.beam_pipelines.core.stage import FollowReports, Stage, gather_reports, input_shards, report_shard
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.languages.detect import by_name
-from opencoder_jax.beam_pipelines.sources.builder import Row, document
-from opencoder_jax.beam_pipelines.sources.formats.batches import RowBatch, batches, write_batches
-from opencoder_jax.beam_pipelines.sources.formats.members import Damaged
+from opencoder_jax.beam_pipelines.sources.builder import Row, document, written
+from opencoder_jax.beam_pipelines.sources.formats.batches import RowBatch, batches, fault, guarded, write_batches
+from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Unit, Untrusted, printable
 from opencoder_jax.beam_pipelines.sources.formats.rows import TABLES, integer
-from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units, rows_of
-from opencoder_jax.beam_pipelines.sources.units import UnitsPlan, told
+from opencoder_jax.beam_pipelines.sources.formats.streams import PACKED, unpacked
+from opencoder_jax.beam_pipelines.sources.inputs import list_units, rows_of
+from opencoder_jax.beam_pipelines.sources.units import (
+    USUAL,
+    QuarantineConfig,
+    UnitsPlan,
+    first_fault,
+    tell_quarantine,
+    told,
+)
 from opencoder_jax.checks import Requirement, check, power_of_two
 from opencoder_jax.recipe import UserError, configurable
 
@@ -63,6 +70,7 @@ DOCUMENT = 5  # … a document's priority
 FOUND = 2  # columns of what the join says: (document, recorded size) or (row of metadata, index into REASONS)
 REASONS = ("no_repository", "no_path", "repeated")
 _ROWS = 10_000  # of metadata that are hashed at a time
+_MOST_BYTES = 2**63 - 1  # that a row may say
 
 
 @configurable
@@ -88,20 +96,52 @@ class JoinMetadataConfig:
         check(self, repository=column, path=column, segments=power_of_two())
 
 
-def named_files(table: Unit, config: JoinMetadataConfig) -> Iterator[tuple[str, str, dict[str, Any] | str]]:
-    """The files that a table of metadata names.
+def named_files(table: Unit, config: JoinMetadataConfig) -> Iterator[Row]:
+    """The rows of a table of metadata, and at its end a row of the quarantine if it can't be read, or not to its end.
 
     Returns:
-        Of each row the repository and the path, "" where it names none, and its fields by the names of the
-        configuration's, or why it has none.
+        Of each row `repository` and `path`, "" where it names none, `bytes`, `language`, and `broken`, why it has none
+        of these.
     """
-    columns = {name: getattr(config, name) for name in ("repository", "path", "bytes", "language")}
     try:
-        for _, row in rows_of(table, columns, ("repository", "path")):
-            known = {} if isinstance(row, str) else row
-            yield str(known.get("repository") or "").strip("/"), str(known.get("path") or "").lstrip("/"), row
-    except Damaged as error:
-        raise UserError(f"{table.directory}/{table.name}: damaged or cut short ({error}); fetch it again") from None
+        yield from guarded(table, () if table.reason else _named(table, config))
+    except Untrusted as error:
+        yield fault(table, "", error, table.size)
+
+
+def _named(table: Unit, config: JoinMetadataConfig) -> Iterator[Row]:
+    _refuse_untrusted(table)
+    columns = {name: getattr(config, name) for name in ("repository", "path", "bytes", "language")}
+    for _, row in rows_of(table, columns, ("repository", "path")):
+        known: dict[str, Any] = {} if isinstance(row, str) else row
+        yield {
+            "repository": _text(known.get("repository")).strip("/"),
+            "path": _text(known.get("path")).lstrip("/"),
+            "bytes": min(max(0, integer(known.get("bytes"))), _MOST_BYTES),
+            "language": _text(known.get("language")),
+            "broken": row if isinstance(row, str) else "",
+        }
+
+
+def _refuse_untrusted(table: Unit) -> None:
+    """Raises Untrusted for a packed table whose checksum denies what it holds; its rows are used as they are read."""
+    packed = table.name.lower().rpartition(".")[2]
+    if packed not in PACKED:
+        return
+    with Directory(table.directory).read(table.name) as stream:
+        content = unpacked(stream, packed)
+        try:
+            while content.read(1 << 20):
+                pass
+        except Untrusted:
+            raise
+        except Damaged:
+            pass  # it ends early, as its rows will say
+
+
+def _text(value: Any) -> str:
+    """A field as documents have it."""
+    return written(printable(value) if isinstance(value, bytes) else str(value or ""))
 
 
 def hash_rows(table: int, tables: Sequence[Unit], config: JoinMetadataConfig) -> Iterator[tuple[int, bytes]]:
@@ -113,12 +153,11 @@ def hash_rows(table: int, tables: Sequence[Unit], config: JoinMetadataConfig) ->
 
     first = int(addresses(table, 1)[0])
     hashed: list[tuple[int, ...]] = []
-    for number, (repository, path, row) in enumerate(named_files(tables[table], config)):
-        if isinstance(row, str) or not (repository and path):
+    for number, row in enumerate(named_files(tables[table], config)):
+        if "quarantine" in row or not (row["repository"] and row["path"]):
             continue
-        identifier = int(document_id(repository, path), 16)
-        size = max(0, integer(row["bytes"]))
-        hashed.append((_hash(repository), identifier >> 64, identifier % 2**64, size, first + number))
+        identifier = int(document_id(row["repository"], row["path"]), 16)
+        hashed.append((_hash(row["repository"]), identifier >> 64, identifier % 2**64, row["bytes"], first + number))
         if len(hashed) == _ROWS:
             yield from segments()
             hashed = []
@@ -201,7 +240,10 @@ def write_found(
                 directory, f"{number:05d}-of-{len(corpus):05d}", _documents(*corpus[number], found)
             )
         else:
-            tally, names = _write_drops(directory, number - len(corpus), tables, found, config)
+            table = number - len(corpus)
+            label = f"metadata-{table:05d}-of-{len(tables):05d}"
+            drops = _drops(tables[table], dict(found.tolist()), config)
+            tally, names = write_batches(directory, label, batches(drops), documents=False)
         report_shard(directory, number, tally, names)
     yield number
 
@@ -223,42 +265,34 @@ def _documents(source: str, name: str, found: np.ndarray) -> Iterator[RowBatch]:
         yield RowBatch(documents, empty(DROP_SCHEMA), counts)
 
 
-def _write_drops(
-    directory: Directory, table: int, tables: Sequence[Unit], found: np.ndarray, config: JoinMetadataConfig
-) -> tuple[Tally, list[str]]:
-    tally: Tally = {}
-    with ShardWriter(directory, shard_name("drops", table, len(tables))) as dropped:
-        for _, drops, *_ in batches(_drops(tables[table], dict(found.tolist()), config)):
-            tally = merge_tallies([tally, tally_documents("in", drops), tally_drops(drops)])
-            dropped.write(drops)
-    return tally, dropped.names
-
-
 def _drops(table: Unit, reasons: Mapping[int, int], config: JoinMetadataConfig) -> Iterator[Row]:
     """The rows of a table that have no document. `reasons`: row -> index into REASONS."""
-    for number, (repository, path, row) in enumerate(named_files(table, config)):
-        if repository and path and number not in reasons:
-            continue
-        known = {} if isinstance(row, str) else row
-        language = by_name(str(known.get("language") or ""))
-        reason, detail = "no_place", f"{table.name}, row {number}"
-        if isinstance(row, str):
-            reason, detail = "broken_json", row
-        elif number in reasons:
-            reason = REASONS[reasons[number]]
-        yield document(
-            repository,
-            path,
-            "",
-            language=None if language.kind == "unknown" else language,
-            reason=reason,
-            detail=detail,
-            size=max(0, integer(known.get("bytes"))),
-        )
+    if table.reason:
+        yield document("", table.name, b"", reason=table.reason, detail=table.name, size=table.size)
+    for number, row in enumerate(named_files(table, config)):
+        if "quarantine" in row:
+            yield row
+        elif number in reasons or not (row["repository"] and row["path"]):
+            language = by_name(row["language"])
+            reason = REASONS[reasons[number]] if number in reasons else "broken_json" if row["broken"] else "no_place"
+            yield document(
+                row["repository"],
+                row["path"],
+                "",
+                language=None if language.kind == "unknown" else language,
+                reason=reason,
+                detail=row["broken"] or f"{table.name}, row {number}",
+                size=row["bytes"],
+            )
 
 
 def run(
-    metadata: Sequence[str], corpus: Sequence[str], output: str, config: JoinMetadataConfig, options: BeamOptions
+    metadata: Sequence[str],
+    corpus: Sequence[str],
+    output: str,
+    config: JoinMetadataConfig,
+    options: BeamOptions,
+    quarantine: QuarantineConfig = USUAL,
 ) -> Manifest:
     """Writes the documents that the metadata names.
 
@@ -267,9 +301,9 @@ def run(
         corpus: documents with text, of any source
 
     Raises:
-        UserError: the metadata or the corpus is missing, a table is damaged or lacks a column, or no row has a text.
+        UserError: the metadata or the corpus is missing, no row has a text, or too much is damaged.
     """
-    tables = [table for table in list_units(metadata, TABLES) if not table.reason]
+    tables = list_units(metadata, TABLES)
     # In an order of their own, so that that of the inputs doesn't show.
     stages = sorted(corpus, key=lambda stage: Manifest.read(stage).fingerprint)
     shards = [(stage, name) for stage in stages for name in input_shards(stage)]
@@ -288,12 +322,16 @@ def run(
             every = pipeline | "every output" >> beam.Create([(number, b"") for number in range(total)])
             outputs = (found, every) | "all" >> beam.Flatten() | "by output" >> beam.GroupByKey()
             _ = outputs | "write" >> beam.FlatMap(write_found, shards, tables, output, config)
-        tally, written = gather_reports(directory, total)
+        tally, files = gather_reports(directory, total)
         if not tally.get("out"):
             reasons = told(tally.get("drop", {}).get("documents", {}))
             raise UserError(
                 f"join_metadata: no row of {', '.join(metadata)} has its text in the corpus; dropped as {reasons}"
+                f"{first_fault(directory, files)}"
             )
-        return tally, written
+        return tally, files
 
-    return Stage("join_metadata", __name__, UnitsPlan.of(config, tables), tuple(stages), output).run(work, options)
+    stage = Stage("join_metadata", __name__, UnitsPlan.of(config, tables), tuple(stages), output)
+    manifest = stage.run(work, options)
+    tell_quarantine(manifest, output, sum(not table.reason for table in tables), quarantine)
+    return manifest

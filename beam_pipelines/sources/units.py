@@ -188,7 +188,7 @@ def collect_units(
         if not tally.get("out"):
             found = told(tally.get("drop", {}).get("documents", {}))
             names = ", ".join(unit.name for unit in units[:5])
-            raise UserError(f"{name}: no document in {names}; dropped as {found}{_first_fault(directory, files)}")
+            raise UserError(f"{name}: no document in {names}; dropped as {found}{first_fault(directory, files)}")
         if not own_ids and sum(not unit.reason for unit in units) > 1:
             documents = sum(tally["out"]["documents"].values())
             tally, files = settle_units(directory, units, reader, config, options, documents)
@@ -219,12 +219,12 @@ def tell_quarantine(manifest: Manifest, output: str, units: int, config: Quarant
         print(f"{said}: see {where}", file=sys.stderr)
         return
     raise UserError(
-        f"{said}, more than {config.max_share:.2%} of either{_first_fault(Directory(output), manifest.files)}; the "
+        f"{said}, more than {config.max_share:.2%} of either{first_fault(Directory(output), manifest.files)}; the "
         f"rest is done; mend or remove what {where} names, or allow more: --gin.QuarantineConfig.max_share=…"
     )
 
 
-def _first_fault(directory: Directory, files: Iterable[str]) -> str:
+def first_fault(directory: Directory, files: Iterable[str]) -> str:
     """The first line of the quarantine, for a message; nothing where there's none."""
     first = min((name for name in files if name.startswith(f"{QUARANTINE}/")), default=None)
     if first is None:

@@ -132,11 +132,14 @@ def _batch(rows: list[Row]) -> RowBatch:
     return RowBatch(pa.RecordBatch.from_pylist(documents, SCHEMA), drops, counts, faults)
 
 
-def write_batches(directory: Directory, label: str, found: Iterable[RowBatch]) -> tuple[Tally, list[str]]:
+def write_batches(
+    directory: Directory, label: str, found: Iterable[RowBatch], documents: bool = True
+) -> tuple[Tally, list[str]]:
     """Writes the documents, drops and faults of a shard batch by batch; the tally and the names of its files.
 
     Args:
         label: what the shard is called, between "documents-" and ".parquet".
+        documents: a shard of them is written also where there are none.
     """
     tally: Tally = {}
     quarantine = f"{QUARANTINE}/{label}.jsonl"
@@ -146,17 +149,17 @@ def write_batches(directory: Directory, label: str, found: Iterable[RowBatch]) -
         ExitStack() as opened,
     ):
         lines = None
-        for documents, drops, counts, faults in found:
-            for writer, batch in ((kept, documents), (dropped, drops)):
+        for out, drops, counts, faults in found:
+            for writer, batch in ((kept, out), (dropped, drops)):
                 if batch.num_rows:
                     writer.write(batch)
             if faults:
                 lines = lines or opened.enter_context(directory.atomic(quarantine))
                 lines.write("".join(json.dumps(row["quarantine"]) + "\n" for row in faults).encode())
-            seen = [tally_documents("in", documents), tally_documents("in", drops), _tally_faults(faults)]
-            seen += [tally_documents("out", documents), tally_drops(drops), {"count": counts}]
+            seen = [tally_documents("in", out), tally_documents("in", drops), _tally_faults(faults)]
+            seen += [tally_documents("out", out), tally_drops(drops), {"count": counts}]
             tally = merge_tallies([tally, *seen])
-        if not kept.names:
+        if documents and not kept.names:
             kept.write(empty())
     names = [*kept.names, *dropped.names, *([quarantine] if lines else [])]
     for other in {drops_file(label), quarantine} - set(names):

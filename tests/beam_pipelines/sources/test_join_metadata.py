@@ -1,5 +1,6 @@
 """Joining metadata with a corpus: against a dictionary, against Arrow's own join, and through kills and bad input."""
 
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.core.documents import SCHEMA
-from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, check_balance
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.sources import join_metadata
 from opencoder_jax.beam_pipelines.sources.join_metadata import REASONS, JoinMetadataConfig, join, run
+from opencoder_jax.beam_pipelines.sources.units import QuarantineConfig
 from opencoder_jax.recipe import UserError
 
 OPTIONS = BeamOptions()
@@ -207,12 +209,47 @@ def test_broken_lines_and_other_columns(corpus: list[str], tmp_path: Path) -> No
     assert manifest.total("out", "documents") == 1
 
 
+def test_a_damaged_table_costs_itself(corpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that ends early, one whose checksum fails, one without the columns, one that is none, and odd rows."""
+    place = tmp_path / "meta"
+    metadata(place / "good.parquet", [("o/r0", "1.py", 7)])
+    lines = [{"repo_name": "o/r1", "sub_path": f"{path}.py", "file_size_in_byte": 2**70} for path in range(9)]
+    packed = bytearray(gzip.compress(b"".join(json.dumps(line).encode() + b"\n" for line in lines)))
+    (place / "cut.jsonl.gz").write_bytes(packed[:-12])
+    packed[-6] ^= 1
+    (place / "denied.jsonl.gz").write_bytes(packed)
+    (place / "other.jsonl").write_text('{"a": 1}\n')
+    (place / "none.parquet").write_bytes(b"PAR1 none PAR1")
+    (place / "notes.txt").write_text("x")
+    odd = [
+        '{"repo_name": "o/r2", "sub_path": "\\ud800.py"}',
+        '{"repo_name": ["o"], "sub_path": {"a": 1}}',
+        '{"a": NaN}',
+    ]
+    (place / "odd.jsonl").write_text("\n".join(odd))
+    manifest = run(
+        [str(place)], corpus, str(tmp_path / "out"), JoinMetadataConfig(), OPTIONS, QuarantineConfig(max_share=1)
+    )
+    documents = rows_of(manifest, tmp_path / "out", "documents")
+    cut = {row["path"] for row in documents if row["repository"] == "o/r1"}
+    assert {row["repository"] for row in documents} == {"o/r0", "o/r1"}
+    assert {"0.py", "1.py"} <= cut < {f"{path}.py" for path in range(9)}  # what it holds before its end
+    assert manifest.table("quarantine", "units") == {"Damaged": 2, "Untrusted": 1, "UserError": 1}
+    assert manifest.table("drop", "documents") == {"unknown_format": 1, "no_path": 1, "no_repository": 1, "no_place": 1}
+    check_balance("join_metadata", manifest.tally)
+    assert "4 of 6 units as a whole" in capsys.readouterr().err
+    told = [json.loads(file.read_text()) for file in (tmp_path / "out/quarantine").iterdir()]
+    assert {row["unit"] for row in told} == {"cut.jsonl.gz", "denied.jsonl.gz", "none.parquet", "other.jsonl"}
+    with pytest.raises(UserError, match=r"4 of 6 units as a whole .*more than 1\.00%"):
+        run([str(place)], corpus, str(tmp_path / "out"), JoinMetadataConfig(), OPTIONS)
+
+
 def test_what_is_missing_is_one_clear_line(corpus: list[str], tmp_path: Path) -> None:
     table = str(metadata(tmp_path / "meta" / "a.parquet", ROWS))
     output, config = str(tmp_path / "out"), JoinMetadataConfig()
     with pytest.raises(UserError, match=r"meta: holds no stage\.json; run the stage that writes it first"):
         run([table], [str(tmp_path / "meta")], output, config, OPTIONS)
-    with pytest.raises(UserError, match=r"few/documents-.*: no column 'repo_name' in id, text"):
+    with pytest.raises(UserError, match=r"no row of .*has its text .*; documents-.*: no column 'repo_name' in id, te"):
         run(corpus[:1], corpus, output, config, OPTIONS)
     with pytest.raises(UserError, match="no input is given"):
         run([], corpus, output, config, OPTIONS)
