@@ -56,6 +56,13 @@ VERBS = COMMANDS | {
         ("select", "synthesis.select", "--documents=runs/clean", "runs/algorithmic"),
         ("doctests", "synthesis.doctests", "--documents=runs/clean", "runs/snippets"),
         ("instructions", "synthesis.instructions", "--snippets=runs/snippets", "runs/instructions"),
+        (
+            "ask",
+            "synthesis.teacher.ask",
+            "--documents=runs/seed_functions --answers=runs/answers --gin.TeacherConfig.server=http://localhost:8000"
+            " --gin.TeacherConfig.model=NAME",
+            "runs/asked",
+        ),
         ("grammar", "synthesis.grammar.grammar", "--gin.GrammarConfig.items=1000", "runs/grammar"),
         ("held_out", "synthesis.grammar.held_out", "--gin.HeldOutConfig.problems=200", "runs/held_out"),
         ("hold_out", "experiments.hold_out", "--documents=runs/archives", "runs/train"),

@@ -47,6 +47,11 @@ class Progress:
                 file=sys.stderr,
             )
 
+    @property
+    def done(self) -> int:
+        """Units that are done."""
+        return self._done
+
     def update_to(self, done: int, **values: object) -> None:
         """Says that `done` units are done by now, and what else is known, such as a loss."""
         self._done = done

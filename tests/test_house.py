@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ()),
     f"{PACKAGE}.verbs": (),
     f"{PACKAGE}.chain": (f"{PACKAGE}.verbs",),
-    f"{PACKAGE}.openai_client": (),
+    f"{PACKAGE}.clients": (),
     f"{PACKAGE}.reports": (),
     f"{PACKAGE}.statistics": (),
     f"{PACKAGE}.sandbox": (),
@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.launch": (),
     f"{PACKAGE}.evaluation": tuple(
         f"{PACKAGE}.{name}"
-        for name in ("inference", "data", "benchmarks", "sandbox", "statistics", "reports", "openai_client")
+        for name in ("inference", "data", "benchmarks", "sandbox", "statistics", "reports", "clients")
     ),
     f"{PACKAGE}.serving": (f"{PACKAGE}.inference", f"{PACKAGE}.data"),
     f"{PIPELINES}.core": (),
@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
                 ("deduplication",),
                 (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.data"),
             ),
-            ("synthesis", (), (f"{PACKAGE}.sandbox", f"{PACKAGE}.benchmarks")),
+            ("synthesis", (), tuple(f"{PACKAGE}.{name}" for name in ("sandbox", "benchmarks", "clients"))),
             ("web", ("sources", "languages"), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
             ("experiments", ("filtering",), ()),
             ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),

@@ -6,6 +6,7 @@ read from OPENAI_API_KEY, goes to no other host that a server names, and appears
 """
 
 import email.utils
+import hashlib
 import http.client
 import json
 import os
@@ -28,6 +29,14 @@ _LONGEST_WAIT = 300.0  # seconds, whatever a server asks for
 _STOPS = 4  # OpenAI's own servers take no more
 
 
+class RefusedError(UserError):
+    """The server doesn't take the request as it is."""
+
+
+class UnansweredError(UserError):
+    """The server is there, and failed at the request however often it was asked."""
+
+
 @dataclass(frozen=True)
 class ServerReply:
     """One answer.
@@ -35,11 +44,13 @@ class ServerReply:
     Attributes:
         tokens: how many were generated, 0 where the server doesn't say.
         finish_reason: the server's: "stop", "length", …; None where it doesn't say.
+        prompt_tokens: how many were read, 0 where the server doesn't say.
     """
 
     text: str
     finish_reason: str | None
     tokens: int
+    prompt_tokens: int = 0
 
 
 @dataclass
@@ -93,31 +104,40 @@ class OpenAIClient:
                 looked for by the caller.
 
         Raises:
-            UserError: the server is not there, refuses, or fails however often it's asked.
+            RefusedError: the server doesn't take this request; it may take others.
+            UnansweredError: it fails however often this is asked.
+            UserError: it is not there, or takes no request of ours.
         """
-        chat = not isinstance(prompt, str)
-        body = self.settings | settings | {"model": self.model, ("messages" if chat else "prompt"): prompt}
-        if stops:
-            body["stop"] = list(stops[:_STOPS] if self._few_stops else stops)
-        path = "chat/completions" if chat else "completions"
+        path, body = self.request(prompt, stops, **settings)
+        chat = "messages" in body
         try:
             found = self._request(path, body)
-        except _RefusedError as error:
+        except RefusedError as error:
             if len(body.get("stop", ())) <= _STOPS or "stop" not in str(error):
-                raise UserError(str(error)) from None
+                raise
             self._few_stops = True
             found = self._request(path, body | {"stop": body["stop"][:_STOPS]})
         try:
             choice = found["choices"][0]
             text = (choice["message"].get("content") or "") if chat else choice["text"]
-            tokens = int((found.get("usage") or {}).get("completion_tokens") or 0)
-            return ServerReply(text, choice.get("finish_reason") or None, tokens)
+            read, made = ((found.get("usage") or {}).get(f"{side}_tokens") for side in ("prompt", "completion"))
+            return ServerReply(text, choice.get("finish_reason") or None, int(made or 0), int(read or 0))
         except (KeyError, IndexError, TypeError, AttributeError):
             raise self._foreign(found) from None
 
-    def _foreign(self, found: dict[str, Any]) -> UserError:
+    def request(
+        self, prompt: str | Sequence[dict[str, str]], stops: Sequence[str] = (), **settings: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """What `answer` would send: the path below /v1, and the body."""
+        chat = not isinstance(prompt, str)
+        body = self.settings | settings | {"model": self.model, ("messages" if chat else "prompt"): prompt}
+        if stops:
+            body["stop"] = list(stops[:_STOPS] if self._few_stops else stops)
+        return "chat/completions" if chat else "completions", body
+
+    def _foreign(self, found: dict[str, Any]) -> UnansweredError:
         said = _without_key(json.dumps(found, ensure_ascii=False))
-        return UserError(f"{self.url}: an answer that isn't OpenAI's protocol: {said[:200]}")
+        return UnansweredError(f"{self.url}: an answer that isn't OpenAI's protocol: {said[:200]}")
 
     def answers(
         self, prompts: Sequence[Any], stops: Sequence[str], settings: Sequence[dict[str, Any]], at_once: int
@@ -151,6 +171,8 @@ class OpenAIClient:
     def _request(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if data:  # a server that knows this header doesn't charge twice for a request whose answer was lost on its way
+            headers["Idempotency-Key"] = hashlib.sha256(path.encode() + b"\0" + data).hexdigest()
         request = urllib.request.Request(f"{self.url}/v1/{path}", data, headers)
         if key := _key():
             request.add_unredirected_header("Authorization", f"Bearer {key}")
@@ -170,8 +192,9 @@ class OpenAIClient:
             except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
                 reason = getattr(error, "reason", None)
                 if last or (isinstance(reason, OSError) and number > 2):
+                    kind = UserError if isinstance(reason, ConnectionRefusedError) else UnansweredError
                     reason = _without_key(str(reason or error))
-                    raise UserError(f"{self.url}: no answer ({reason}); is the server there?") from None
+                    raise kind(f"{self.url}: no answer ({reason}); is the server there?") from None
                 self.wait(_pause(number))
         raise AssertionError
 
@@ -184,16 +207,14 @@ class OpenAIClient:
                 serves = ", ".join(self.models())
                 return UserError(f"{self.url}: no model {self.model} or no /v1/{path} (404 {said}); it serves {serves}")
             case 400 | 422:
-                return _RefusedError(f"{self.url} refuses the request ({code} {said})")
+                return RefusedError(f"{self.url} refuses the request ({code} {said})")
             case 429 | 503:
                 return UserError(
                     f"{self.url}: too busy {self.tries} times in a row ({code} {said}); the same command goes on"
                 )
+            case 500 | 502 | 504 | 408:
+                return UnansweredError(f"{self.url}/v1/{path}: {code} {said}, {self.tries} times in a row")
         return UserError(f"{self.url}/v1/{path}: {code} {said}")
-
-
-class _RefusedError(UserError):
-    """The server doesn't take the request as it is."""
 
 
 def _key() -> str:

@@ -1,0 +1,1 @@
+"""What running a program says about it: whether its tests pass, whether they could fail, what it returns."""
