@@ -175,7 +175,17 @@ def open_finished(directory: Directory, name: str) -> pa.NativeFile:
     if directory.exists(MANIFEST):
         known = _finished(directory.uri, directory.changed(MANIFEST)).files.get(name)
         if known is not None:
-            _refuse_damaged(directory.uri, name, known, directory.size(name), directory.changed(name))
+            return open_whole(directory, name, known)
+    return directory.read(name)
+
+
+def open_whole(directory: Directory, name: str, known: str) -> pa.NativeFile:
+    """Opens a file of a stage, finished or not, once all of it was found to have the digest `known`.
+
+    Raises:
+        UserError: it's damaged or missing.
+    """
+    _refuse_damaged(directory.uri, name, known, directory.size(name), directory.changed(name))
     return directory.read(name)
 
 

@@ -29,6 +29,8 @@ from opencoder_jax.beam_pipelines.core.manifest import (
     Tally,
     digest,
     merge_tallies,
+    open_finished,
+    open_whole,
     read_finished,
     tally_documents,
     tally_drops,
@@ -121,10 +123,11 @@ def run(
         summaries = []
         for shard in range(config.shards):
             names = shard_names(shard, config.shards)
-            with directory.read(names.places) as index:
-                summaries.append(summarise(index, directory.read_bytes(names.checksums)))
+            opened = (open_whole(directory, name, files[name]) for name in (names.places, names.checksums))
+            with next(opened) as index, next(opened) as checksums:
+                summaries.append(summarise(index, checksums.read()))
         rest = metadata_files(summaries, read_finished(Directory(tokenizer), TOKENIZER))
-        rest |= {drops: parts.read_bytes(drops) for drops in encoded.shards("drops")}
+        rest |= {drops: read_finished(parts, drops) for drops in encoded.shards("drops")}
         for file, content in rest.items():
             directory.write_bytes(file, content)
             files[file] = digest(directory, file)
@@ -184,7 +187,7 @@ class WriteShard(beam.DoFn):
         """Writes the output shard of this number."""
         batches = []
         for name in self.names:
-            with Directory(self.parts).read(name) as stream:
+            with open_finished(Directory(self.parts), name) as stream:
                 batches.append(pa.ipc.open_file(stream).get_batch(shard))
         table = pa.Table.from_batches(batches)
         order = np.argsort(table.column("key").to_numpy(), kind="stable")

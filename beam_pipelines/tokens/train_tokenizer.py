@@ -36,7 +36,7 @@ import xxhash
 from sentencepiece import sentencepiece_model_pb2
 
 from opencoder_jax.beam_pipelines.core.documents import read_shard, shard_name
-from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, merge_tallies
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, merge_tallies, open_finished, open_whole
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
@@ -152,7 +152,7 @@ def run(documents: Sequence[str], output: str, config: TokenizerConfig, options:
         step = SumGroup(parts.uri, counted.shards("counts"), groups, directory.uri, config.minimum_count)
         run_shards("sum words", directory, step, groups, options, size, _SUM_MEGABYTES_PER_SECOND)
         tally, files = gather_reports(directory, groups)
-        least, trained_on = most_frequent(directory, sorted(files), config)
+        least, trained_on = most_frequent(directory, files, config)
         directory.write_bytes(TOKENIZER, train(trained_on, config))
         files[TOKENIZER] = digest(directory, TOKENIZER)
         parts.remove_tree()
@@ -212,7 +212,7 @@ class SumGroup(beam.DoFn):
         """Sums the group of this number."""
         total = _WORDS.empty_table()
         for part in self.names:
-            with Directory(self.parts).read(part) as stream:
+            with open_finished(Directory(self.parts), part) as stream:
                 counts = pq.read_table(stream, filters=pc.field("group") == group, columns=_WORDS.names)
             total = pa.concat_tables([total, counts])
             if total.num_rows > _WORDS_IN_MEMORY:
@@ -233,15 +233,18 @@ def _added_up(counts: pa.Table) -> pa.Table:
     return counts.group_by("word").aggregate([("count", "sum")]).rename_columns(_WORDS.names).cast(_WORDS)
 
 
-def most_frequent(directory: Directory, names: Sequence[str], config: TokenizerConfig) -> tuple[int, pa.Table]:
+def most_frequent(directory: Directory, files: Mapping[str, str], config: TokenizerConfig) -> tuple[int, pa.Table]:
     """The words to train on: a least count, and the words (word, count) that reach it, at most `maximum_words`.
+
+    Args:
+        files: of words, with their digests.
 
     Raises:
         UserError: so many words have one count that none would be left.
     """
     histogram: Counter[int] = Counter()
-    for name in names:
-        with directory.read(name) as stream:
+    for name in sorted(files):
+        with open_whole(directory, name, files[name]) as stream:
             counts, times = np.unique(pq.read_table(stream, columns=["count"])["count"].to_numpy(), return_counts=True)
         histogram.update(dict(zip(counts.tolist(), times.tolist(), strict=True)))
     least, words = max(histogram, default=0) + 1, 0
@@ -253,8 +256,8 @@ def most_frequent(directory: Directory, names: Sequence[str], config: TokenizerC
     if histogram and least > max(histogram):
         raise UserError(f"{histogram[least - 1]} words are equally frequent: TokenizerConfig.maximum_words keeps none")
     tables = [_WORDS.empty_table()]
-    for name in names:
-        with directory.read(name) as stream:
+    for name in sorted(files):
+        with open_whole(directory, name, files[name]) as stream:
             tables.append(pq.read_table(stream, filters=pc.field("count") >= least))
     return least, pa.concat_tables(tables)
 

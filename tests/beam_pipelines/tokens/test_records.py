@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.tokens import train_tokenizer
+from opencoder_jax.beam_pipelines.tokens import records, train_tokenizer
 from opencoder_jax.beam_pipelines.tokens.records import TokenRecordsConfig, run
 from opencoder_jax.data import chat
 from opencoder_jax.data.token_records import TokenRecords, shard_names
@@ -197,6 +198,33 @@ def test_a_killed_stage_goes_on_where_it_stopped(documents: str, tokenizer: str,
     assert records == write([documents, tokenizer], tmp_path / "clean", shards=3)
     clean = {file.name: file.read_bytes() for file in (tmp_path / "clean").iterdir()}
     assert {file.name: file.read_bytes() for file in output.iterdir()} == clean
+
+
+@pytest.mark.slow
+def test_what_was_damaged_between_two_steps_is_refused_and_made_again(
+    documents: str, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+
+    def killed(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(records, "RecordWriter", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        write([documents, tokenizer], output, shards=2)
+    monkeypatch.undo()
+    part = output / "parts/encoded-00001-of-00003.arrow"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 4
+    part.write_bytes(content)
+    with pytest.raises(UserError, match=f"{part}: damaged after it was written"):
+        write([documents, tokenizer], output, shards=2)
+    with pytest.raises(UserError, match=f"{part}: damaged after it was written"):
+        main(["verify", "--delete", str(tmp_path)])
+    assert not part.exists()
+    assert write([documents, tokenizer], output, shards=2) == write(
+        [documents, tokenizer], tmp_path / "clean", shards=2
+    )
 
 
 def test_a_finished_stage_is_not_run_again(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from sentencepiece import sentencepiece_model_pb2
 
-from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.manifest import Manifest, digest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.tokens import train_tokenizer
@@ -103,10 +103,12 @@ def test_too_many_words_raise_the_least_count(
     assert sum(count >= least - 1 for count in counts) > 100
     few = {word: count for word, count in words(trained).items() if count >= least}
     assert (tmp_path / "out/tokenizer.model").read_bytes() == train(word_table(few), config)
+    equal = Directory(write_words(tmp_path / "equal", {"a": 5, "b": 5}))
+    files = {"words": digest(equal, "words")}
     with pytest.raises(UserError, match="2 words are equally frequent"):
-        most_frequent(
-            Directory(write_words(tmp_path / "equal", {"a": 5, "b": 5})), ["words"], replace(SMALL, maximum_words=1)
-        )
+        most_frequent(equal, files, replace(SMALL, maximum_words=1))
+    with pytest.raises(UserError, match="equal/words: damaged after it was written"):
+        most_frequent(equal, dict.fromkeys(files, "0"), SMALL)
 
 
 def write_words(place: Path, counts: dict[str, int]) -> str:
