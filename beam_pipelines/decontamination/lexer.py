@@ -38,6 +38,8 @@ _LETTER = _ASCII_LETTER | _table(*b"_", *range(128, 256))
 _WORD = _LETTER | _DIGIT
 _IN_NUMBER = _ASCII_LETTER | _DIGIT | _table(*b"_.")
 _BLANK = _table(*b" \t")
+_DOT = _table(*b".")
+_CLOSING = _table(*b",;)}]\"'")
 _QUOTE = _table(*b"\"'")
 _SYMBOL = ~(_WORD | _QUOTE | _table(*b" \t\n\r\f\v(),;`\\/#"))
 _PREFIX = _table(*b"bfruBFRU")  # of a string
@@ -64,10 +66,14 @@ class Tokens(NamedTuple):
     offsets: np.ndarray
 
 
-def lex(texts: Sequence[bytes], bound: Iterable[bytes] = ()) -> Tokens:
-    """The tokens of UTF-8 texts. `bound` are names although they are keywords or built-in functions."""
+def lex(texts: Sequence[bytes], bound: Iterable[bytes] = (), own_calls: bool = True) -> Tokens:
+    """The tokens of UTF-8 texts. `bound` are names although they are keywords or built-in functions.
+
+    `own_calls`: also where they're called; without it `max` is the program's own in `max = std::max(max, x)`, and
+    `std::max` isn't.
+    """
     joined = Texts.join(texts)
-    return Tokens(*_lex(joined.data, joined.offsets, np.sort(_hashes(bound)), *_KNOWN))
+    return Tokens(*_lex(joined.data, joined.offsets, np.sort(_hashes(bound)), own_calls, *_KNOWN))
 
 
 @njit(inline="always")
@@ -100,8 +106,24 @@ def _line_end(data, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
+def _line_closes(data, at, stop):  # type: ignore[no-untyped-def]
+    """Whether only brackets, commas and quotes follow on a line: a quote before them ends a string, it begins none."""
+    at = _past(data, at, stop, _CLOSING)
+    return at == stop or data[at] == 10 or data[at] == 13
+
+
+@njit(inline="always")
 def _begins(data, at, stop, first, second):  # type: ignore[no-untyped-def]
     return at + 1 < stop and data[at] == first and data[at + 1] == second
+
+
+@njit(inline="always")
+def _empty_string(data, at, start, stop):  # type: ignore[no-untyped-def]
+    """Whether two quotes hold nothing; beside a word or a third quote they may be one that is written twice."""
+    if not _begins(data, at, stop, data[at], data[at]):
+        return False
+    before = at > start and (_WORD[data[at - 1]] or _QUOTE[data[at - 1]])
+    return not before and not (at + 2 < stop and (_WORD[data[at + 2]] or _QUOTE[data[at + 2]]))
 
 
 @njit
@@ -150,7 +172,7 @@ def _past_comment(data, at, stop, operators):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _lex(data, offsets, bound, keywords, called, operators, elif_parts):  # type: ignore[no-untyped-def]
+def _lex(data, offsets, bound, own_calls, keywords, called, operators, elif_parts):  # type: ignore[no-untyped-def]
     most = len(data) + len(offsets)  # of tokens: the three of `elif` are its four bytes
     values, starts, stops = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
     ends = np.zeros(len(offsets), np.int64)
@@ -162,13 +184,15 @@ def _lex(data, offsets, bound, keywords, called, operators, elif_parts):  # type
             if _LETTER[byte]:
                 at = _past(data, at, stop, _WORD)
                 quoted = at < stop and _QUOTE[data[at]]
-                if quoted and at - begin <= 2 and _PREFIX[byte] and _PREFIX[data[at - 1]]:
+                prefix = quoted and at - begin <= 2 and _PREFIX[byte] and _PREFIX[data[at - 1]]
+                if prefix and not _line_closes(data, at + 1, stop):
                     at += 1  # what a string begins with
                 else:
                     value = _hash(data, begin, at, _START)
                     after = _past(data, at, stop, _BLANK)
                     calls = after < stop and data[after] == ord("(")
-                    if _among(bound, value) or not _among(called if calls else keywords, value):
+                    own = (own_calls or not calls) and _among(bound, value)
+                    if own or not _among(called if calls else keywords, value):
                         value |= _NAME
                     if calls:
                         at = after + 1
@@ -178,17 +202,27 @@ def _lex(data, offsets, bound, keywords, called, operators, elif_parts):  # type
                             count += 1
                         value = elif_parts[3]
             elif _DIGIT[byte]:
-                at = _past(data, at, stop, _IN_NUMBER)
+                while at < stop and _IN_NUMBER[data[at]] and not _begins(data, at, stop, ord("."), ord(".")):
+                    at += 1
                 last, point = at, False
                 for place in range(begin, at):
                     point |= data[place] == ord(".")
                 while point and data[last - 1] == ord("0"):  # 1. and 1.0, 2.50 and 2.5
                     last -= 1
                 value = _hash(data, begin, last - (data[last - 1] == ord(".")), _START)
+            elif _begins(data, at, stop, ord("."), ord(".")):  # 0..n, ...xs: no member's dot
+                at = _past(data, at, stop, _DOT)
+                value = _hash(data, begin, at, _START)
             elif byte == ord(".") and at + 1 < stop and _LETTER[data[at + 1]]:
                 at = _past(data, at + 1, stop, _WORD)
                 value = _hash(data, begin, at, _START)
                 at += at < stop and data[at] == ord("(")
+            elif byte == ord("\\") and at + 1 < stop and _ASCII_LETTER[data[at + 1]]:  # \w is no name
+                at = _past(data, at + 2, stop, _WORD)
+                value = _hash(data, begin, at, _START)
+            elif _QUOTE[byte] and _empty_string(data, at, offsets[text], stop):
+                at += 2
+                value = _hash(data, begin, begin, (_START ^ _U(34)) * _FACTOR)
             elif _QUOTE[byte]:
                 at = _past(data, at + 1, stop, _WORD)
                 if at > begin + 1 and at < stop and _QUOTE[data[at]]:

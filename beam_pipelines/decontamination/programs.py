@@ -1,10 +1,13 @@
-"""The programs that solve a problem, and the names that they give."""
+"""The programs that solve a problem."""
 
-import symtable
-import warnings
+import re
 from collections.abc import Iterator
 
+from opencoder_jax.beam_pipelines.decontamination.names import python_names
 from opencoder_jax.benchmarks.problems import DEFINED, Problem
+
+_BEGINS = re.compile(r"(?:.*(?:[;{}]|\*/))?\s*(.+\{)\s*\Z", re.DOTALL)  # the head of a function at the end of a text
+_SKIPPED = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])'|[{}]", re.DOTALL)
 
 
 def programs(problem: Problem) -> Iterator[str]:
@@ -12,29 +15,18 @@ def programs(problem: Problem) -> Iterator[str]:
     for solution in problem.solutions:
         if solution[:1] in (" ", "\t", "\n"):
             for text in problem.texts:
-                if DEFINED.search(text) and _bound(text + solution) is not None:
+                if begins := _BEGINS.match(text):
+                    yield begins[1] + "\n" + solution[: _end(solution)]
+                elif DEFINED.search(text) and python_names(text + solution) is not None:
                     yield text + solution
         yield solution
 
 
-def bound_names(program: str) -> frozenset[str]:
-    """What a Python program, or a body alone, calls its own variables, arguments and functions; else nothing."""
-    return _bound(program) or _bound(f"def f():\n{program}") or frozenset()
-
-
-def _bound(program: str) -> frozenset[str] | None:
-    """The names that a Python program binds; None where it's none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "invalid escape sequence"
-            waiting = [symtable.symtable(program, "program", "exec")]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    names = set()
-    while waiting:
-        scope = waiting.pop()
-        waiting += scope.get_children()
-        for symbol in scope.get_symbols():
-            if (symbol.is_assigned() or symbol.is_parameter()) and not symbol.is_imported():
-                names.add(symbol.get_name())
-    return frozenset(filter(str.isidentifier, names))  # a comprehension has a parameter `.0`
+def _end(body: str) -> int:
+    """Where the bracket stands that closes one before a body."""
+    depth = 1
+    for match in _SKIPPED.finditer(body):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if not depth:
+            return match.end()
+    return len(body)

@@ -19,8 +19,9 @@ from numba import njit
 
 from opencoder_jax.beam_pipelines.decontamination.lexer import lex
 from opencoder_jax.beam_pipelines.decontamination.lookup import Lookup
+from opencoder_jax.beam_pipelines.decontamination.names import bound_names
 from opencoder_jax.beam_pipelines.decontamination.plain import plain
-from opencoder_jax.beam_pipelines.decontamination.programs import bound_names, programs
+from opencoder_jax.beam_pipelines.decontamination.programs import programs
 from opencoder_jax.beam_pipelines.decontamination.words import BOILERPLATE, COMMON, Leak
 from opencoder_jax.benchmarks.problems import Problem
 
@@ -82,9 +83,9 @@ class SolutionIndex:
             for program in programs(problem):
                 code = plain(program).encode()
                 bound = frozenset(name.encode() for name in bound_names(program)) & COMMON
-                # Both with built-in names that it takes for its own (`sum = 0`) and as anyone would read them.
-                for names in dict.fromkeys((frozenset[bytes](), bound)):
-                    values = lex([code], names).values[:-1]
+                # As anyone reads it, and with built-in names that it takes for its own (`sum = 0`), also as functions.
+                for names, own_calls in dict.fromkeys(((frozenset[bytes](), True), (bound, True), (bound, False))):
+                    values = lex([code], names, own_calls).values[:-1]
                     grams = token_grams(values)
                     if len(values) >= max(shortest, GRAM) and grams.tobytes() not in seen:
                         seen.add(grams.tobytes())

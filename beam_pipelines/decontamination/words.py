@@ -165,7 +165,7 @@ class NameIndex:
     def __init__(self, problems: Sequence[Problem], length: int, parts: int) -> None:
         self.names: dict[int, int] = {}
         for number, problem in enumerate(problems):
-            name = problem.entry_point
+            name = problem.called
             if name.lower() in BOILERPLATE["names"]:
                 continue
             if len(name) >= length and len(name_parts(name)) >= parts:
@@ -247,7 +247,7 @@ def _grams_of(
     again = (words[order[1:]] == words[order[:-1]]) & (passage[order[1:]] == passage[order[:-1]])
     before = np.full(len(words), -1)
     before[order[1:][again]] = order[:-1][again]
-    names = [cut([f"{problem.entry_point.lower()} candidate"])[0] for problem in problems]
+    names = [cut([f"{problem.called.lower()} candidate"])[0] for problem in problems]
     called = np.array([(name[0], name[-1]) for name in names], np.uint64)[np.array(owners, np.int64)[passage] - first]
     own = (words == called[:, 0]) | (words == called[:, 1])
     hashes = np.zeros(len(starts), np.uint64)

@@ -45,6 +45,8 @@ FORMATS = {
     "BigCodeBench": Fields(("complete_prompt", "instruct_prompt"), ("canonical_solution",), ("test",)),
     "DS-1000": Fields(("prompt",), ("reference_code",)),
     "LiveCodeBench": Fields(("question_content", "starter_code")),
+    "HumanEval-X": Fields(("prompt", "declaration"), ("canonical_solution",), ("test",)),
+    "LeetCodeDataset": Fields(("problem_description", "starter_code", "prompt"), ("completion",), ("test",)),
     "others": Fields(("problem", "problem_statement", "problem_description")),
 }
 
@@ -79,6 +81,11 @@ class Problem:
     tests: tuple[str, ...] = ()
     level: int | None = None
     line: int = 1
+
+    @property
+    def called(self) -> str:
+        """The entry point's own name: `twoSum` of `Solution().twoSum`."""
+        return next(reversed(re.findall(r"\w+", self.entry_point)), "")
 
     @property
     def name(self) -> str:

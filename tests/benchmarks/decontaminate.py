@@ -19,25 +19,23 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from opencoder_jax.beam_pipelines.decontamination.leaks import Decontaminate, DecontaminateConfig
-from opencoder_jax.beam_pipelines.decontamination.programs import programs
-from opencoder_jax.benchmarks.problems import Benchmark
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown, run_command
-from tests.beam_pipelines.decontamination.disguises import CODE, PROSE
-from tests.beam_pipelines.decontamination.planting import planted, renamed
+from tests.beam_pipelines.decontamination.disguises import recalls
+from tests.beam_pipelines.decontamination.planting import planted
 
 _AT_ONCE = 4_000_000  # characters, as in a batch of documents
+_SOURCES = (".py", ".c", ".h", ".cc", ".cpp", ".hpp", ".java", ".js", ".go", ".rs")
 
 
-def python_files(root: Path) -> list[tuple[str, str]]:
-    """The names and texts of the Python files below a folder; installed packages are the standard library's guests."""
+def source_files(root: Path, kinds: Sequence[str] = _SOURCES) -> list[tuple[str, str]]:
+    """The names and texts of the source files below a folder; installed packages are the standard library's guests."""
     found = []
-    for file in sorted(root.rglob("*.py")):
-        if "site-packages" not in file.relative_to(root).parts and file.is_file():
+    for file in sorted(root.rglob("*")):
+        if file.suffix in kinds and "site-packages" not in file.relative_to(root).parts and file.is_file():
             try:
                 found.append((str(file.relative_to(root)), file.read_text(encoding="utf-8")))
             except UnicodeDecodeError:
@@ -91,31 +89,18 @@ def recall(kernel: Decontaminate, hosts: Sequence[str], show: bool) -> None:
 
 
 def disguised(kernel: Decontaminate) -> None:
-    """How many texts and bare renamed solutions of each file are found under each disguise of disguises.py."""
-    names = [benchmark.name for benchmark in kernel.benchmarks]
-    print(f"\n{'found under disguise':32}", *(f"{name[:18]:>18}" for name in names))
-    for part, disguises in (("text", PROSE), ("solution", CODE)):
-        plants = {benchmark.name: _parts(benchmark, part) for benchmark in kernel.benchmarks}
-        for form, disguise in {"as it is": str, **disguises}.items():
-            cells = []
-            for name in names:
-                found = sum(1 for _ in kernel.leaks([disguise(text) for text in plants[name]]))
-                cells.append(f"{found} of {len(plants[name])}")
-            print(f"{f'{part}, {form}':32}", *(f"{cell:>18}" for cell in cells), flush=True)
-
-
-def _parts(benchmark: Benchmark, part: str) -> list[str]:
-    if part == "text":
-        return [problem.texts[0] for problem in benchmark.problems if problem.texts]
-    found = []
-    for number, problem in enumerate(benchmark.problems):
-        with suppress(SyntaxError):  # a solution in another language
-            found += [renamed(program, number) for program in [next(programs(problem), "")] if program]
-    return found
+    """How many texts and renamed solutions of each file are found under each disguise of disguises.py."""
+    print(f"\n{'benchmark':28} {'part':18} {'disguise':24} {'planted':>7} {'found':>6}  share")
+    for benchmark in kernel.benchmarks:
+        for part, disguise, found, planted_ in recalls(kernel, benchmark):
+            print(
+                f"{benchmark.name:28} {part:18} {disguise:24} {planted_:7} {found:6}  {found / planted_:.3f}",
+                flush=True,
+            )
 
 
 def false_alarms(kernel: Decontaminate, root: Path) -> None:
-    files = python_files(root)
+    files = source_files(root)
     texts = [text for _, text in files]
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     rules: Counter[str] = Counter()
@@ -151,7 +136,7 @@ def main(argv: list[str]) -> None:
     seconds = time.process_time() - start
     print(f"{len(kernel.problems)} problems of {len(files)} files; indices made in {seconds:.1f} s")
     print(f"Python {sys.version.split()[0]}, {config}\n")
-    hosts = [text for name, text in python_files(standard) if 5_000 < len(text) < 20_000]
+    hosts = [text for name, text in source_files(standard, (".py",)) if 5_000 < len(text) < 20_000]
     recall(kernel, hosts[:200], flags.show)
     disguised(kernel)
     for root in flags.clean or [standard]:

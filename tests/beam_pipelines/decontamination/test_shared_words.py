@@ -109,3 +109,9 @@ def test_parts_of_names() -> None:
 def test_no_problems() -> None:
     assert found(index([]), SENTENCE, "") == []
     assert list(NameIndex([], 1, 1).leaks(*cut(["x"]))) == []
+
+
+def test_a_method_is_called_by_its_own_name() -> None:
+    names = NameIndex(problems({"entry_point": "Solution().shortestDistanceAfter"}), length=16, parts=3)
+    texts = ["the solution of all", "def shortestDistanceAfter(self):"]
+    assert list(names.leaks(*cut(texts))) == [(1, Leak("entry_point", 0, 1, 2))]

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.decontamination.lexer import lex
-from opencoder_jax.beam_pipelines.decontamination.programs import bound_names, programs
+from opencoder_jax.beam_pipelines.decontamination.names import bound_names
+from opencoder_jax.beam_pipelines.decontamination.programs import programs
 from opencoder_jax.beam_pipelines.decontamination.solutions import GRAM, SolutionIndex, token_grams
 from opencoder_jax.benchmarks.problems import Fields, Problem, read_problem
 from tests.beam_pipelines.decontamination.planting import inside, reindented, renamed
+from tests.beam_pipelines.decontamination.renaming import LANGUAGES, renamed_in
 
 LONG = '''def close_pairs(numbers, threshold):
     """How many pairs are nearer than a threshold."""
@@ -30,6 +32,14 @@ LONG = '''def close_pairs(numbers, threshold):
         print("so many", total)
     return total
 '''
+# Each has a name that Python's own functions or keywords have.
+IN_FIVE = {
+    "C++": "int total(vector<int> in) { int max = 17; for (int x : in) max = std::max(max, x); return max; }",
+    "Go": "func total(in []int) int { max := 17; for _, x := range in { if x > max { max = x } }; return max }",
+    "Java": "int total(List<Integer> in) { int max = 17; for (int x : in) { max = Math.max(max, x); } return max; }",
+    "JavaScript": "const total = (list) => { let is = [17, ...list]; return Math.max(...is) - list.length; }",
+    "Rust": "fn total(list: &[i32]) -> i32 { let mut max = 17; for i in 0..list.len() { max += list[i]; } max }",
+}
 SHORT = "def area(width, height):\n    sum = width * height\n    return round(sum, 2) + 7\n"
 TINY = "def twice(x):\n    return 2 * x\n"
 
@@ -152,3 +162,15 @@ def test_many_solutions_in_random_order() -> None:
     order = rng.sample(range(100), 100)
     leaks = index.leaks([renamed(codes[number], number).encode() for number in order])
     assert sorted((row, leak.problem) for row, leak in leaks) == list(enumerate(order))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_renamed_programs_of_other_languages_are_found(language: str) -> None:
+    code = IN_FIVE[language]
+    index = SolutionIndex([problem(code)], shortest=12, an_edit=30)
+    for seed in range(3):
+        text = renamed_in(language, code, seed)
+        assert "total" not in text
+        assert [leak.problem for _, leak in index.leaks([text.encode()])] == [0]
+    other = code.replace("17", "18").replace("total", "total * total")
+    assert not list(index.leaks([renamed_in(language, other, 0).encode()]))
