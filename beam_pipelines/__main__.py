@@ -63,6 +63,7 @@ VERBS = COMMANDS | {
             " --gin.TeacherConfig.model=NAME",
             "runs/asked",
         ),
+        ("validate", "synthesis.teacher.validate", "--asked=runs/asked", "runs/validated"),
         ("grammar", "synthesis.grammar.grammar", "--gin.GrammarConfig.items=1000", "runs/grammar"),
         ("held_out", "synthesis.grammar.held_out", "--gin.HeldOutConfig.problems=200", "runs/held_out"),
         ("hold_out", "experiments.hold_out", "--documents=runs/archives", "runs/train"),

@@ -50,6 +50,7 @@ class Sandbox:
         preload: modules that most programs import; loaded once, before the programs are forked.
         hidden: files and directories that no program may read, such as the tests; the project's own never are.
         without: walls that may be missing although nothing else stands where they should, by their names in `layers`.
+        hash_seed: by which Python hashes strings, and so orders sets of them; another one shows who relies on that.
 
     Attributes:
         layers: the walls of this machine, "active" or "missing: why" (see `_jail.py`). Store it beside every result.
@@ -65,6 +66,7 @@ class Sandbox:
         preload: Sequence[str] = (),
         hidden: Sequence[str | Path] = (),
         without: Sequence[str] = (),
+        hash_seed: int = 0,
     ):
         if sys.platform != "linux":
             raise SandboxError(f"untrusted programs run only on Linux, this is {sys.platform}")
@@ -74,7 +76,7 @@ class Sandbox:
         self.workers = workers
         settings = {"limits": asdict(self.limits), "preload": list(preload), "hidden": [_PACKAGE, *map(str, hidden)]}
         self._closed = False
-        self._zygotes = [_Zygote(self.limits, json.dumps(settings)) for _ in range(workers)]
+        self._zygotes = [_Zygote(self.limits, json.dumps(settings), hash_seed) for _ in range(workers)]
         self._idle: queue.SimpleQueue[_Zygote] = queue.SimpleQueue()
         try:
             for zygote in self._zygotes:
@@ -166,8 +168,8 @@ def _finished(running: dict[Future[Outcome], int]) -> Iterator[tuple[int, Outcom
 class _Zygote:
     """One zygote process and the socket to it."""
 
-    def __init__(self, limits: Limits, options: str):
-        self._limits, self._options = limits, options
+    def __init__(self, limits: Limits, options: str, hash_seed: int):
+        self._limits, self._options, self._hash_seed = limits, options, hash_seed
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._directory = ""
@@ -181,7 +183,7 @@ class _Zygote:
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             "TMPDIR": tempfile.gettempdir(),
-            "PYTHONHASHSEED": "0",
+            "PYTHONHASHSEED": str(self._hash_seed),
             "PYTHONUTF8": "1",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",

@@ -23,7 +23,7 @@ from opencoder_jax.beam_pipelines.core.maps import Drop, drop_table
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.synthesis.teacher.conversations import CONVERSATIONS, Talk, Row
+from opencoder_jax.beam_pipelines.synthesis.teacher.conversations import CONVERSATIONS, Row, Talk
 from opencoder_jax.beam_pipelines.synthesis.teacher.teacher import NoAnswerError, Teacher, TeacherConfig
 from opencoder_jax.checks import at_least, check, one_of, or_none
 from opencoder_jax.clients.recorded_answers import RecordedAnswers
