@@ -20,6 +20,7 @@ MOST_BYTES = 8_000_000  # of a record
 MOST_SKIPPED = 1 << 28  # bytes that are no record, before reading goes on at another member
 _LARGEST = 1 << 32  # of a record that is passed over
 _BLOCK = 1 << 18  # bytes that are read or unpacked at once
+_FIRST = 1 << 13  # bytes of a member that are read first
 _HEAD = 1 << 16  # bytes of a record's head, at most
 _GZIP = b"\x1f\x8b\x08"
 _MARK = b"WARC/1."
@@ -73,14 +74,18 @@ class _Member:
         self.begin = begin
         self.end = begin  # once it was read
         self.part = Inflate(31)
+        self.block = _FIRST  # bytes that are read next; what lies behind the member is read again
         stream.seek(begin)
 
     def more(self) -> bytes:
         """Some of what it unpacks to; nothing at its end, where its checksum was right. Raises Damaged."""
         while not self.part.eof:
-            block = self.stream.read(_BLOCK) if self.part.needs_input else b""
-            if self.part.needs_input and not block:
-                raise Damaged("ends early")
+            block = b""
+            if self.part.needs_input:
+                block = self.stream.read(self.block)
+                self.block = min(2 * self.block, _BLOCK)
+                if not block:
+                    raise Damaged("ends early")
             try:
                 data = self.part.decompress(block, _BLOCK)
             except zlib.error as error:

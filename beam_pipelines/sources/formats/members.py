@@ -89,4 +89,8 @@ def unsafe(name: str) -> bool:
 
 def is_unicode(text: str) -> bool:
     """Whether a text can be written in UTF-8: it holds no half of a character, as JSON may."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -32,6 +32,22 @@ _NO_LANGUAGES = ("default", "text", "plaintext", "none", "source", "block", "box
 _CODE_TABLE = re.compile(r"highlight|hljs|rouge|code|gutter|syntax|blob|linenos")
 _BLOCK_TAGS = frozenset({"div", "p", "li", "tr"})
 
+# What may be a block, and what in a block is more than text: selectors, which the parser's own code looks for. They may
+# find too much, never too little.
+_MAY_BE = (
+    "table, pre, textarea, ol[class], code:has(br, div, li), "
+    'div[class*="code" i], div[class*="syntaxhighlighter" i], div[class*="view-lines" i]'
+)
+_PARTS = ("line", "ln", "no-", "no_", "-no", "_no", "gutter", "blob", "cl", "copy", "clip", "toolbar", "btn", "button")
+_SPECIAL = ", ".join(
+    [
+        "br, button, script, style, svg",
+        *sorted(_BLOCK_TAGS),
+        '[class~="no" i]',
+        *(f'[class*="{part}" i]' for part in _PARTS),
+    ]
+)
+
 
 class Block(NamedTuple):
     """A block of code.
@@ -55,11 +71,11 @@ class Block(NamedTuple):
 
 def blocks(tree: HTMLTree) -> list[Block]:
     """All blocks of a page, in its order; none lies in another. Blocks of white space alone are left out."""
-    found = []
+    found: list[Block] = []
     # Sliced, all of them: an index into a list of nodes costs the whole list.
-    for node in tree.body.query_selector_all("table, pre, textarea, code, ol, div")[:] if tree.body else ():
+    for node in tree.body.query_selector_all(_MAY_BE)[:] if tree.body else ():
         # A mark, for `contains` would walk all of the other block.
-        if not _is_block(node) or node.closest(f"[{_MARK}]") is not None:
+        if not _is_block(node) or (found and node.closest(f"[{_MARK}]") is not None):
             continue
         text = _text_of(node)
         if text.strip():
@@ -70,10 +86,8 @@ def blocks(tree: HTMLTree) -> list[Block]:
 
 def _is_block(node: ElementNode) -> bool:
     tag, name = node.tag, _class(node)
-    if tag in ("pre", "textarea"):
+    if tag in ("pre", "textarea", "code"):
         return True
-    if tag == "code":
-        return node.query_selector("br, div, li") is not None
     if tag == "table":
         return bool(_CODE_TABLE.search(name) or _CODE_TABLE.search(_parent_class(node))) and (
             node.query_selector("pre, code, td[class*=code], td[class*=line]") is not None
@@ -98,8 +112,14 @@ def _text_of(node: ElementNode) -> str:
     if node.tag == "table":
         rows = node.query_selector_all("tr")[:]
         cells = [_code_cells(row) for row in rows]
-        return "\n".join(_tidy("".join(_walk(cell))) for row in cells for cell in row)
-    return _tidy("".join(_walk(node)))
+        return "\n".join(_lines_of(cell) for row in cells for cell in row)
+    return _lines_of(node)
+
+
+def _lines_of(node: ElementNode) -> str:
+    """What stands in it."""
+    plain = node.query_selector(_SPECIAL) is None
+    return _tidy((node.text or "") if plain else "".join(_walk(node)))
 
 
 def _code_cells(row: ElementNode) -> Sequence[ElementNode]:

@@ -3,20 +3,24 @@
 import re
 from typing import NamedTuple
 
+import numba
+import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
-from opencoder_jax.beam_pipelines.web.text.code_blocks import blocks
+from opencoder_jax.beam_pipelines.web.text.code_blocks import Block, blocks
 
 MOST_BYTES = 8_000_000  # of a page
 
-# Stands for a block while the rest is extracted: no page has these characters.
+# Stands for a block while the rest is extracted. A page that has such characters itself keeps them.
 _PLACE = "\ue0f0{}\ue0f1"
 _PLACED = re.compile("[ \t]*\ue0f0(\\d+)\ue0f1[ \t]*")
 _DEPTH = 2_000
-_TAGS = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
-_VOID = frozenset(b"area base br col embed hr img input link meta source track wbr p li dt dd td tr th option".split())
+_NAME = 8  # bytes of a tag's name that are looked at
+# Tags without an end, or whose end is often left out; each name as a number in base 256.
+_NO_END = "area base br col embed hr img input link meta source track wbr p li dt dd td tr th option"
+_VOID = np.array([int.from_bytes(tag.encode()) for tag in _NO_END.split(" ")], np.uint64)
 
 
 class TooDeep(ValueError):
@@ -56,16 +60,44 @@ def page_text(content: bytes, charset: str = "") -> PageText:
             block.node.replace_with(place)
     title = (tree.title or "").strip()
     text = extract_plain_text(tree, preserve_formatting=True, main_content=True, alt_texts=False, list_bullets=True)
-    shown = [int(number) for number in _PLACED.findall(text)]
-    text = _PLACED.sub(lambda match: found[int(match[1])].fenced(), text)
-    return PageText(title, text.strip(), sum(len(found[number].text.encode()) for number in shown))
+    waiting = {str(number): block for number, block in enumerate(found)}
+    shown: list[Block] = []
+
+    def put(match: re.Match[str]) -> str:
+        block = waiting.pop(match[1], None)
+        if block is None:  # the page's own characters
+            return match[0]
+        shown.append(block)
+        return block.fenced()
+
+    text = _PLACED.sub(put, text)
+    return PageText(title, text.strip(), sum(len(block.text.encode("utf-8", "replace")) for block in shown))
 
 
 def _depth(content: bytes) -> int:
-    """How deep tags that want an end are nested, about; no parser is asked before this is known."""
+    """How deep tags that want an end are nested, about, where it may be deep; no parser is asked before."""
+    if content.count(b"<") <= _DEPTH:
+        return 0  # not deep, however they are nested
+    return int(_deepest(np.frombuffer(content, np.uint8), _VOID))
+
+
+@numba.njit(cache=True, nogil=True)
+def _deepest(content: np.ndarray, void: np.ndarray) -> int:
     depth = deepest = 0
-    for closing, tag in _TAGS.findall(content):
-        if tag.lower() in _VOID:
+    for place in range(len(content) - 1):
+        if content[place] != 60:  # <
+            continue
+        at = place + 1
+        closing = content[at] == 47  # /
+        if closing:
+            at += 1
+        name = np.uint64(0)
+        for letter in content[at : at + _NAME]:
+            small = letter | 32
+            if not (97 <= small <= 122 or (name and 48 <= letter <= 57)):
+                break
+            name = (name << np.uint64(8)) | np.uint64(small)
+        if name == 0 or np.any(void == name):
             continue
         depth = max(0, depth - 1) if closing else depth + 1
         deepest = max(deepest, depth)

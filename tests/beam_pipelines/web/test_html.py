@@ -5,6 +5,8 @@ import json
 import textwrap
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from opencoder_jax.beam_pipelines.web.text.html import page_text
 from tests.beam_pipelines.web.layouts import LAYOUTS, laid_out, page
@@ -65,6 +67,11 @@ def test_odd_pages_are_pages(content: bytes) -> None:
     assert isinstance(page_text(content).text, str)
 
 
+def test_our_own_marks_in_a_page_mark_nothing() -> None:
+    text = page_text(page("<pre>x = 1</pre><p>\ue0f00\ue0f1 and \ue0f07\ue0f1</p>" * 3)).text
+    assert text.count("x = 1") == 3
+
+
 @pytest.mark.parametrize("tag", ["div", "pre", "span"])
 def test_nesting_that_no_person_writes_is_refused(tag: str) -> None:
     with pytest.raises(ValueError, match="nested too deep"):
@@ -77,3 +84,24 @@ def test_many_blocks_take_time_in_proportion() -> None:
         b"<table class=highlight>" + b"<tr><td>1<td><pre>x</pre>" * 5_000 + b"</table>" + b"<pre>y</pre>" * 2_000
     )
     assert found.code >= 4_000
+
+
+_TAGS = ("p", "div", "pre", "code", "table", "tr", "td", "ol", "li", "textarea", "br", "span", "svg", "select", "body")
+_PIECES = [f"<{close}{tag}>" for tag in _TAGS for close in ("", "/")]
+_PIECES += ["<pre class=highlight>", "<td class=linenos>1", "<table class=rouge-table>", "<div class=codeblock>"]
+_PIECES += ["<!--", "-->", "<![CDATA[", "<a href='", "<script>", "<plaintext>", "<meta charset=utf-7>", "<title>"]
+_PIECES += ["&#0;", "&#xd800;", "&amp", "\ue0f01\ue0f1", "\ue0f0", "\0", "\ud800", "```", "x = 1\n", "\ufeff", "\xa0"]
+
+
+@pytest.mark.slow
+@settings(max_examples=3_000, deadline=None)
+@given(
+    st.lists(st.sampled_from(_PIECES), max_size=60),
+    st.sampled_from(["utf-8", "utf-16", "gbk", ""]),
+    st.binary(max_size=20),
+)
+def test_whatever_the_markup_there_is_text(pieces: list[str], charset: str, noise: bytes) -> None:
+    content = "".join(pieces).encode(charset or "utf-8", "surrogatepass" if charset != "gbk" else "ignore")
+    found = page_text(content[: len(content) // 2] + noise + content[len(content) // 2 :], charset)
+    found.text.encode("utf-8", "replace")
+    assert len(found.text) < 20 * len(content) + 100
