@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from flink_cluster import flink_cluster, free_port
+from moments import kill_often
 
 from opencoder_jax.beam_pipelines.__main__ import VERBS
 from opencoder_jax.beam_pipelines.refinecode import SOURCES, chosen_source, steps
@@ -216,30 +216,8 @@ def test_a_mistake_is_one_line(flags: list[str], message: str, sources: list[Pat
 
 @pytest.mark.slow
 def test_killed_at_twenty_moments_it_ends_the_same(sources: list[Path], finished: Path, tmp_path: Path) -> None:
-    """SIGKILL to all its processes, at moments drawn over the time that a whole run takes."""
-    began = time.monotonic()
-    run(sources, tmp_path / "timed", "--direct_num_workers=2")
-    whole = time.monotonic() - began
     output = tmp_path / "killed"
-    chance = random.Random(0)
-    kills = 0
-    while kills < 20:
-        process = subprocess.Popen(
-            command(sources, output, ["--direct_num_workers=2"]),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            # A run that is never let past its first stages would test those alone: the later kills come later.
-            process.wait(chance.uniform(0.05, 1) * whole * (kills + 1) / 20 + 1)
-            shutil.rmtree(output)  # it came to its end: the next ones begin anew
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
-    run(sources, output, "--direct_num_workers=2")
+    kill_often(command(sources, output, ["--direct_num_workers=2"]), output, kills=20)
     assert content(output) == content(finished)
 
 

@@ -1,11 +1,15 @@
 """The chain of web recall: it repeats itself, goes on where it stopped; what it recalls goes through all the rest."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from flink_cluster import flink_cluster
+from moments import kill_often
 
 from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, digest
@@ -78,19 +82,41 @@ def test_recalled_pages_go_through_what_follows(
     assert Manifest.read("records").total("out", "documents") == kept
 
 
+def command(crawl: Path, output: Path, *more: str) -> list[str]:
+    inputs = [f"--crawl={crawl / 'training'}", f"--urls={crawl / 'seeds.jsonl'}", "--rounds=1"]
+    return [sys.executable, "-m", "beam_pipelines", "web", *inputs, f"--output={output}", *SMALL, *more]
+
+
+def content(output: Path) -> dict[str, bytes]:
+    """Every file, with its bytes."""
+    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(crawl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("finished") / "web"
+    subprocess.run(command(crawl, output), check=True, capture_output=True)
+    return output
+
+
 @pytest.mark.slow
-def test_two_workers_write_the_same_bytes(crawl: Path, tmp_path: Path) -> None:
-    for workers in (1, 2):
-        web(crawl, tmp_path / str(workers), "--rounds=1", f"--direct_num_workers={workers}")
-    one, two = (
-        {
-            path.relative_to(tmp_path / name): path.read_bytes()
-            for path in (tmp_path / name).rglob("*")
-            if path.is_file()
-        }
-        for name in ("1", "2")
-    )
-    assert one == two
+def test_two_workers_write_the_same_bytes(crawl: Path, finished: Path, tmp_path: Path) -> None:
+    subprocess.run(command(crawl, tmp_path / "web", "--direct_num_workers=2"), check=True, capture_output=True)
+    assert content(tmp_path / "web") == content(finished)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments_it_ends_the_same(crawl: Path, finished: Path, tmp_path: Path) -> None:
+    kill_often(command(crawl, tmp_path / "web"), tmp_path / "web", kills=20)
+    assert content(tmp_path / "web") == content(finished)
+
+
+@pytest.mark.slow
+def test_a_flink_cluster_writes_the_same_bytes(crawl: Path, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "cluster").mkdir()
+    with flink_cluster(tmp_path / "cluster") as flags:
+        subprocess.run(command(crawl, tmp_path / "web", *flags), check=True, capture_output=True)
+    assert content(tmp_path / "web") == content(finished)
 
 
 @pytest.mark.parametrize(("given", "shown"), [(None, (0.25, 0.92)), (0.71, (0.71, 0.99))])
