@@ -75,6 +75,7 @@ def steps(
                 documents=near,
                 scores=scores,
                 labels=labels,
+                classifier=classifier,
             ),
         ]
         labels = f"{here}/discovered"

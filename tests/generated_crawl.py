@@ -5,8 +5,9 @@ forums and blogs; some have no line of code. All others are prose of a dozen sub
 looks like code: tables of numbers, licences, recipes, servers' logs, mathematics, spam. A site's parts differ: a forum
 has a board for programmers and others, a blog writes of journeys, too.
 
-Sites are `training` or `unseen`: nothing of the latter is in the files of the former, nor in the seeds. Seeds are
-mostly pages of documentation, with a few of forums and blogs, and some that are wrong, as a grader's are.
+Sites are `training` or `unseen`: nothing of the latter is in the files of the former, nor in the seeds. Some unseen
+sites are of kinds, and in a language, that training has nowhere (`novel`): nobody may tune on these. Seeds are mostly
+pages of documentation, with a few of forums and blogs, and some that are wrong, as a grader's are.
 """
 
 import ast
@@ -47,6 +48,11 @@ _SUBJECTS = {
         "reise": "Strand Hotel Bahnhof Berg Insel Museum Dorf Flughafen Küste Schloss Fähre Wanderung Ausflug Stadt",
         "küche": "Mehl Butter Ofen Zwiebel Salz Teig backen Löffel Sahne Zucker Eier Pfeffer Kartoffel Suppe Brot",
     },
+    "fr": {
+        "": "le la de et un une à il être que pour dans ce qui sur avec ne se pas plus par je vous nous mais ou si",
+        "jardin": "roses terre graines haie arrosage fleurs pelouse arbre printemps légumes serre tulipes soleil",
+        "cuisine": "farine beurre four oignon ail sel pâte sucre œufs poivre crème soupe pain poulet citron",
+    },
     "ru": {
         "": "и в не на я быть он с что а по это она этот к но они мы весь который из у то за свой так от же для",
         "сад": "роза земля семена дерево весна трава цветок яблоня вода солнце урожай дача огород лопата куст",
@@ -60,13 +66,15 @@ _SUBJECTS = {
 }
 # What is written about code in other languages; code itself is the same everywhere.
 _ABOUT_CODE = {
+    "fr": "fonction classe méthode boucle valeur liste chaîne paramètre erreur exception module variable appeler "
+    "programme objet clé fichier lire écrire sortie entrée test",
     "de": "Funktion Klasse Methode Schleife Rückgabewert Liste Zeichenkette Parameter Fehler Ausnahme Modul Variable "
     "aufrufen Programm Objekt Schlüssel Datei lesen schreiben Ausgabe Eingabe testen",
     "ru": "функция класс метод цикл значение список строка параметр ошибка исключение модуль переменная вызвать "
     "программа объект ключ файл прочитать записать вывод ввод тест",
     "zh": "函数 类 方法 循环 返回值 列表 字符串 参数 错误 异常 模块 变量 调用 程序 对象 键 文件 读取 写入 输出 输入",
 }
-_CHARSETS = {"en": "utf-8", "de": "iso-8859-1", "ru": "windows-1251", "zh": "gbk"}
+_CHARSETS = {"en": "utf-8", "fr": "iso-8859-15", "de": "iso-8859-1", "ru": "windows-1251", "zh": "gbk"}
 _ASKED = (
     "How do I use {0} with {1}?",
     "Why does {0} raise an error when {1} is empty",
@@ -286,13 +294,83 @@ _SITES: dict[str, tuple[int, list[tuple[str, str, float]]]] = {
 }
 
 
+# ------------------------------------------------------------------------------ what training sees nowhere
+
+_SNIPPETS = (
+    "#include <stdio.h>\n\nint {0}(const char *{1}, int n)\n{{\n    for (int i = 0; i < n; i++)\n"
+    '        printf("%s %d\\n", {1}, i);\n    return n;\n}}',
+    "SELECT {0}, COUNT(*) AS {1}\nFROM orders\nJOIN customers USING (id)\nWHERE {0} > 10\nGROUP BY {0}\nORDER BY {1};",
+    '#!/bin/sh\nset -e\nfor {0} in *.txt; do\n    grep -q {1} "${0}" && mv "${0}" done/\ndone',
+    "export async function {0}({1}) {{\n  const answer = await fetch(`/api/${{{1}.id}}`);\n"
+    "  if (!answer.ok) throw new Error(answer.statusText);\n  return answer.json();\n}}",
+)
+
+
+def _other_languages(writer: _Writer) -> tuple[str, str]:
+    names = [writer.source().name.rpartition(".")[2] for _ in range(2)]
+    block = html.escape(writer.rng.choice(_SNIPPETS).format(*names), quote=False)
+    return names[0], f"<h1>{names[0]}</h1><p>{writer.about_code(1)}</p><pre><code>{block}</code></pre>"
+
+
+def _listing(writer: _Writer) -> tuple[str, str]:
+    rows = "".join(
+        f"<tr><td><code>{each.name}</code></td><td>{html.escape(each.doc.splitlines()[0])}</td></tr>"
+        for each in (writer.source() for _ in range(writer.rng.randint(5, 15)))
+    )
+    return "Index", f"<h1>Index</h1><table>{rows}</table>"
+
+
+def _verse(writer: _Writer) -> tuple[str, str]:
+    subject = writer.subject()
+    lines = ["    " * writer.rng.randrange(3) + writer.sentences(subject, 1) for _ in range(writer.rng.randint(6, 20))]
+    return subject.capitalize(), f"<h1>{subject.capitalize()}</h1><pre>{chr(10).join(lines)}</pre>"
+
+
+def _chess(writer: _Writer) -> tuple[str, str]:
+    def move() -> str:
+        return (
+            writer.rng.choice(["", "N", "B", "R", "Q", "K"])
+            + writer.rng.choice("abcdefgh")
+            + writer.rng.choice("12345678")
+        )
+
+    moves = " ".join(f"{number}. {move()} {move()}" for number in range(1, writer.rng.randint(20, 60)))
+    return "Game", f'<h1>Game</h1><pre>[Event "Open"]\n[Result "1-0"]\n\n{moves} 1-0</pre>'
+
+
+def _price_list(writer: _Writer) -> tuple[str, str]:
+    words = _SUBJECTS["en"][writer.rng.choice(("cars", "phones", "garden"))].split()
+    rows = "\n".join(
+        f"{writer.rng.randint(1000, 9999)};{writer.rng.choice(words)};{writer.rng.uniform(1, 99):.2f};EUR"
+        for _ in range(writer.rng.randint(10, 50))
+    )
+    return "Prices", f"<h1>Prices</h1><pre>id;name;price;currency\n{rows}</pre>"
+
+
+WANTED_NOVEL: dict[str, Maker] = {"other languages": _other_languages, "listing": _listing}
+OTHERS_NOVEL: dict[str, Maker] = {"verse": _verse, "chess": _chess, "price list": _price_list}
+_NOVEL_SITES = [
+    [("posts/{1}-{0}", "other languages", 1.0)],
+    [("index/{0}", "listing", 0.8), ("about/{0}", "prose", 0.2)],
+    [("poems/{0}", "verse", 1.0)],
+    [("games/{0}", "chess", 0.7), ("club/{0}", "thread", 0.3)],
+    [("shop/{0}", "price list", 0.6), ("terms/{0}", "legal", 0.4)],
+    [("news/{1}-{0}", "prose", 1.0)],
+    [("docs/{0}", "documentation", 1.0)],
+]
+
+
+_MAKERS = WANTED | OTHERS | WANTED_NOVEL | OTHERS_NOVEL
+
+
 @dataclass(frozen=True)
 class CrawlSize:
     """How large a crawl is."""
 
     pages: int = 20_000
     sites: int = 300
-    unseen: float = 0.25  # of the sites
+    novel: int = 0  # of the sites: unseen, and of kinds that training sees nowhere
+    unseen: float = 0.25  # of the others
     files: int = 4  # of each part
     broken: float = 0.01  # records that are damaged
     copies: float = 0.05  # pages that are another's text at another address
@@ -310,10 +388,11 @@ class Page(NamedTuple):
     content: bytes
     charset: str
     training: bool
+    novel: bool
 
     @property
     def wanted(self) -> bool:
-        return self.kind in WANTED
+        return self.kind in WANTED or self.kind in WANTED_NOVEL
 
 
 def pages(size: CrawlSize, seed: int = 0) -> Iterator[Page]:
@@ -321,17 +400,18 @@ def pages(size: CrawlSize, seed: int = 0) -> Iterator[Page]:
     shares = [kind for kind, (count, _) in _SITES.items() for _ in range(count)]
     for number in range(size.sites):
         rng = random.Random(f"{seed} {number}")
-        kind = shares[number % len(shares)]
-        language = rng.choices(["en", "de", "ru", "zh"], [7, 1, 1, 1])[0]
+        novel = number >= size.sites - size.novel
+        kind = "site" if novel else shares[number % len(shares)]
+        language = rng.choices(["en", "de", "ru", "zh"], [7, 1, 1, 1])[0] if not novel else rng.choice(["en", "fr"])
         site = f"{kind}{number}.{rng.choice(['org', 'com', 'net', 'co.uk'])}"
-        training = number // len(shares) % round(1 / size.unseen) != 0
+        training = not novel and number // len(shares) % round(1 / size.unseen) != 0
         writer = _Writer(rng, language)
         # A tenth of the sites are much larger than the others; on average a site has its share.
         count = max(3, round(size.pages / size.sites * rng.choice([0.5] * 9 + [5.5])))
-        _, parts = _SITES[kind]
+        parts = _NOVEL_SITES[number % len(_NOVEL_SITES)] if novel else _SITES[kind][1]
         for index in range(count):
             where, what, _ = rng.choices(parts, [share for *_, share in parts])[0]
-            title, body = (WANTED | OTHERS)[what](writer)
+            title, body = _MAKERS[what](writer)
             words = rng.choice(_SUBJECTS["en"][""].split())
             charset = _CHARSETS[language] if rng.random() < 0.5 else "utf-8"
             menu = "".join(f"<li><a href=/{name}>{name}</a></li>" for name in ("home", "about", "contact"))
@@ -340,7 +420,7 @@ def pages(size: CrawlSize, seed: int = 0) -> Iterator[Page]:
                 f"<nav><ul>{menu}</ul></nav><main>{body}</main><footer>All rights reserved</footer></body></html>"
             )
             url = f"https://www.{site}/{where.format(index, words)}"
-            yield Page(url, site, what, text.encode(charset, "xmlcharrefreplace"), charset, training)
+            yield Page(url, site, what, text.encode(charset, "xmlcharrefreplace"), charset, training, novel)
 
 
 def _record(page: Page, named: bool) -> bytes:
@@ -366,7 +446,7 @@ def _broken(record: bytes, rng: random.Random) -> bytes:
 
 def write_crawl(folder: Path, size: CrawlSize, seed: int = 0) -> None:
     """Writes `training/*.warc.gz`, `unseen/*.warc.gz`, `seeds.jsonl` (url, score) and `labels.jsonl` (url, site, kind,
-    wanted, training), in which damaged pages aren't."""
+    wanted, training, novel), in which damaged pages aren't."""
     rng = random.Random(seed)
     for part in PARTS:
         (folder / part).mkdir(parents=True)
@@ -390,9 +470,7 @@ def write_crawl(folder: Path, size: CrawlSize, seed: int = 0) -> None:
         for number in range(size.files):
             name = folder / PARTS[not training] / f"part-{number:02}.warc.gz"
             name.write_bytes(b"".join(mine[number :: size.files]))
-    known = [
-        {"url": page.url, "site": page.site, "kind": page.kind, "wanted": page.wanted, "training": page.training}
-        for page in labels
-    ]
+    names = ("url", "site", "kind", "wanted", "training", "novel")
+    known = [{name: getattr(page, name) for name in names} for page in labels]
     (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in known))
     (folder / "seeds.jsonl").write_text("".join(json.dumps({"url": url, "score": 0.9}) + "\n" for url in seeds))

@@ -33,6 +33,7 @@ LABELS = pa.schema(
     [
         ("seed", pa.bool_()),  # a page of the kind that is looked for
         ("random", pa.bool_()),  # a page that may stand for all others
+        ("rejected", pa.bool_()),  # one of these that surely is of another kind, whatever it scores
         ("recalled", pa.bool_()),  # by the round that wrote this
     ]
 )
@@ -83,7 +84,7 @@ class MarkSeeds:
             named = self.file_names and _ABOUT_CODE.fullmatch(place.rpartition("/")[2]) is not None
             seeds[row] |= named or place in matcher
         none = np.zeros(len(seeds), bool)
-        table = pa.RecordBatch.from_arrays([pa.array(each) for each in (seeds, ~seeds, none)], schema=LABELS)
+        table = pa.RecordBatch.from_arrays([pa.array(each) for each in (seeds, ~seeds, none, none)], schema=LABELS)
         return Result(table, counts={"seeds": int(seeds.sum())})
 
 

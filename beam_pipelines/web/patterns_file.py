@@ -120,6 +120,24 @@ class _Count:
     hits: int = 0
 
 
+def _counted(pages: Sequence[tuple[str, bool]]) -> dict[str, _Count]:
+    """What lies in each part of a site."""
+    counts: dict[str, _Count] = {}
+    for place, hit in pages:
+        for prefix in prefixes(place):
+            count = counts.setdefault(prefix, _Count())
+            count.pages += 1
+            count.hits += hit
+    return counts
+
+
+def poor_parts(pages: Sequence[tuple[str, bool]], least: int, share: float) -> list[str]:
+    """The parts of one site where at most a share of at least `least` pages was recalled."""
+    return sorted(
+        name for name, count in _counted(pages).items() if count.pages >= least and count.hits <= share * count.pages
+    )
+
+
 def candidates(
     pages: Sequence[tuple[str, bool]], least: int, accept: float, known: Mapping[str, bool], examples: int = 3
 ) -> list[Pattern]:
@@ -134,12 +152,7 @@ def candidates(
         least: pages that a part has.
         known: what a person decided of patterns.
     """
-    counts: dict[str, _Count] = {}
-    for place, hit in pages:
-        for prefix in prefixes(place):
-            count = counts.setdefault(prefix, _Count())
-            count.pages += 1
-            count.hits += hit
+    counts = _counted(pages)
     large = {name: count for name, count in counts.items() if count.pages >= least and count.hits}
     mixed = {
         parent

@@ -3,8 +3,8 @@
     python -m beam_pipelines recall --documents=runs/web/pages --scores=runs/web/round_3/scores \\
         --labels=runs/web/round_3/discovered --output=runs/web/recalled
 
-Seeds are kept whatever they score: pages of the first seeds, and under accepted patterns. Others under the threshold
-are drops, `not_recalled`, with their score.
+Seeds are kept whatever they score: pages of the first seeds, and under accepted patterns. Others that the round didn't
+recall are drops, `not_recalled`, with their score.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class RecallConfig:
     """What is kept.
 
     Attributes:
-        seeds: whether seeds under the threshold are.
+        seeds: whether seeds that weren't recalled are.
     """
 
     seeds: bool = True
@@ -36,7 +36,7 @@ class KeepRecalled:
     config: RecallConfig
 
     def __call__(self, documents: pa.RecordBatch, scores: pa.RecordBatch, labels: pa.RecordBatch) -> Result:
-        columns = (scores.column("score"), scores.column("recalled"), labels.column("seed"))
+        columns = (scores.column("score"), labels.column("recalled"), labels.column("seed"))
         drops, seeds = [], 0
         for row, (score, recalled, seed) in enumerate(zip(*(each.to_pylist() for each in columns), strict=True)):
             if recalled:
@@ -45,7 +45,7 @@ class KeepRecalled:
                 seeds += 1
             else:
                 drops.append(Drop(row, "not_recalled", f"score {score:.3f}"))
-        return Result(keep_rows(documents, drops), drops, {"seeds under the threshold": seeds})
+        return Result(keep_rows(documents, drops), drops, {"seeds that weren't recalled": seeds})
 
 
 def run(documents: str, scores: str, labels: str, output: str, config: RecallConfig, options: BeamOptions) -> Manifest:
@@ -54,7 +54,7 @@ def run(documents: str, scores: str, labels: str, output: str, config: RecallCon
     Args:
         documents: the pages.
         scores: the last round's scores of them.
-        labels: what the last round found to be seeds.
+        labels: what the last round recalled, and found to be seeds.
     """
     inputs, tables = [documents, scores, labels], ("documents", "scores", "labels")
     return map_stage("recall", KeepRecalled(config), inputs, output, config, options, input_tables=tables)

@@ -12,7 +12,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, read_finished
 from opencoder_jax.beam_pipelines.core.stage import input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web.discover import PATTERNS, SITES
-from opencoder_jax.beam_pipelines.web.train_classifier import HELD_OUT
+from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT
 from opencoder_jax.reports.page import (
     Content,
     Html,

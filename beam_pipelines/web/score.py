@@ -21,8 +21,8 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.inputs import Unit, split_path
 from opencoder_jax.beam_pipelines.web.addresses import one_spelling
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import Classifier
+from opencoder_jax.beam_pipelines.web.held_out import threshold_of
 from opencoder_jax.beam_pipelines.web.labels import scored_urls
-from opencoder_jax.beam_pipelines.web.train_classifier import threshold_of
 from opencoder_jax.checks import between, check, or_none
 from opencoder_jax.recipe import UserError, configurable
 

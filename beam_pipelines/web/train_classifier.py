@@ -3,25 +3,27 @@
     python -m beam_pipelines train_classifier --documents=runs/web/pages --labels=runs/web/seeds \\
         --tokenizer=runs/web/tokenizer --output=runs/web/round_1/classifier
 
-Both kinds are drawn by the hash of the page's id, with at most `per_site` of a site. The sites that a hash chooses are
-held out: on their pages precision and recall are measured, and the threshold is the lowest with the precision that is
-wanted.
+Both kinds are drawn by the hash of the page's id, with at most `per_site` of a site. The sites are parted into folds:
+each page is judged by a classifier that was trained on the other folds. So all pages tell what a classifier does to
+sites that it never saw, and the threshold is one with the precision that is wanted (held_out.py). The classifier itself
+is trained on all of them.
 
 Random pages hold pages of the kind that is looked for, in the first round most of them. A classifier that is trained on
-these as others learns to pass them over, so doubtful pages are left out: the random pages are parted in two, and a
-classifier that was trained against one half judges the other. A page is doubtful where it scores as `sure` of the
-held-out seeds do (after Liu et al. 2002, whose spies are these seeds). Figures are those of the crawl, weighted by how
-many pages of each kind it has, doubtful ones among those that are looked for.
+these as others learns to pass them over, so doubtful pages are left out: those that score, when they're judged for the
+first time, as `sure` of the seeds do (after Liu et al. 2002, whose spies are these seeds). A page that an earlier round
+rejected, by the part of the site in which it lies, is no doubtful one: these are the hard negatives.
+
+In each language both kinds are shown equally often. Else a language becomes a sign of the kind, where its seeds or its
+other pages come from a few sites.
 
 Writes `classifier.bin`, which any fastText reads, `tokenizer.model`, and `held_out.json`.
 """
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -32,14 +34,13 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import TOKENIZER, Classifier, ClassifierConfig, tokens_of
+from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, measured
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
 
-HELD_OUT = "held_out.json"
-_STEPS = 99  # thresholds that are looked at: 0.01 to 0.99
 _MOST_OFTEN = 20  # times that a seed is shown
-_FEWEST = 20  # held-out sites with seeds; with fewer, pages are held out and not sites
+_FEWEST = 5  # sites with seeds in a fold; with fewer, pages are parted into folds and not sites
 
 
 @configurable
@@ -50,24 +51,24 @@ class SamplesConfig:
     Attributes:
         seeds, random: pages of each kind, at most.
         per_site: pages of a site and a kind, at most.
-        held_out: the share of the sites that is held out.
-        sure: the share of the held-out seeds by whose scores doubtful pages are known.
-        precision: that is wanted of the threshold.
+        folds: of the sites, each of which is held out once.
+        sure: the share of the seeds by whose scores doubtful pages are known.
+        precision: that the threshold must have.
         seed: of the draw.
     """
 
     seeds: int = 100_000
     random: int = 200_000
     per_site: int = 1_000
-    held_out: float = 0.1
+    folds: int = 3
     sure: float = 0.9
     precision: float = 0.9
     seed: int = 0
 
     def __post_init__(self) -> None:
         share = between(0.01, 0.99)
-        check(self, seeds=at_least(2), random=at_least(2), per_site=at_least(1), held_out=share, precision=share)
-        check(self, sure=share)
+        check(self, seeds=at_least(2), random=at_least(2), per_site=at_least(1), folds=at_least(2))
+        check(self, sure=share, precision=share)
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,24 @@ class TrainingPlan:
 
 
 class DrawnPage(NamedTuple):
-    """A page that was drawn, in the order of the draw."""
+    """A page that was drawn, in the order of the draw.
+
+    Attributes:
+        order: the draw's, of its kind.
+        shard, row: where it stands.
+        wanted: whether it's a seed.
+        random: whether training may take it for a page of another kind.
+        rejected: whether it surely is one.
+    """
 
     order: int
     shard: int
     row: int
     site: str
+    language: str
     wanted: bool
+    random: bool
+    rejected: bool
 
 
 def _number(text: str, seed: int) -> int:
@@ -93,7 +105,7 @@ def _number(text: str, seed: int) -> int:
 
 
 def draw(documents: str, labels: str, config: SamplesConfig) -> tuple[list[DrawnPage], Counter[bool]]:
-    """The pages of both kinds, and how many there are of each."""
+    """The seeds and the others that were drawn, and how many there are of each."""
     pairs = list(zip(input_shards(documents), input_shards(labels, "labels"), strict=True))
     heaps: dict[bool, list[DrawnPage]] = {True: [], False: []}
     sizes = {True: config.seeds, False: config.random}
@@ -101,12 +113,11 @@ def draw(documents: str, labels: str, config: SamplesConfig) -> tuple[list[Drawn
     sites: dict[tuple[str, bool], list[int]] = {}
     for shard, (name, marks) in enumerate(pairs):
         first = 0
-        batches = read_shard(Directory(documents), name, ["id", "repository"])
+        batches = read_shard(Directory(documents), name, ["id", "repository", "language"])
         for batch, marked in zip(batches, read_shard(Directory(labels), marks), strict=True):
-            columns = (batch.column("id"), batch.column("repository"), marked.column("seed"), marked.column("random"))
-            for row, (own, site, seed, other) in enumerate(zip(*(each.to_pylist() for each in columns), strict=True)):
-                if not (seed or other):
-                    continue
+            flags = (marked.column(name) for name in ("seed", "random", "rejected"))
+            columns = (each.to_pylist() for each in (*batch.columns, *flags))
+            for row, (own, site, language, seed, other, rejected) in enumerate(zip(*columns, strict=True)):
                 there[seed] += 1
                 order = _number(own, config.seed)
                 # Of a site, those with the smallest numbers; heapq keeps the smallest first, so numbers are negated.
@@ -114,7 +125,7 @@ def draw(documents: str, labels: str, config: SamplesConfig) -> tuple[list[Drawn
                 if len(mine) >= config.per_site and -order < mine[0]:
                     continue
                 (heapq.heappush if len(mine) < config.per_site else heapq.heappushpop)(mine, -order)
-                sample = DrawnPage(-order, shard, first + row, site, seed)
+                sample = DrawnPage(-order, shard, first + row, site, language, seed, other, rejected)
                 (heapq.heappush if len(heaps[seed]) < sizes[seed] else heapq.heappushpop)(heaps[seed], sample)
             first += batch.num_rows
     # A page that was later pushed out of its site's may still be there.
@@ -138,89 +149,63 @@ def _texts(documents: str, samples: Sequence[DrawnPage]) -> Iterator[str]:
             first += batch.num_rows
 
 
-def held_out_mask(samples: Sequence[DrawnPage], config: SamplesConfig) -> tuple[np.ndarray, str]:
-    """Which samples are held out, bool [samples], and what was held out: "sites", or "pages" where sites are few."""
-    limit = int(config.held_out * 2**64)
-    by_site = np.array([_number(each.site, config.seed + 1) < limit for each in samples])
-    if len({each.site for each, held in zip(samples, by_site, strict=True) if held and each.wanted}) >= _FEWEST:
+def folds_of(samples: Sequence[DrawnPage], config: SamplesConfig) -> tuple[np.ndarray, str]:
+    """The fold of each sample, int [samples], and what was parted: "sites", or "pages" where sites are few."""
+    by_site = np.array([_number(each.site, config.seed + 1) % config.folds for each in samples])
+    seeded = {(each.site, fold) for each, fold in zip(samples, by_site.tolist(), strict=True) if each.wanted}
+    there = Counter(fold for _, fold in seeded)
+    if min(there[fold] for fold in range(config.folds)) >= _FEWEST:
         return by_site, "sites"
-    return np.array([_number(f"{each.shard} {each.row}", config.seed + 1) < limit for each in samples]), "pages"
+    return np.array([_number(f"{each.shard} {each.row}", config.seed + 1) % config.folds for each in samples]), "pages"
 
 
-def fit_evenly(
-    tokens: Sequence[np.ndarray], wanted: np.ndarray, which: np.ndarray, tokenizer: Tokenizer, config: ClassifierConfig
-) -> Classifier:
-    """A classifier of some of the texts; where seeds are few, they're shown several times as often."""
-    seeds, others = np.flatnonzero(wanted & which), np.flatnonzero(~wanted & which)
-    times = int(np.clip(len(others) // max(1, len(seeds)), 1, _MOST_OFTEN))
-    shown = np.sort(np.concatenate([*[seeds] * times, others]))
-    return Classifier.fit_tokens([tokens[place] for place in shown.tolist()], wanted[shown].tolist(), tokenizer, config)
-
-
-def find_doubtful(
-    tokens: Sequence[np.ndarray],
-    wanted: np.ndarray,
-    held: np.ndarray,
-    tokenizer: Tokenizer,
-    samples: SamplesConfig,
-    config: ClassifierConfig,
-) -> np.ndarray:
-    """Which random pages are likely of the kind that is looked for, bool [pages]."""
-    halves = np.array([xxhash.xxh3_64_intdigest(each.tobytes(), samples.seed + 2) % 2 == 0 for each in tokens])
-    spies = [tokens[place] for place in np.flatnonzero(wanted & held).tolist()]
-    doubtful = np.zeros(len(tokens), bool)
-    for half in (halves, ~halves):
-        judge = fit_evenly(tokens, wanted, ~held & (wanted | ~half), tokenizer, config)
-        limit = np.quantile(judge.scores_of_tokens(spies), 1 - samples.sure)
-        places = np.flatnonzero(~wanted & half)
-        doubtful[places] = judge.scores_of_tokens([tokens[place] for place in places.tolist()]) >= limit
-    return doubtful
-
-
-def measured(scores: np.ndarray, wanted: np.ndarray, share: float, precision: float) -> dict[str, Any]:
-    """What a classifier does to held-out pages, threshold by threshold, and which one is chosen.
+def shown_evenly(wanted: np.ndarray, which: np.ndarray, languages: np.ndarray) -> np.ndarray:
+    """Which texts are shown, sorted, some of them several times: in each language as many seeds as others, about.
 
     Args:
-        scores: float32 [pages].
-        wanted: bool [pages], whether each is a seed.
-        share: of the crawl's pages that are of the kind that is looked for, about.
-        precision: that is wanted.
-
-    Raises:
-        UserError: they are of one kind, so that any threshold would seem right.
+        wanted, which: bool [texts], whether each is a seed, and whether it may be shown.
+        languages: str [texts].
     """
-    for kind, which in (("seed", wanted), ("random page", ~wanted)):
-        if not which.any():
-            raise UserError(
-                f"no {kind} is left to measure on; lower SamplesConfig.sure or raise SamplesConfig.held_out"
-            )
-    curve = []
-    for step in range(1, _STEPS + 1):
-        threshold = step / (_STEPS + 1)
-        over = scores >= threshold
-        recall = float(over[wanted].mean())
-        false = float(over[~wanted].mean())
-        right = share * recall
-        sure = right / (right + (1 - share) * false) if right else 0.0
-        curve.append({"threshold": threshold, "precision": round(sure, 4), "recall": round(recall, 4)})
-    good = [each for each in curve if each["precision"] >= precision and each["recall"] > 0]
-
-    def balance(each: dict[str, float]) -> float:
-        return each["precision"] * each["recall"] / max(1e-9, each["precision"] + each["recall"])
-
-    chosen = good[0] if good else max(curve, key=balance)
-    bins = np.clip((scores * 10).astype(int), 0, 9)
-    calibration = [
-        {"from": place / 10, "pages": int((bins == place).sum()), "seeds": int(wanted[bins == place].sum())}
-        for place in range(10)
-    ]
-    return {"chosen": chosen, "curve": curve, "calibration": calibration}
+    shown = []
+    for language in np.unique(languages[which]):
+        mine = which & (languages == language)
+        kinds = [np.flatnonzero(mine & wanted), np.flatnonzero(mine & ~wanted)]
+        most = max(map(len, kinds))
+        shown += [np.repeat(kind, np.clip(round(most / len(kind)), 1, _MOST_OFTEN)) for kind in kinds if len(kind)]
+    return np.sort(np.concatenate(shown)) if shown else np.zeros(0, np.int64)
 
 
-def threshold_of(classifier: str) -> float:
-    """The threshold that training chose. Raises UserError where no finished classifier is."""
-    Manifest.read(classifier)
-    return float(json.loads(read_finished(Directory(classifier), HELD_OUT))["chosen"]["threshold"])
+class LabelledTexts(NamedTuple):
+    """What a classifier learns from: of each text its tokens, whether it's a seed, and its language."""
+
+    tokens: Sequence[np.ndarray]
+    wanted: np.ndarray
+    languages: np.ndarray
+
+    def some(self, which: np.ndarray) -> list[np.ndarray]:
+        """The tokens of those that a mask chooses."""
+        return [self.tokens[place] for place in np.flatnonzero(which).tolist()]
+
+    def fit(self, which: np.ndarray, tokenizer: Tokenizer, config: ClassifierConfig) -> Classifier:
+        """A classifier of those that a mask chooses."""
+        shown = shown_evenly(self.wanted, which, self.languages)
+        tokens = [self.tokens[place] for place in shown.tolist()]
+        return Classifier.fit_tokens(tokens, self.wanted[shown].tolist(), tokenizer, config)
+
+
+def judged(
+    texts: LabelledTexts, taught: np.ndarray, folds: np.ndarray, tokenizer: Tokenizer, config: ClassifierConfig
+) -> np.ndarray:
+    """The score of each text by a classifier of the other folds, float32 [texts].
+
+    Args:
+        taught: bool [texts], those that classifiers may be trained on.
+    """
+    scores = np.zeros(len(folds), np.float32)
+    for fold in np.unique(folds):
+        judge = texts.fit(taught & (folds != fold), tokenizer, config)
+        scores[folds == fold] = judge.scores_of_tokens(texts.some(folds == fold))
+    return scores
 
 
 def run(
@@ -247,20 +232,23 @@ def run(
         drawn, there = draw(documents, labels, samples)
         if not (there[True] and there[False]):
             raise UserError(f"{labels}: {there[True]} seeds and {there[False]} other pages; a classifier needs both")
-        held, kind = held_out_mask(drawn, samples)
-        wanted = np.array([each.wanted for each in drawn])
-        model = Tokenizer(read_finished(Directory(tokenizer), TOKENIZER))
-        if not (wanted & held).any() or not (wanted & ~held).any():
+        folds, kind = folds_of(drawn, samples)
+        wanted, random, rejected = (
+            np.array([getattr(each, name) for each in drawn]) for name in ("wanted", "random", "rejected")
+        )
+        if len(np.unique(folds[wanted])) < 2:
             raise UserError(f"{labels}: {there[True]} seeds are too few to train on some and measure on others")
+        model = Tokenizer(read_finished(Directory(tokenizer), TOKENIZER))
         tokens = [tokens_of(model, text) for text in _texts(documents, drawn)]
-        doubtful = find_doubtful(tokens, wanted, held, model, samples, config)
-        kept = ~doubtful
-        classifier = fit_evenly(tokens, wanted, kept & ~held, model, config)
-        scores = classifier.scores_of_tokens([tokens[place] for place in np.flatnonzero(kept & held).tolist()])
-        like = there[True] + there[False] * doubtful.sum() / max(1, (~wanted).sum())
-        report = measured(scores, wanted[kept & held], float(like / sum(there.values())), samples.precision)
-        counts = {"seeds": there[True], "random pages": there[False], "doubtful": int(doubtful.sum())}
-        counts |= {"trained on": int((kept & ~held).sum()), "held out": len(scores)}
+        texts = LabelledTexts(tokens, wanted, np.array([each.language for each in drawn]))
+        scores = judged(texts, wanted | random, folds, model, config)
+        doubtful = random & ~rejected & (scores >= np.quantile(scores[wanted], 1 - samples.sure))
+        taught = wanted | (random & ~doubtful)
+        scores = judged(texts, taught, folds, model, config)
+        classifier = texts.fit(taught, model, config)
+        report = measured(scores, wanted, there[True] / sum(there.values()), samples.precision)
+        counts = {"seeds": there[True], "other pages": there[False], "doubtful": int(doubtful.sum())}
+        counts |= {"rejected": int(rejected.sum()), "trained on": int(taught.sum()), "held out": len(scores)}
         directory.write_json(HELD_OUT, {"held_out": kind, "pages": counts} | report)
         for name, content in classifier.files().items():
             directory.write_bytes(name, content)

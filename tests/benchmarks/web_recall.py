@@ -1,10 +1,11 @@
 """Recall and precision of web recall, round by round, on sites that training never saw.
 
     python -m tests.benchmarks.web_recall                       # 20,000 pages, 300 sites
-    python -m tests.benchmarks.web_recall --pages=2000 --sites=120
+    python -m tests.benchmarks.web_recall --pages=2000 --sites=120 --novel=12 --seed=1
 
 The crawl is generated (tests/generated_crawl.py). `web` runs on the training sites' files; then each round's classifier
-and threshold score the pages of the others.
+scores the pages of the others, and what the sites say of them is asked as in the chain. "alone" is the classifier with
+its threshold, "kept" what the chain keeps; "novel" are unseen sites of kinds that training has nowhere.
 """
 
 import argparse
@@ -14,59 +15,88 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.maps import map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.sources.units import QuarantineConfig
+from opencoder_jax.beam_pipelines.web import discover, score
 from opencoder_jax.beam_pipelines.web import pages as pages_stage
-from opencoder_jax.beam_pipelines.web import score
-from opencoder_jax.beam_pipelines.web.train_classifier import threshold_of
-from tests.generated_crawl import WANTED, CrawlSize, write_crawl
+from opencoder_jax.beam_pipelines.web.held_out import threshold_of
+from opencoder_jax.beam_pipelines.web.labels import MarkSeeds, SeedsConfig
+from tests.generated_crawl import CrawlSize, write_crawl
 
 QUARANTINE = "--gin.QuarantineConfig.max_share=0.05"
 
 
 class Recalled(NamedTuple):
-    """What a classifier does to pages whose labels are known."""
+    """What was kept of pages whose labels are known."""
 
     recall: float
     precision: float
-    by_kind: dict[str, float]  # the share of each kind that was recalled
+    by_kind: dict[str, float]  # the share of each kind that was kept
 
 
-def judged(documents: str, scores: str, labels: dict[str, dict[str, object]]) -> Recalled:
-    """Compares scores with labels."""
+def judged(documents: str, kept: Iterator[bool], labels: dict[str, dict[str, Any]], novel: bool) -> Recalled:
+    """Compares what was kept with labels.
+
+    Args:
+        kept: page by page.
+        novel: whether it's about novel pages or about all others.
+    """
     seen, hits = Counter[str](), Counter[str]()
-    names = zip(Manifest.read(documents).shards(), Manifest.read(scores).shards("scores"), strict=True)
-    for name, scored in names:
-        urls = pq.read_table(f"{documents}/{name}", columns=["url"])["url"].to_pylist()
-        recalled = pq.read_table(f"{scores}/{scored}")["recalled"].to_pylist()
-        for url, hit in zip(urls, recalled, strict=True):
-            kind = str(labels[url]["kind"])
-            seen[kind] += 1
-            hits[kind] += hit
-    right = sum(hits[kind] for kind in WANTED)
+    right = wanted = 0
+    for url, hit in zip(column(documents, "documents", "url"), kept, strict=True):
+        label = labels[url]
+        if label["novel"] == novel:
+            seen[label["kind"]] += 1
+            hits[label["kind"]] += hit
+            wanted += label["wanted"]
+            right += hit and label["wanted"]
     return Recalled(
-        right / sum(seen[kind] for kind in WANTED),
+        right / max(1, wanted),
         right / max(1, sum(hits.values())),
         {kind: hits[kind] / seen[kind] for kind in sorted(seen)},
     )
+
+
+def column(stage: str, table: str, name: str) -> Iterator[Any]:
+    """A column of all shards of a stage."""
+    for shard in Manifest.read(stage).shards(table):
+        yield from pq.read_table(f"{stage}/{shard}", columns=[name])[name].to_pylist()
+
+
+def is_kept(place: str | Path) -> Iterator[bool]:
+    """Page by page, whether a round keeps it."""
+    recalled, seeds = (column(f"{place}/discovered", "labels", name) for name in ("recalled", "seed"))
+    return map(any, zip(recalled, seeds, strict=True))
+
+
+def no_seeds(documents: str, output: str) -> str:
+    """Labels of pages that nobody knows."""
+    kernel = MarkSeeds(np.zeros(0, np.uint64), (), False)
+    map_stage("seeds", kernel, [documents], output, SeedsConfig(), BeamOptions(), table="labels")
+    return output
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=20_000)
     parser.add_argument("--sites", type=int, default=300)
+    parser.add_argument("--novel", type=int, default=28, help="of the sites")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="", help="keeps everything there")
     flags, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(flags.output or scratch)
         if not (folder / "labels.jsonl").exists():
-            write_crawl(folder, CrawlSize(flags.pages, flags.sites))
+            write_crawl(folder, CrawlSize(flags.pages, flags.sites, flags.novel), flags.seed)
         labels = {row["url"]: row for row in map(json.loads, (folder / "labels.jsonl").open())}
         crawled = sum(path.stat().st_size for path in folder.glob("*/*.warc.gz"))
         wanted = sum(bool(row["wanted"]) for row in labels.values())
@@ -79,17 +109,27 @@ def main() -> None:
         unseen = str(folder / "unseen_pages")
         config = QuarantineConfig(0.05)
         pages_stage.run([str(folder / "unseen")], unseen, pages_stage.PagesConfig(), BeamOptions(), config)
+        nothing = no_seeds(unseen, str(folder / "unseen_seeds"))
         for place in sorted((folder / "web").glob("round_*")):
-            for name, documents in (("training", str(folder / "web" / "near_duplicates")), ("unseen", unseen)):
-                scores = f"{place}/scores" if name == "training" else str(folder / f"unseen_{place.name}")
-                if name == "unseen":
-                    score.run(documents, scores, score.ScoreConfig(), BeamOptions(), f"{place}/classifier")
-                found = judged(documents, scores, labels)
-                kinds = " ".join(f"{kind} {share:.3f}" for kind, share in found.by_kind.items())
-                print(
-                    f"{place.name} {name:9} recall {found.recall:.4f} precision {found.precision:.4f} "
-                    f"threshold {threshold_of(f'{place}/classifier'):.2f}; recalled: {kinds}"
-                )
+            show(place, "training", str(folder / "web" / "near_duplicates"), place, labels)
+            mine = folder / f"unseen_{place.name}"
+            classifier = f"{place}/classifier"
+            score.run(unseen, f"{mine}/scores", score.ScoreConfig(), BeamOptions(), classifier)
+            pages = (unseen, f"{mine}/scores", nothing, f"{mine}/discovered")
+            discover.run(*pages, discover.DiscoverConfig(), BeamOptions(), classifier)
+            show(place, "unseen", unseen, mine, labels)
+            show(place, "novel", unseen, mine, labels)
+
+
+def show(classified: Path, name: str, documents: str, place: Path, labels: dict[str, dict[str, Any]]) -> None:
+    """Prints what a round did to pages."""
+    for way, flags in (("alone", column(f"{place}/scores", "scores", "recalled")), ("kept", is_kept(place))):
+        result = judged(documents, flags, labels, name == "novel")
+        print(
+            f"{classified.name} {name:9} {way:6} recall {result.recall:.4f} precision {result.precision:.4f} "
+            f"threshold {threshold_of(f'{classified}/classifier'):.3f}"
+        )
+    print("    " + " ".join(f"{kind} {share:.3f}" for kind, share in result.by_kind.items()))
 
 
 if __name__ == "__main__":

@@ -21,21 +21,24 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web import discover, labels, recall, score, train_classifier
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import ClassifierConfig, tokens_of
+from opencoder_jax.beam_pipelines.web.held_out import NEVER, hidden_share, measured, precision_of, threshold_for
 from opencoder_jax.beam_pipelines.web.patterns_file import (
     SHIPPED,
     Matcher,
     Pattern,
     candidates,
+    poor_parts,
     prefixes,
     read_patterns,
     written,
 )
 from opencoder_jax.beam_pipelines.web.train_classifier import (
+    LabelledTexts,
     SamplesConfig,
     draw,
-    find_doubtful,
-    held_out_mask,
-    measured,
+    folds_of,
+    judged,
+    shown_evenly,
 )
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
@@ -118,12 +121,57 @@ def test_sites_are_read_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, read = Mock(), Mock(wraps=discover._pages_of)
     inputs.shards = lambda: iter([iter([(pages, scores, None)])])
     related, config = dict.fromkeys(sorted(set(sites)), 10), discover.DiscoverConfig(least_pages=3)
-    found = discover._candidates(inputs, related, config)
+    found = discover._parts(inputs, related, config)
     monkeypatch.setattr(discover, "_AT_ONCE", 25)
     monkeypatch.setattr(discover, "_pages_of", read)
-    assert discover._candidates(inputs, related, config) == found
-    assert {each.pattern.split("/")[0] for each in found} == related.keys()
+    assert discover._parts(inputs, related, config) == found
+    assert {each.pattern.split("/")[0] for each in found[0]} == related.keys()
     assert [len(call.args[1]) for call in read.call_args_list] == [2] * 15
+
+
+def test_what_sites_say_of_pages(batch: Any) -> None:
+    """A site, or a part of one, where hardly a page was recalled wants a surer classifier, and what that one takes
+    wrongly is rejected; what scores next to nothing is no seed, wherever it lies, unless a person says so."""
+    judge = discover._Judge(
+        related={"code.org"},
+        unrelated={"cats.org"},
+        accepted=Matcher(["code.org/docs", "code.org/mine"]),
+        trusted=Matcher(["code.org/mine"]),
+        poor=Matcher(["code.org/travel"]),
+        floor=0.02,
+        strict=0.9,
+    )
+    places = {  # score, and what follows: seed, random, rejected, recalled
+        "cats.org/1": (0.7, (0, 1, 1, 0)),
+        "cats.org/2": (0.95, (0, 1, 0, 1)),
+        "cats.org/3": (0.1, (0, 1, 0, 0)),
+        "code.org/travel/1": (0.7, (0, 1, 1, 0)),
+        "code.org/forum/1": (0.7, (0, 0, 0, 1)),
+        "code.org/docs/1": (0.01, (0, 1, 0, 0)),
+        "code.org/docs/2": (0.03, (1, 0, 0, 0)),
+        "code.org/mine/1": (0.01, (1, 0, 0, 0)),
+        "other.org/1": (0.7, (0, 1, 0, 1)),
+    }
+    documents = batch(*({"text": "x", "url": f"https://{one}", "repository": one.split("/")[0]} for one in places))
+    scores = pa.record_batch({"score": pa.array([one for one, _ in places.values()], pa.float32()),
+                              "recalled": [one >= 0.5 for one, _ in places.values()]})  # fmt: skip
+    none = pa.array([False] * len(places))
+    before = pa.RecordBatch.from_arrays([none] * len(labels.LABELS), schema=labels.LABELS)
+    counts = Counter[str]()
+    found = judge.labelled((documents, scores, before), counts).to_pydict()
+    assert dict(zip(places, zip(*found.values(), strict=True), strict=True)) == {
+        place: tuple(map(bool, flags)) for place, (_, flags) in places.items()
+    }
+    assert (counts["rejected"], counts["recalled"], counts["new seeds"]) == (2, 3, 2)
+
+
+@given(st.lists(st.tuples(st.text("ab/", max_size=6), st.booleans()), min_size=1, max_size=40), st.integers(1, 5))
+def test_poor_parts_are_those_with_hardly_a_hit(found: list[tuple[str, bool]], least: int) -> None:
+    pages = [(f"site.org/{place}", hit) for place, hit in found]
+    poor = set(poor_parts(pages, least, 0.2))
+    for prefix in {prefix for place, _ in pages for prefix in prefixes(place)}:
+        under = [hit for place, hit in pages if place in Matcher([prefix])]
+        assert (prefix in poor) == (len(under) >= least and sum(under) <= 0.2 * len(under))
 
 
 @pytest.mark.parametrize(
@@ -245,45 +293,92 @@ def test_the_draw_depends_on_the_pages_alone(documents: str, tmp_path: Path, bat
     labels.run(other, str(tmp_path / "b"), labels.SeedsConfig(patterns=str(tmp_path / "own.toml")), OPTIONS)
     again, _ = draw(other, str(tmp_path / "b"), config)
     assert {each.order for each in again} == {each.order for each in drawn}
-    assert held_out_mask(drawn, config)[1] == "pages"  # for sites with seeds are few
+    assert folds_of(drawn, config)[1] == "pages"  # for sites with seeds are few
 
 
-def test_doubtful_pages_are_those_like_seeds(pages: tuple[list[str], list[bool]], tokenizer: Tokenizer) -> None:
-    """A third of the wanted pages are seeds; of the rest, which stand among the random pages, most are found out."""
+def test_hidden_pages_score_as_seeds_do(pages: tuple[list[str], list[bool]], tokenizer: Tokenizer) -> None:
+    """A third of the wanted pages are seeds; of the rest, which are taught as others, most score as seeds of other
+    folds do."""
     texts, wanted = pages
     rng = random.Random(0)
     seeds = np.array([good and rng.random() < 0.33 for good in wanted])
-    held = np.array([rng.random() < 0.2 for _ in texts])
+    folds = np.array([rng.randrange(3) for _ in texts])
     config = ClassifierConfig(buckets=2000, dim=16)
-    tokens = [tokens_of(tokenizer, text) for text in texts]
-    doubtful = find_doubtful(tokens, seeds, held, tokenizer, SamplesConfig(), config)
+    known = LabelledTexts([tokens_of(tokenizer, text) for text in texts], seeds, np.array(["en"] * len(texts)))
+    scores = judged(known, np.ones(len(texts), bool), folds, tokenizer, config)
+    doubtful = scores >= np.quantile(scores[seeds], 0.1)
     hidden = np.array(wanted) & ~seeds
-    assert not doubtful[seeds].any()
     assert doubtful[hidden].mean() > 0.7
     assert doubtful[~np.array(wanted)].mean() < 0.05
 
 
-@given(st.integers(0, 2**32), st.floats(0.05, 0.95), st.sampled_from([0.5, 0.9, 0.99]))
-def test_the_threshold_is_the_lowest_with_the_precision(seed: int, share: float, precision: float) -> None:
+@given(st.integers(0, 2**32), st.floats(0.05, 0.5), st.sampled_from([0.5, 0.9, 0.99]))
+def test_the_threshold_has_the_precision_and_the_best_balance(seed: int, listed: float, precision: float) -> None:
     rng = np.random.default_rng(seed)
-    wanted = rng.random(200) < 0.5
-    scores = np.clip(rng.normal(np.where(wanted, 0.7, 0.3), 0.2), 0, 1).astype(np.float32)
-    report = measured(scores, wanted, share, precision)
+    seeds = rng.random(200) < 0.5
+    scores = np.clip(rng.normal(np.where(seeds, 0.7, 0.3), 0.2), 0, 1).astype(np.float32)
+    report = measured(scores, seeds, listed, precision)
     curve, chosen = report["curve"], report["chosen"]
-    good = [each["threshold"] for each in curve if each["precision"] >= precision and each["recall"] > 0]
-    assert chosen["threshold"] == good[0] if good else chosen in curve
+    good = [each for each in curve if each["precision"] >= precision and each["recall"] > 0] or curve
+    assert chosen in good
+    balances = [1 / (1 / each["precision"] + 1 / each["recall"]) for each in good if each["precision"] * each["recall"]]
+    assert 1 / (1 / chosen["precision"] + 1 / chosen["recall"]) == pytest.approx(max(balances))
+    assert threshold_for(curve, 1.0, precision) == curve[0]["threshold"]
+    assert threshold_for(curve, 0.0, precision) == NEVER
     recalls = [each["recall"] for each in curve]
     assert recalls == sorted(recalls, reverse=True)
-    half = curve[49]
-    right, false = share * (scores >= 0.5)[wanted].mean(), (1 - share) * (scores >= 0.5)[~wanted].mean()
-    assert half["precision"] == pytest.approx(right / (right + false) if right else 0, abs=1e-4)
+    assert listed <= report["share"] <= 1
+    half = curve[99]
+    assert half["recall"] == pytest.approx((scores >= 0.5)[seeds].mean(), abs=1e-4)
+    assert half["precision"] == pytest.approx(precision_of(report["share"], half["recall"], half["false"]), abs=1e-4)
     assert sum(each["pages"] for each in report["calibration"]) == 200
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.02, 0.1, 0.3]))
+def test_what_is_hidden_among_random_pages_is_told(seed: int, hidden: float) -> None:
+    """Pages that score as seeds do and ones that don't: their share is found, and so is the precision."""
+    rng = np.random.default_rng(seed)
+    wanted = rng.random(4000) < hidden
+    scores = np.concatenate([rng.beta(8, 2, 1000), np.where(wanted, rng.beta(8, 2, 4000), rng.beta(2, 8, 4000))])
+    seeds = np.arange(5000) < 1000
+    report = measured(scores.astype(np.float32), seeds, 0.2, 0.9)
+    assert report["share"] == pytest.approx(0.2 + 0.8 * wanted.mean(), abs=0.03)
+    for each in report["curve"][40:160:20]:
+        over = scores >= each["threshold"]
+        right = 0.2 * over[:1000].mean() + 0.8 * (over[1000:] & wanted).mean()
+        expected = right / (0.2 * over[:1000].mean() + 0.8 * over[1000:].mean())
+        assert expected - 0.08 < each["precision"] < expected + 0.03  # rather told too low
+
+
+def test_a_share_is_no_certainty() -> None:
+    """Where other pages score as seeds do, all of them may be of the kind."""
+    ones = np.ones(5)
+    assert hidden_share(ones, ones, 10) == 0.99
+    assert hidden_share(np.zeros(5), np.zeros(5), 10) == 0.99
+    assert hidden_share(np.array([1, 0.5]), np.array([0.9, 0.0]), 10_000) < 0.001
+
+
+def test_no_language_is_a_sign() -> None:
+    """Each language shows both kinds as often; what a language lacks isn't made up."""
+    languages = np.array(["en"] * 100 + ["de"] * 30 + ["ru"] * 5 + ["zh"] * 60)
+    wanted = np.array(
+        [n % 10 == 0 for n in range(100)] + [n < 20 for n in range(30)] + [True] * 5 + [n < 1 for n in range(60)]
+    )
+    which = np.arange(195) != 3
+    shown = shown_evenly(wanted, which, languages)
+    assert 3 not in shown
+    assert set(shown.tolist()) == set(np.flatnonzero(which).tolist())
+    times = {
+        name: [int((wanted[shown] == kind)[languages[shown] == name].sum()) for kind in (True, False)]
+        for name in ("en", "de", "ru", "zh")
+    }
+    assert times == {"en": [90, 89], "de": [20, 20], "ru": [5, 0], "zh": [20, 59]}
 
 
 @pytest.mark.parametrize(("kind", "left"), [("random page", True), ("seed", False)])
 def test_pages_of_one_kind_measure_nothing(kind: str, left: bool) -> None:
     """With no other page any threshold would be precise."""
-    with pytest.raises(UserError, match=rf"no {kind} is left to measure on; lower SamplesConfig\.sure"):
+    with pytest.raises(UserError, match=f"no {kind} to measure on"):
         measured(np.array([0.2, 0.9], np.float32), np.array([left, left]), 0.5, 0.9)
 
 
@@ -297,9 +392,11 @@ def test_a_round(documents: str, tmp_path: Path, tokenizer: Tokenizer, stage_dir
     marked, classifier, scores, found = (str(tmp_path / name) for name in ("marked", "classifier", "scores", "found"))
     labels.run(documents, marked, labels.SeedsConfig(patterns=str(tmp_path / "own.toml")), OPTIONS)
     config = ClassifierConfig(buckets=2000, dim=16)
-    train_classifier.run(documents, marked, str(place), classifier, SamplesConfig(held_out=0.2), config, OPTIONS)
+    train_classifier.run(documents, marked, str(place), classifier, SamplesConfig(folds=2), config, OPTIONS)
     score.run(documents, scores, score.ScoreConfig(), OPTIONS, classifier)
-    discover.run(documents, scores, marked, found, discover.DiscoverConfig(related=0.5, least_pages=5), OPTIONS)
+    discover.run(
+        documents, scores, marked, found, discover.DiscoverConfig(related=0.5, least_pages=5), OPTIONS, classifier
+    )
     recall.run(documents, scores, found, str(tmp_path / "recalled"), recall.RecallConfig(), OPTIONS)
 
     kept = [row["url"] for row in table(str(tmp_path / "recalled"), "documents")]
