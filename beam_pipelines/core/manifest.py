@@ -27,6 +27,8 @@ QUARANTINE = "quarantine"  # the folder of what broke its reader, and the tally'
 UNITS = "units.json"  # what became of each unit of a source's input, so that another run can keep it
 PLAN = "plan.json"  # the head of the manifest, while the stage isn't finished
 
+_REASONS = 12  # for drops that are told by name; all are in the manifest
+
 # A tree of counts: {"in": {"documents": {"Python": 3}}, "drop": {"bytes": {"too_large": 9}}, "count": {...}}
 Tally = dict[str, Any]
 
@@ -148,7 +150,9 @@ def describe(manifest: Manifest) -> str:
         return f"{manifest.total(name, 'documents')} documents ({manifest.total(name, 'bytes') / 1e6:.1f} MB) {name}"
 
     drops = sorted(manifest.table("drop", "documents").items(), key=lambda item: -item[1])
-    reasons = ", ".join(f"{reason} {count}" for reason, count in drops[:4])
+    shown, rest = drops[:_REASONS], sum(count for _, count in drops[_REASONS:])
+    told = [*shown, *([(f"{len(drops) - _REASONS} other reasons", rest)] if rest else [])]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in told)
     sides = [side(name) for name in ("in", "out") if name in manifest.tally]
     if broken := manifest.total(QUARANTINE, "documents"):
         sides.append(f"{broken} in {QUARANTINE}")

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -164,6 +165,14 @@ def test_a_stage_writes_documents_drops_and_what_it_did(shout: ModuleType, sourc
         "count": {"all": 9},
     }
     assert describe(manifest) == "shout: 9 documents (0.0 MB) in, 6 documents (0.0 MB) out; dropped: silent 3"
+
+
+def test_a_line_tells_most_reasons_and_how_many_more_there_are() -> None:
+    reasons = {f"reason{number}": 20 - number for number in range(15)}
+    manifest = Manifest("s", {}, {}, [], {"in": {"documents": {"C": 300}}, "drop": {"documents": reasons}}, {})
+    line = describe(manifest)
+    assert line.endswith("reason11 9, 3 other reasons 21")
+    assert sum(map(int, re.findall(r" (\d+)(?=,|$)", line.partition("dropped:")[2]))) == sum(reasons.values())
 
 
 def test_killed_and_resumed_is_as_never_killed(shout: ModuleType, source: str, tmp_path: Path) -> None:
