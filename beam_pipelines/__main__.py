@@ -55,7 +55,10 @@ VERBS = COMMANDS | {
         ("decontaminate", "decontamination.decontaminate", DOCUMENTS, "runs/clean"),
         ("select", "synthesis.select", "--documents=runs/clean", "runs/algorithmic"),
         ("doctests", "synthesis.doctests", "--documents=runs/clean", "runs/snippets"),
+        ("calls", "synthesis.execution.calls", "--documents=runs/clean", "runs/calls"),
         ("instructions", "synthesis.instructions", "--snippets=runs/snippets", "runs/instructions"),
+        ("seed_functions", "synthesis.execution.seed_functions", "--documents=runs/algorithmic", "runs/seed_functions"),
+        ("signatures", "synthesis.execution.signatures", "--gin.SignaturesConfig.most=50", "runs/signatures"),
         (
             "ask",
             "synthesis.teacher.ask",

@@ -90,20 +90,26 @@ def snippets(text: str, max_lines: int) -> Iterator[Snippet | str]:
     """
     if ">>> " not in text:
         return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's parser warns of the odd escapes in what it reads
-            module = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    if (module := parsed(text)) is None:
         return
     lines = source_lines(text)
-    definitions = _definitions(module)
+    defined = definitions(module)
     for function in module.body:
         if isinstance(function, ast.FunctionDef) and ">>> " in (docstring := ast.get_docstring(function) or ""):
             try:
-                yield _cut(function, docstring, definitions, lines, max_lines)
-            except _CannotStandAlone as reason:
+                yield cut(function, docstring, defined, lines, max_lines)
+            except CannotStandAloneError as reason:
                 yield str(reason)
+
+
+def parsed(text: str) -> ast.Module | None:
+    """A module's tree; None for what isn't Python 3."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's parser warns of the odd escapes in what it reads
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -153,26 +159,35 @@ def _document(origin: dict[str, object], snippet: Snippet) -> dict[str, object]:
     }
 
 
-class _CannotStandAlone(Exception):
+class CannotStandAloneError(Exception):
     """A function can't be cut out of its module."""
 
 
-def _cut(
-    function: ast.FunctionDef, docstring: str, definitions: dict[str, ast.stmt], lines: list[str], max_lines: int
+def cut(
+    function: ast.FunctionDef, docstring: str, defined: dict[str, ast.stmt], lines: list[str], max_lines: int
 ) -> Snippet:
-    if definitions.get(function.name) is not function:
-        raise _CannotStandAlone("defined twice")
+    """Cuts a top-level function out of its module, with all that it needs of it.
+
+    Args:
+        docstring: whose doctests are to run; may be "".
+        defined: `definitions` of the module, whose `source_lines` are `lines`.
+
+    Raises:
+        CannotStandAloneError: and why.
+    """
+    if defined.get(function.name) is not function:
+        raise CannotStandAloneError("defined twice")
     try:
         examples = doctest.DocTestParser().get_examples(docstring)
-        needed = _needed(function, examples, definitions)
+        needed = _needed(function, examples, defined)
         source = _source(needed, examples, lines)
         unbound = _unbound(source)
     except (SyntaxError, ValueError):
-        raise _CannotStandAlone("malformed doctest") from None
+        raise CannotStandAloneError("malformed doctest") from None
     if unbound:
-        raise _CannotStandAlone("needs a name that its module doesn't plainly define")
+        raise CannotStandAloneError("needs a name that its module doesn't plainly define")
     if source.count("\n") >= max_lines:
-        raise _CannotStandAlone("too long")
+        raise CannotStandAloneError("too long")
     return Snippet(function.name, source, docstring, tuple(_assertions(function.name, examples)))
 
 
@@ -217,7 +232,7 @@ def _bound_name(alias: ast.alias) -> str:
     return (alias.asname or alias.name).split(".")[0]
 
 
-def _definitions(module: ast.Module) -> dict[str, ast.stmt]:
+def definitions(module: ast.Module) -> dict[str, ast.stmt]:
     """Top-level names of a module and the one statement that defines each; names defined twice are left out."""
     found: dict[str, ast.stmt] = {}
     twice: set[str] = set()
@@ -254,12 +269,12 @@ def _needed(
             if isinstance(node, ast.Name) and node.id in definitions and definitions[node.id] not in needed:
                 statement = definitions[node.id]
                 if isinstance(statement, ast.Import | ast.ImportFrom) and not _standard(statement):
-                    raise _CannotStandAlone("imports a package")
+                    raise CannotStandAloneError("imports a package")
                 needed.add(statement)
                 queue.append(statement)
     ordered = sorted(needed - {function}, key=lambda node: (first_line(node), node.col_offset))
     if any(first_line(node) > first_line(function) and not isinstance(node, ast.FunctionDef) for node in ordered):
-        raise _CannotStandAlone("needs a later statement")
+        raise CannotStandAloneError("needs a later statement")
     return [*ordered, function]
 
 

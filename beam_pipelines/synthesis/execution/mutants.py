@@ -8,7 +8,7 @@ value that isn't returned.
 import ast
 import copy
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 from opencoder_jax.beam_pipelines.synthesis.execution.programs import parsed
@@ -41,16 +41,23 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 }
 
 
-def hollow(source: str, name: str, constants: Collection[str]) -> Iterator[str]:
-    """The program with a constant, or the first argument, as the whole body of the function `name`."""
+def hollow(source: str, name: str) -> list[str]:
+    """The program with nothing in its function `name`, and with its first argument as what it returns."""
+    function = _function(parsed(source, "solution"), name)
+    first = [*function.args.posonlyargs, *function.args.args][:1]
+    return [constant(source, name, value) for value in ("None", *(argument.arg for argument in first))]
+
+
+def constant(source: str, name: str, value: str) -> str:
+    """The program whose function `name` returns this, an expression, whatever it's given."""
     module = parsed(source, "solution")
-    for function in module.body:
-        if isinstance(function, ast.FunctionDef) and function.name == name:
-            body, first = function.body, [*function.args.posonlyargs, *function.args.args][:1]
-            for value in dict.fromkeys((*constants, *(argument.arg for argument in first))):
-                function.body = [ast.Return(ast.parse(value, mode="eval").body)]
-                yield ast.unparse(ast.fix_missing_locations(module))
-            function.body = body
+    _function(module, name).body = [ast.Return(ast.parse(value, mode="eval").body)]
+    return ast.unparse(ast.fix_missing_locations(module))
+
+
+def _function(module: ast.Module, name: str) -> ast.FunctionDef:
+    """The definition of a name that counts, the last one."""
+    return next(node for node in reversed(module.body) if isinstance(node, ast.FunctionDef) and node.name == name)
 
 
 def small(source: str, most: int) -> list[str]:

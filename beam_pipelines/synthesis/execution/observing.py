@@ -18,7 +18,8 @@ from opencoder_jax.sandbox.program import Outcome, Program
 Run = Callable[[Program], Outcome]
 
 _MARK = f"observed-{secrets.token_hex(8)} "  # what the function may print can't begin so
-_COMMON = f"""
+# What a program has below the code that is watched.
+COMMON = f"""
 import json as _json
 _literals = {{}}
 exec({inspect.getsource(literals)!r}, _literals)
@@ -62,7 +63,7 @@ class ObservedCall(NamedTuple):
 def calls_of_tests(item: SolutionWithTests, run: Run) -> list[ObservedCall]:
     """The calls that tests make of a solution that passes them, without those whose arguments have no text."""
     wrapped = [f"{name} = _recording({name!r}, {name})" for name in item.functions()]
-    seen = _said(run(Program("\n".join([item.solution, _COMMON, _RECORD, *wrapped, item.tests, _SAY]))))
+    seen = _said(run(Program("\n".join([item.solution, COMMON, _RECORD, *wrapped, item.tests, _SAY]))))
     return [ObservedCall(*each) for each in dict.fromkeys(map(tuple, seen)) if each[1] is not None]
 
 
@@ -71,7 +72,7 @@ def values(source: str, name: str, inputs: Sequence[tuple[Any, ...]], run: Run) 
 
     All None where the program ends on the way.
     """
-    seen = _said(run(Program("\n".join([source, _COMMON, _EACH.format(inputs=list(inputs), name=name), _SAY]))))
+    seen = _said(run(Program("\n".join([source, COMMON, _EACH.format(inputs=list(inputs), name=name), _SAY]))))
     return seen if len(seen) == len(inputs) else [None] * len(inputs)
 
 

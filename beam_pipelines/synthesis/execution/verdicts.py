@@ -115,9 +115,9 @@ class Jury:
         item = SolutionWithTests(solutions[first], tests)
         if self._is_flaky(item):
             return ItemVerdict("flaky", "", 0, 0, (), first, agreeing)
-        calls = calls_of_tests(item, self.run)
-        if hollow := self._passing_hollow(item, calls):
+        if hollow := self._passing_hollow(item):
             return ItemVerdict("tests can't fail", hollow[:300], 0, 0, (), first, agreeing)
+        calls = calls_of_tests(item, self.run)
         found = self._by_mutants(item, [solutions[number] for number in passing[1:]], calls)
         return found._replace(solution=first, agreeing=agreeing)
 
@@ -134,14 +134,12 @@ class Jury:
         seeds = [number % _SEEDS for number in range(1, _DOUBTED)] if doubted else [1]
         return any(self.run(item.program(), seed).status != "ok" for seed in seeds)
 
-    def _passing_hollow(self, item: SolutionWithTests, calls: Sequence[ObservedCall]) -> str:
+    def _passing_hollow(self, item: SolutionWithTests) -> str:
         """A hollow version of the solution that passes its tests, for each function that they call; else ""."""
         found = ""
         for name in item.functions():
-            # If any constant passes, so does what the first test asks for.
-            returned = [call.value for call in calls if call.name == name and call.value is not None]
-            versions = mutants.hollow(item.solution, name, ("None", *returned[:1]))
-            living = next((source for source in versions if self.passes(SolutionWithTests(source, item.tests))), "")
+            versions = mutants.hollow(item.solution, name)
+            living = next((source for source in versions if self.passes(item._replace(solution=source))), "")
             if not living:  # the tests look at this function; another one may only prepare its arguments
                 return ""
             found = living
@@ -149,21 +147,29 @@ class Jury:
 
     def _by_mutants(self, item: SolutionWithTests, others: Sequence[str], calls: Sequence[ObservedCall]) -> ItemVerdict:
         """Counts the mutants that the tests notice, and adds what all solutions say where they notice too few."""
-        tried = mutants.small(item.solution, self._config.mutants)
-        living = [source for source in tried if self.passes(SolutionWithTests(source, item.tests))]
-        total, killed, added = len(tried), len(tried) - len(living), []
         name, inputs = _main_inputs(calls)
+        # If the tests let any constant pass, then what the first of them asks for.
+        constants = [
+            mutants.constant(item.solution, name, call.value) for call in calls if call.name == name and call.value
+        ]
+        small = mutants.small(item.solution, self._config.mutants)
+        living = [source for source in (*constants[:1], *small) if self.passes(item._replace(solution=source))]
+        constant = living[0] if living and living[0] in constants else ""
+        total, killed, added = len(small), len(small) - len([source for source in living if source != constant]), []
         if living and inputs:
             right = values(item.solution, name, inputs, self.run)
             said = [values(source, name, inputs, self.run) for source in others]
             agreed = [value if all(other[at] == value for other in said) else None for at, value in enumerate(right)]
             for source in living:
                 wrong = values(source, name, inputs, self.run)
-                if all(here is None or here == there for here, there in zip(right, wrong, strict=True)):
-                    total -= 1  # as far as anybody can see, it does the same
-                elif noticed := [at for at, value in enumerate(agreed) if value is not None and value != wrong[at]]:
-                    killed += 1
+                noticed = [at for at, value in enumerate(agreed) if value is not None and value != wrong[at]]
+                if noticed:
                     added.append(ObservedCall(name, repr(inputs[noticed[0]]), agreed[noticed[0]]).assertion())
+                    killed += source != constant
+                elif source == constant:
+                    return ItemVerdict("tests can't fail", source[:300], killed, total)
+                elif all(here is None or here == there for here, there in zip(right, wrong, strict=True)):
+                    total -= 1  # as far as anybody can see, it does the same
         if killed < self._config.killed * total:
             return ItemVerdict("weak tests", living[0][:300], killed, total)
         return ItemVerdict("", "", killed, total, tuple(dict.fromkeys(added)))
