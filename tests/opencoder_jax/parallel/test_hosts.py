@@ -222,7 +222,8 @@ def test_a_lost_host_that_never_returns_is_said(data: Path, tmp_path: Path) -> N
     assert "start all hosts again with the same command" in words
 
 
-@pytest.mark.parametrize("hosts", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hosts", [1, 2])
 def test_a_preempted_host_saves_and_leaves(hosts: int, data: Path, tmp_path: Path) -> None:
     changes = MESHES[hosts, DEVICES // hosts] | {"TrainConfig_checkpoint_every": 1000}
     recipe = gin(tmp_path / "recipe.gin", **changes, TrainConfig_steps=2000)

@@ -31,6 +31,7 @@ print(json.dumps([first_steps(Path(sys.argv[1]), **changes) for changes in meshe
 """
 
 
+@pytest.mark.slow
 def test_losses_do_not_depend_on_the_mesh(data: Path) -> None:
     environment = {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",

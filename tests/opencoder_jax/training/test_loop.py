@@ -169,6 +169,7 @@ def test_killed_at_twenty_moments_it_ends_bit_for_bit_the_same(data: Path, tmp_p
     assert not list((tmp_path / "killed" / "checkpoints").glob("*tmp*"))
 
 
+@pytest.mark.slow
 def test_interrupted_before_its_first_checkpoint_it_begins_anew(
     whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +214,7 @@ def test_the_order_of_a_mixture_is_a_part_of_what_a_run_is(data: Path, tmp_path:
         train(small_recipe(DataConfig_mixture=dict(reversed(mixture.items()))), data, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_stable_stage_can_be_prolonged(whole: Path, data: Path, tmp_path: Path) -> None:
     train(small_recipe(TrainConfig_steps=3), data, tmp_path / "run")
     train(small_recipe(), data, tmp_path / "run")
@@ -247,7 +249,9 @@ def delete_the_sums(checkpoint: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # from Orbax's threads
-@pytest.mark.parametrize("damage", [flip_a_bit, truncate, delete_the_sums])
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, *(pytest.param(damage, marks=pytest.mark.slow) for damage in (truncate, delete_the_sums))]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     damage: Callable[[Path], None], whole: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +264,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert same_bits(saved(output, 6), saved(whole, 6))
 
 
+@pytest.mark.slow
 def test_a_damaged_last_checkpoint_is_trained_again_and_a_damaged_report_is_no_hindrance(
     whole: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,6 +385,7 @@ def test_a_checkpoint_every_so_many_minutes(data: Path, tmp_path: Path, monkeypa
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [3, 5, 6]
 
 
+@pytest.mark.slow
 def test_rows_grow_longer_at_a_step(data: Path, tmp_path: Path) -> None:
     recipe = small_recipe(DataConfig_phases=((0, 16, 8), (3, 32, 4)))
     train(recipe, data, tmp_path / "run")
@@ -415,6 +421,7 @@ def test_the_next_stage_starts_from_the_last(whole: Path, data: Path, tmp_path: 
         train(small_recipe(**changes), data, tmp_path / "nothing", init_from=data)
 
 
+@pytest.mark.slow
 def test_a_converted_model_starts_a_run_as_the_run_does_that_it_was(whole: Path, data: Path, tmp_path: Path) -> None:
     export_model(whole, tmp_path / "theirs")
     import_model(tmp_path / "theirs", tmp_path / "ours")

@@ -65,6 +65,7 @@ def test_every_way_to_watch_a_run(data: Path, tmp_path: Path) -> None:
     assert "mfu" not in last  # of a CPU, nobody knows the peak
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_ends_among_the_steps_that_it_traces(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     recipe = small_recipe(TrainConfig_profile=(1, 9), TrainConfig_steps=5)

@@ -1,0 +1,5 @@
+"""These tests compile each program once and run it on a few numbers: they need no optimised code."""
+
+from tests.opencoder_jax.training.conftest import _compile_quickly_and_once, compiled
+
+__all__ = ["_compile_quickly_and_once", "compiled"]
