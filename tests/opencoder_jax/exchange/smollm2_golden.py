@@ -58,7 +58,8 @@ def main() -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **load)
     model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, **load, dtype=torch.float32)
     golden = {}
-    # No end of a message ends these: all have the same length.
+    # No end of a message ends these: all have the same length. None here would be taken for the model's own ends.
+    model.generation_config.eos_token_id = None
     settings = transformers.GenerationConfig(max_new_tokens=GREEDY, do_sample=False, pad_token_id=2, use_cache=True)
     for number, prompt in enumerate(prompts()):
         ids = tokenizer(prompt, return_tensors="pt").input_ids

