@@ -308,6 +308,26 @@ def test_a_busy_machine_does_not_make_a_right_program_slow() -> None:
         assert [outcome.status for _, outcome in sandbox.map(programs)] == ["ok"] * 8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("judged", [True, False], ids=["from another process", "in its own"])
+@pytest.mark.parametrize("workers", [1, 8, 32])
+def test_four_fifths_of_the_limit_are_enough_and_more_than_all_are_not(workers: int, judged: bool) -> None:
+    """However many run at once on however few cores: processor time decides, and an idle wait is not measured in it."""
+    limit = 2.0
+    works = [0.8 * limit] * max(2, workers) + [1.5 * limit] * 2
+    programs = []
+    for seconds in works:
+        source = f"import time\ndef f(x):\n    while time.process_time() < {seconds}: pass\n    return x + 41\n"
+        test = "assert candidate(1) == 42"
+        if judged:
+            programs.append(Program(test, candidate=Candidate(source, "f")))
+        else:
+            programs.append(Program(f"{source}candidate = f\n{test}"))
+    with Sandbox(Limits(cpu_seconds=limit), workers=workers) as sandbox:
+        found = {number: outcome.status for number, outcome in sandbox.map(programs)}
+    assert [found[number] for number in range(len(works))] == ["ok"] * max(2, workers) + ["timeout"] * 2
+
+
 def test_no_message_of_a_candidate_hurts_the_judge() -> None:
     """Replies that are almost right: each is an answer, an exception, or the end of the conversation."""
     replies = [
