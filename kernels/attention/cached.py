@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from opencoder_jax.kernels.attention.attention import HEADS, ROWS, attention, dividing, free_axes, traced_for
-from opencoder_jax.kernels.attention.rows import by_rows
+from opencoder_jax.kernels.attention.cpu import attention as cpu
+from opencoder_jax.kernels.attention.rows import by_rows, cpu_kernels
 from opencoder_jax.kernels.attention.tpu import append as tpu
 from opencoder_jax.kernels.attention.tpu.tiles import padded
 
@@ -25,6 +26,28 @@ _BLOCK = 128  # keys whose weights are summed up at once
 def cached_size(head_size: int) -> int:
     """How many numbers a head's key or value takes in a cache."""
     return padded(head_size) if traced_for()[0] == "tpu" else head_size
+
+
+def append_and_attend(
+    q: Float[Array, "B S H D"],
+    k: Float[Array, "B S K D"],
+    v: Float[Array, "B S K D"],
+    keys: Float[Array, "R K T C"],
+    values: Float[Array, "R K T C"],
+    before: Int[Array, " B"],
+    count: Int[Array, " B"],
+    row: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "B S H D"], Float[Array, "R K T C"], Float[Array, "R K T C"]]:
+    """Writes new tokens' keys and values into a cache, as `append` does, and attends to it, as `cached_attention` does.
+
+    Returns:
+        What each new token sees, finite but meaningless from `count` on; and the cache's keys and values.
+    """
+    if cpu_kernels() and cpu.takes(q.shape[3], keys.dtype):
+        return cpu.append_and_attend(q, k, v, keys, values, before, count, row)
+    keys, values = append(keys, k, before, count, row), append(values, v, before, count, row)
+    mine = lambda cache: cache if row is None else jax.lax.dynamic_slice_in_dim(cache, row, 1)  # noqa: E731
+    return cached_attention(q, mine(keys), mine(values), before), keys, values
 
 
 def append(

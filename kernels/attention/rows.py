@@ -1,5 +1,7 @@
 """What makes a row's result depend on nothing but the row, to the bit, on CPUs.
 
+On one CPU, where a compiler is there, our own kernels (cpu/) see to it. What follows is for the rest.
+
 XLA's kernels for CPUs (YNNPACK) sum a product up in an order that depends on how many rows there are: one row, 2 to 32,
 or more. From 2 to 32 rows, and with 16 columns or more, it is the same order for each row, wherever it stands and
 whatever the others hold (tests/kernels/attention/test_rows.py; tests/benchmarks/LOG.md says what it costs). So more
@@ -16,10 +18,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from opencoder_jax.kernels.attention.attention import traced_for
+from opencoder_jax.kernels.attention.attention import free_axes, traced_for
+from opencoder_jax.kernels.attention.cpu import library
 
 MOST = 32
 OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+
+
+def cpu_kernels() -> bool:
+    """Whether the program that is traced takes our own kernels: on one CPU, where they could be compiled."""
+    return traced_for()[0] == "cpu" and not free_axes() and library.loaded()
 
 
 def jit_by_rows(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

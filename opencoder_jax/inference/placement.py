@@ -9,12 +9,15 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from opencoder_jax.inference.config import EngineConfig
+from opencoder_jax.kernels.attention.cpu.product import in_panels
+from opencoder_jax.kernels.attention.rows import cpu_kernels
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract, weight_axes
 from opencoder_jax.model.decoding import (
     MATRICES,
     Cache,
     Eight,
+    Matrix,
     Weights,
     empty_cache,
     in_eight_bits,
@@ -39,8 +42,11 @@ def place_weights(
         weight = jnp.asarray(weight, jnp.float32 if name.endswith("norm") else dtype)
         return weight if mesh is None else jax.device_put(weight, _sharding(mesh, axes, name, weight.shape))
 
-    weights = weights_of(parameters, model, place)
-    return weights if config.weights != "int8" else _rounded(weights)
+    def hold(matrix: Any) -> Matrix:
+        matrix = _rounded(matrix) if config.weights == "int8" else matrix
+        return matrix if mesh is not None or not cpu_kernels() else jax.tree.map(_as_kernels_read, matrix)
+
+    return weights_of(parameters, model, place, hold)
 
 
 def abstract_weights(model: ModelConfig, config: EngineConfig, mesh: Mesh) -> Weights:
@@ -55,8 +61,7 @@ def abstract_weights(model: ModelConfig, config: EngineConfig, mesh: Mesh) -> We
         return weight.astype(jnp.float32 if name.endswith("norm") else dtype)
 
     def whole(parameters: Mapping[str, Any]) -> Weights:
-        weights = weights_of(parameters, model, place)
-        return weights if config.weights != "int8" else _rounded(weights)
+        return weights_of(parameters, model, place, _rounded if config.weights == "int8" else lambda matrix: matrix)
 
     shapes = jax.eval_shape(whole, nnx.to_pure_dict(abstract(model)[1]))
 
@@ -99,12 +104,14 @@ def _with(shape: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=NamedSharding(mesh, spec))
 
 
-def _rounded(weights: Weights) -> Weights:
-    rounded = jax.jit(lambda matrix: in_eight_bits(matrix.astype(jnp.float32)))
-    layers = tuple(
-        layer._replace(**{name: rounded(getattr(layer, name)) for name in MATRICES}) for layer in weights.layers
-    )
-    return weights._replace(layers=layers, head=rounded(weights.head))
+@jax.jit
+def _rounded(matrix: jax.Array) -> Eight:
+    return in_eight_bits(matrix.astype(jnp.float32))
+
+
+def _as_kernels_read(matrix: jax.Array) -> Any:
+    """A matrix, but not its scales, as products on a CPU want it."""
+    return in_panels(matrix) if matrix.ndim == 2 else matrix
 
 
 def cache_sharding(mesh: Mesh | AbstractMesh, cache: Cache) -> NamedSharding:

@@ -141,7 +141,7 @@ def answer(
         tokens = jnp.concatenate([known, guessed], axis=1)
         running = now.left > 0
         hidden, cache = extend(weights, config, cache, tokens, now.last, jnp.where(running, width, 0))
-        made = logits(weights, hidden.reshape(count * width, -1))
+        made = logits(weights, hidden.reshape(count * width, -1), jnp.repeat(running, width))
         of_each = jax.tree.map(lambda setting: jnp.repeat(setting, width, axis=0), now.settings)
         places = (now.last - rows.last)[:, None] + jnp.arange(width)
         random = jnp.take_along_axis(now.random, places, axis=1).reshape(-1)

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Int8
+from jaxtyping import Array, Bool, Float, Int, Int8
 
-from opencoder_jax.kernels.attention.cached import append, cached_attention, cached_size
+from opencoder_jax.kernels.attention.cached import append_and_attend, cached_size
+from opencoder_jax.kernels.attention.cpu.product import Panels, product
 from opencoder_jax.kernels.attention.rows import by_rows
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import rms_norm, rope_angles, rotate
@@ -26,11 +27,11 @@ from opencoder_jax.model.decoder import rms_norm, rope_angles, rotate
 class Eight(NamedTuple):
     """A matrix in 8 bits: column j is values[:, j] * scales[j]."""
 
-    values: Int8[Array, "I O"]
+    values: Int8[Array, "I O"] | Panels
     scales: Float[Array, " O"]
 
 
-Matrix = Array | Eight
+Matrix = Array | Panels | Eight
 
 
 class LayerWeights(NamedTuple):
@@ -78,7 +79,10 @@ MATRICES = {"query": 1, "key": 1, "value": 1, "output": 2, "gate": 1, "up": 1, "
 
 
 def weights_of(
-    parameters: Mapping[str, Any], config: ModelConfig, place: Callable[[Any, str], Any] = lambda weight, _: weight
+    parameters: Mapping[str, Any],
+    config: ModelConfig,
+    place: Callable[[Any, str], Any] = lambda weight, _: weight,
+    hold: Callable[[Any], Matrix] = lambda matrix: matrix,
 ) -> Weights:
     """The weights of a decoder.
 
@@ -86,16 +90,17 @@ def weights_of(
         parameters: its state in nested dictionaries.
         place: given one weight (of a layer one layer's, in its axes of old) and its name, it puts it where it will lie,
             in the dtype that it shall have.
+        hold: makes of a placed matrix [I, O] what is held of it.
     """
 
     def one(index: int, name: str) -> Any:
         weight = place(parameters["layers"][name][index], name)
-        return weight.reshape(prod(weight.shape[: MATRICES[name]]), -1) if name in MATRICES else weight
+        return hold(weight.reshape(prod(weight.shape[: MATRICES[name]]), -1)) if name in MATRICES else weight
 
     layers = (LayerWeights(*(one(index, name) for name in LayerWeights._fields)) for index in range(config.layers))
     head = parameters["embedding"].T if config.tied_head else parameters["head"]
     embedding, final_norm = (place(parameters[name], name) for name in ("embedding", "final_norm"))
-    return Weights(embedding, tuple(layers), final_norm, place(head, "head"))
+    return Weights(embedding, tuple(layers), final_norm, hold(place(head, "head")))
 
 
 def in_eight_bits(matrix: Float[Array, "I O"]) -> Eight:
@@ -131,6 +136,8 @@ def extend(
         The final-normed hidden state of each token, and the cache with their keys and values.
     """
     rows, length = tokens.shape
+    kept = (jnp.arange(length) < count[:, None]).reshape(-1)
+    multiplied = partial(project, kept=kept)
     positions = before[:, None] + jnp.arange(length)
     x = weights.embedding[tokens.reshape(-1)].astype(cache.keys[0].dtype)
     turned = partial(rotate, angles=rope_angles(config, positions.reshape(-1)))
@@ -138,33 +145,36 @@ def extend(
     for layer, keys, values in zip(weights.layers, cache.keys, cache.values, strict=True):
         h = rms_norm(x, layer.attention_norm, config.norm_eps)
         q, k, v = (
-            project(h, matrix).reshape(len(x), -1, config.head_size) for matrix in (layer.query, layer.key, layer.value)
+            multiplied(h, matrix).reshape(len(x), -1, config.head_size)
+            for matrix in (layer.query, layer.key, layer.value)
         )
-        new_keys, new_values = (each.reshape(rows, length, *each.shape[1:]) for each in (turned(k), v))
-        keys, values = append(keys, new_keys, before, count, row), append(values, new_values, before, count, row)
+        q, k, v = (each.reshape(rows, length, *each.shape[1:]) for each in (turned(q), turned(k), v))
+        mixed, keys, values = append_and_attend(q, k, v, keys, values, before, count, row)
         all_keys.append(keys)
         all_values.append(values)
-        if row is not None:
-            keys, values = (jax.lax.dynamic_slice_in_dim(each, row, 1) for each in (keys, values))
-        mixed = cached_attention(turned(q).reshape(rows, length, *q.shape[1:]), keys, values, before)
-        x = x + project(mixed.reshape(len(x), -1), layer.output)
+        x = x + multiplied(mixed.reshape(len(x), -1), layer.output)
         h = rms_norm(x, layer.ffn_norm, config.norm_eps)
-        x = x + project(jax.nn.silu(project(h, layer.gate)) * project(h, layer.up), layer.down)
+        x = x + multiplied(jax.nn.silu(multiplied(h, layer.gate)) * multiplied(h, layer.up), layer.down)
     hidden = rms_norm(x, weights.final_norm, config.norm_eps)
     return hidden.reshape(rows, length, -1), Cache(tuple(all_keys), tuple(all_values))
 
 
-def logits(weights: Weights, hidden: Float[Array, "N W"]) -> Float[Array, "N V"]:
-    """In float32."""
-    return project(hidden, weights.head, jnp.float32)
+def logits(weights: Weights, hidden: Float[Array, "N W"], kept: Bool[Array, " N"] | None = None) -> Float[Array, "N V"]:
+    """In float32; of hidden states that aren't kept they mean nothing."""
+    return project(hidden, weights.head, jnp.float32, kept)
 
 
-def project(x: Float[Array, "N I"], matrix: Matrix, dtype: Any = None) -> Float[Array, "N O"]:
-    """`x` times a matrix, summed up in float32, in the dtype of `x` unless another is asked for."""
+def project(
+    x: Float[Array, "N I"], matrix: Matrix, dtype: Any = None, kept: Bool[Array, " N"] | None = None
+) -> Float[Array, "N O"]:
+    """`x` times a matrix, summed up in float32, in the dtype of `x` unless another is asked for.
+
+    What comes of rows that aren't kept is finite, and means nothing.
+    """
     stored = matrix.values if isinstance(matrix, Eight) else matrix
-
-    def product(rows: Array) -> Array:
-        return jnp.matmul(rows, stored.astype(rows.dtype), preferred_element_type=jnp.float32)
-
-    result = by_rows(product, x)
+    if isinstance(stored, Panels):
+        result = product(x, stored, kept)
+    else:
+        by_xla = partial(jnp.matmul, preferred_element_type=jnp.float32)
+        result = by_rows(lambda rows: by_xla(rows, stored.astype(rows.dtype)), x)
     return (result * matrix.scales if isinstance(matrix, Eight) else result).astype(dtype or x.dtype)
