@@ -313,7 +313,7 @@ def test_a_busy_machine_does_not_make_a_right_program_slow() -> None:
 @pytest.mark.parametrize("workers", [1, 8, 32])
 def test_four_fifths_of_the_limit_are_enough_and_more_than_all_are_not(workers: int, judged: bool) -> None:
     """However many run at once on however few cores: processor time decides, and an idle wait is not measured in it."""
-    limit = 2.0
+    limit = 2
     works = [0.8 * limit] * max(2, workers) + [1.5 * limit] * 2
     programs = []
     for seconds in works:
