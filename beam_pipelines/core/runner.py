@@ -8,13 +8,16 @@ work in threads of it, as they don't hold Python's lock. The bytes that come out
 import argparse
 import logging
 import os
+import shlex
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import apache_beam as beam
 import grpc  # type: ignore[import-untyped]
@@ -109,14 +112,72 @@ class BeamOptions:
         if workers > 1 and threads:
             flags.append("--direct_running_mode=multi_threading")
         elif workers > 1:
-            command = f"{sys.executable} -m opencoder_jax.beam_pipelines.core.worker"
+            program = f"{shlex.quote(sys.executable)} -m opencoder_jax.beam_pipelines.core.worker {os.getpid()}"
+            command = f"exec {program} 2>/dev/null"  # it prints the traceback of every error that it reports
             runner = FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
         with ExitStack() as quiet:
             if workers > 1 and threads:  # they print the traceback of every error that they report, as worker.py says
                 nowhere = quiet.enter_context(open(os.devnull, "w"))
                 quiet.enter_context(redirect_stderr(nowhere))
+            elif workers > 1:
+                quiet.enter_context(noticed_loss())
             with beam.Pipeline(runner=runner, options=PipelineOptions(flags)) as pipeline:
                 yield pipeline
+
+
+class _Ended(BaseException):
+    """Raised by a signal within a pipeline."""
+
+
+@contextmanager
+def noticed_loss() -> Iterator[None]:
+    """Ends a pipeline by Ctrl-C, or when a worker process has ended before it.
+
+    Beam waits for ever for a worker that never came, and some of its code swallows what a signal raises there. So the
+    signal is repeated until the pipeline has ended.
+
+    Raises:
+        TryAgain: a worker ended; as it's killed where memory is short.
+    """
+    main = threading.main_thread().ident
+    if main is None or main != threading.get_ident():  # only there signals can be handled
+        yield
+        return
+    ended, interrupted, codes = threading.Event(), threading.Event(), list[str]()
+
+    def insist() -> None:
+        while not ended.wait(1):  # Ctrl-C ends workers, too, and shall be heard first
+            signal.pthread_kill(main, signal.SIGINT if interrupted.is_set() else signal.SIGUSR1)
+
+    def heard(number: int, _: object) -> NoReturn:
+        if number == signal.SIGINT and not interrupted.is_set():
+            interrupted.set()
+            threading.Thread(target=insist, daemon=True).start()
+        raise _Ended
+
+    def hook(thread: threading.ExceptHookArgs) -> None:
+        if not str(thread.exc_value).startswith("Worker subprocess exited"):
+            others(thread)
+        elif not ended.is_set():
+            codes.append(str(thread.exc_value).rpartition(" ")[2])
+            insist()  # in the thread that the worker had
+
+    others, threading.excepthook = threading.excepthook, hook
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    except BaseException:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from None
+        if codes:
+            raise TryAgain(f"a worker process ended (code {codes[0]}); the same command goes on from here") from None
+        raise
+    finally:
+        ended.set()
+        threading.excepthook = others
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        if not codes:  # else one may still come, which would end this process
+            signal.signal(signal.SIGUSR1, before[signal.SIGUSR1])
 
 
 def refuse_absent_server(options: PipelineOptions) -> None:

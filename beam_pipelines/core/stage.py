@@ -432,11 +432,3 @@ def _explained(name: str) -> Iterator[None]:
 
 def _without_step(message: str) -> str:
     return message.split(" [while running")[0]
-
-
-def require_inputs(*_: object) -> None:
-    """For the time of the change only."""
-
-
-def main(module: str) -> None:
-    """For the time of the change only."""

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from opencoder_jax.clients.openai_client import OpenAIClient
 from opencoder_jax.evaluation.generate import Prompt
 from opencoder_jax.evaluation.model import Model
 from opencoder_jax.inference.sampling import SamplingConfig
-from opencoder_jax.clients.openai_client import OpenAIClient
 from opencoder_jax.recipe import build
 
 # What protocol has no word for; servers of ours and vLLM's take them, others would refuse them where they are set.
