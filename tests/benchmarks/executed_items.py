@@ -25,7 +25,7 @@ from opencoder_jax.beam_pipelines.core.documents import SCHEMA, document_id
 from opencoder_jax.beam_pipelines.synthesis.doctests import DoctestConfig, RunDoctests
 from opencoder_jax.beam_pipelines.synthesis.execution.calls import CallsConfig, RunCalls
 
-BATCH = 100  # files
+BATCH = 1000  # files; a stage cuts its batches by megabytes
 
 
 def documents(paths: Sequence[Path]) -> pa.RecordBatch:

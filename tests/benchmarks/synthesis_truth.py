@@ -23,7 +23,7 @@ from statistics import NormalDist
 from opencoder_jax.beam_pipelines.synthesis.doctests import Snippet
 from opencoder_jax.beam_pipelines.synthesis.execution import mutants
 from opencoder_jax.beam_pipelines.synthesis.execution.calls import made_inputs
-from opencoder_jax.beam_pipelines.synthesis.execution.observing import ObservedCall, values
+from opencoder_jax.beam_pipelines.synthesis.execution.observing import ObservedCall, values, varied
 from opencoder_jax.beam_pipelines.synthesis.execution.programs import SolutionWithTests, Unfit
 from opencoder_jax.beam_pipelines.synthesis.execution.verdicts import Jury, VerdictConfig
 
@@ -35,9 +35,12 @@ def wilson(good: int, total: int) -> tuple[float, float]:
     return (middle - width) / (total + z * z), (middle + width) / (total + z * z)
 
 
-def own_tests(solutions: Sequence[str], name: str, jury: Jury, most: int = 8) -> str:
+def own_tests(solutions: Sequence[str], name: str, jury: Jury, most: int = 12) -> str:
     """Assertions on whose values more than half of the solutions agree; "" where they agree on nothing."""
     inputs = made_inputs(Snippet(name, _last(solutions[0], name), "", ()))
+    said = [values(source, name, inputs, jury.run) for source in solutions]
+    taken = [given for given, *each in zip(inputs, *said, strict=True) if any(value is not None for value in each)]
+    inputs = taken + varied(taken, 60)
     said = [values(source, name, inputs, jury.run) for source in solutions]
     found: dict[str, str] = {}
     for at, given in enumerate(inputs):

@@ -35,7 +35,7 @@ class VerdictConfig:
     """When an item is kept.
 
     Attributes:
-        agreeing: solutions that must pass the tests; what they all return on further inputs strengthens weak tests.
+        agreeing: solutions that must pass the tests and agree on further inputs, by which weak tests are strengthened.
         killed: of the solution's small mutants, the share that its tests must notice.
         mutants: small ones that are tried, at most.
         cpu_seconds: of one run.
@@ -61,7 +61,7 @@ class ItemVerdict(NamedTuple):
         killed: small mutants that the tests noticed, of `mutants` that do anything else than the solution.
         added: assertions that notice what the tests alone didn't.
         solution: which of the solutions it's about.
-        agreeing: how many solutions pass the tests.
+        agreeing: how many solutions pass the tests and return the same on further inputs.
     """
 
     reason: str
@@ -104,11 +104,15 @@ class Jury:
         return not self._problem(item)[0]
 
     def verdict(self, solutions: Sequence[str], tests: str) -> ItemVerdict:
-        """Whether an item is kept: by the first solution that passes, if enough others pass as well."""
+        """Whether an item is kept: by the first of the solutions that pass and agree, if these are enough."""
         reasons = [self._problem(SolutionWithTests(source, tests)) for source in solutions]
         passing = [number for number, (reason, _) in enumerate(reasons) if not reason]
         if not passing:
             return ItemVerdict(*reasons[0], agreeing=0)
+        calls: list[ObservedCall] = []
+        if len(passing) > 1:
+            calls = calls_of_tests(SolutionWithTests(solutions[passing[0]], tests), self.run)
+            passing = self._agreeing(solutions, passing, calls)
         first, agreeing = passing[0], len(passing)
         if agreeing < self._config.agreeing:
             return ItemVerdict("too few solutions agree", f"{agreeing} of {len(solutions)}", 0, 0, (), first, agreeing)
@@ -117,9 +121,22 @@ class Jury:
             return ItemVerdict("flaky", "", 0, 0, (), first, agreeing)
         if hollow := self._passing_hollow(item):
             return ItemVerdict("tests can't fail", hollow[:300], 0, 0, (), first, agreeing)
-        calls = calls_of_tests(item, self.run)
+        calls = calls or calls_of_tests(item, self.run)
         found = self._by_mutants(item, [solutions[number] for number in passing[1:]], calls)
         return found._replace(solution=first, agreeing=agreeing)
+
+    def _agreeing(self, solutions: Sequence[str], passing: Sequence[int], calls: Sequence[ObservedCall]) -> list[int]:
+        """Of the solutions that pass, the most that also return the same on further inputs, wherever both return."""
+        name, inputs = _main_inputs(calls)
+        if not inputs:
+            return list(passing)
+        said = {number: values(solutions[number], name, inputs, self.run) for number in passing}
+
+        def with_it(number: int) -> list[int]:
+            pairs = {other: zip(said[number], said[other], strict=True) for other in passing}
+            return [other for other in passing if all(a == b or None in (a, b) for a, b in pairs[other])]
+
+        return max(map(with_it, passing), key=len)
 
     def _problem(self, item: SolutionWithTests) -> tuple[str, str]:
         """Why a solution doesn't pass its tests, and what shows it; "" where it does."""

@@ -1,9 +1,10 @@
-"""Keeps of a teacher's answers what running them bears out, as chats; what falls is counted with its reason.
+"""Keeps of a teacher's answers what running them bears out; what falls is counted with its reason.
 
 An exercise is kept when enough of its solutions pass its tests, twice and more, and its tests could fail
 (execution/verdicts.py). Where they notice too few wrong versions of the solution, assertions are added on whose values
 all passing solutions agree. A problem about a package is kept when its program runs to its end, twice, and calls the
-function in a way that its signature takes.
+function in a way that its signature takes. What is kept becomes a chat, or a snippet: the program with its tests, as
+OpenCoder's annealing data has them (section 2.2).
 
 Cost: about 0.5 s of one core an exercise, 20 to 30 programs in the sandbox.
 """
@@ -24,9 +25,34 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.synthesis.execution.programs import Unfit, parsed
 from opencoder_jax.beam_pipelines.synthesis.execution.verdicts import Jury, VerdictConfig
 from opencoder_jax.beam_pipelines.synthesis.teacher.conversations import Record
+from opencoder_jax.checks import check, one_of
+from opencoder_jax.recipe import configurable
 from opencoder_jax.sandbox.program import Program
 
 _PLACEHOLDERS = ("todo", "your code here", "implement this", "notimplementederror")
+
+
+@configurable
+@dataclass(frozen=True)
+class ValidateConfig:
+    """What becomes of an item that is kept.
+
+    Attributes:
+        form: "chats", for tuning; or "snippets" with their tests, for annealing.
+    """
+
+    form: str = "chats"
+
+    def __post_init__(self) -> None:
+        check(self, form=one_of("chats", "snippets"))
+
+
+@dataclass(frozen=True)
+class ValidatedConfig:
+    """Both configurations, as the stage's manifest has them."""
+
+    form: str
+    verdict: VerdictConfig
 
 
 class Fit(NamedTuple):
@@ -34,11 +60,13 @@ class Fit(NamedTuple):
 
     Attributes:
         answer: what the assistant says to the task.
-        tests: that the answer passes.
+        program: the code of it.
+        tests: that the program passes.
         counts: what is counted beside it.
     """
 
     answer: str
+    program: str
     tests: str
     counts: dict[str, int]
 
@@ -68,7 +96,7 @@ def educational(record: Record, jury: Jury) -> Fit | Unkept:
     }
     # The analysis is about the first solution.
     analysis = f"{record['analysis']}\n\n" if found.solution == 0 and "```" not in record["analysis"] else ""
-    return Fit(f"{analysis}```python\n{solution}\n```", tests, counts)
+    return Fit(f"{analysis}```python\n{solution}\n```", solution, tests, counts)
 
 
 def package(record: Record, jury: Jury) -> Fit | Unkept:
@@ -85,7 +113,7 @@ def package(record: Record, jury: Jury) -> Fit | Unkept:
         if outcome.status != "ok":
             ended = f"raises {outcome.error}" if outcome.status == "exception" else f"ended by {outcome.status}"
             return Unkept("flaky" if seed else ended, outcome.stderr.strip()[-300:])
-    return Fit(record["answer"].strip(), "", {"api calls": len(api_calls(source, api["name"]))})
+    return Fit(record["answer"].strip(), source.strip(), "", {"api calls": len(api_calls(source, api["name"]))})
 
 
 def misuse(source: str, api: Mapping[str, Any]) -> str:
@@ -139,16 +167,16 @@ CHECKS: dict[str, Callable[[Record, Jury], Fit | Unkept]] = {"educational": educ
 
 @dataclass(frozen=True)
 class Validate:
-    """The kernel: a teacher's answers -> chats, each a document of kind "chat" whose text is a list of messages."""
+    """The kernel: a teacher's answers -> chats, whose texts are lists of messages, or snippets."""
 
-    config: VerdictConfig
+    config: ValidatedConfig
     makes_documents: ClassVar[bool] = True
 
     def __call__(self, documents: pa.RecordBatch) -> Result:
         rows: list[dict[str, Any]] = []
         drops: list[Drop] = []
         counts: Counter[str] = Counter()
-        with Jury(self.config) as jury:
+        with Jury(self.config.verdict) as jury:
             for row, document in enumerate(documents.to_pylist()):
                 record = json.loads(document["text"])
                 found = CHECKS[record["pipeline"]](record, jury)
@@ -156,22 +184,24 @@ class Validate:
                     drops.append(Drop(row, found.reason, found.detail))
                     continue
                 counts.update(found.counts)
-                rows.append(_chat(document, record, found))
+                rows.append(_document(document, record, found, self.config.form))
         return Result(pa.RecordBatch.from_pylist(rows, schema=SCHEMA), drops, counts)
 
 
-def _chat(document: dict[str, Any], record: Record, found: Fit) -> dict[str, Any]:
+def _document(asked: dict[str, Any], record: Record, found: Fit, form: str) -> dict[str, Any]:
     said = ({"role": "user", "content": record["task"]}, {"role": "assistant", "content": found.answer})
-    text = json.dumps(said)
-    path = f"{document['path']}/chat"
-    change = {"id": document_id(document["repository"], path), "path": path, "text": text, "kind": "chat"}
-    return document | change | {"bytes": len(text)}
+    snippet = f"{found.program}\n\n\n{found.tests}".strip() + "\n"
+    text, kind = (json.dumps(said), "chat") if form == "chats" else (snippet, "synthetic")
+    path = f"{asked['path']}/{kind}"
+    change = {"id": document_id(asked["repository"], path), "path": path, "text": text, "kind": kind}
+    return asked | change | {"bytes": len(text.encode("utf-8", "surrogatepass"))}
 
 
-def run(asked: str, output: str, config: VerdictConfig, options: BeamOptions) -> Manifest:
-    """Writes a chat of each of a teacher's answers that running it bears out.
+def run(asked: str, output: str, validate: ValidateConfig, verdict: VerdictConfig, options: BeamOptions) -> Manifest:
+    """Writes a chat, or a snippet, of each of a teacher's answers that running it bears out.
 
     Args:
         asked: what the stage `ask` wrote.
     """
+    config = ValidatedConfig(validate.form, verdict)
     return map_stage("validate", Validate(config), [asked], output, config, options, megabytes_per_second=0.02)

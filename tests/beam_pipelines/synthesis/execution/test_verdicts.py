@@ -155,8 +155,8 @@ def test_weak_tests_are_strengthened_by_what_solutions_agree_on(jury: Jury) -> N
     assert found.reason == ""
     assert found.agreeing == 2
     wrong = "def size(x):\n    return {3: 3, -4: 4}.get(x, 7)\n"  # passes, and agrees nowhere else
-    disagreeing = jury.verdict([ABS, wrong], weak)
-    assert disagreeing.added == ()
+    alone = jury.verdict([wrong, ABS, other], weak)
+    assert (alone.reason, alone.solution, alone.agreeing) == ("", 1, 2)
 
 
 @pytest.mark.slow
@@ -170,9 +170,9 @@ def test_too_few_that_agree_and_the_first_that_passes() -> None:
 
 @pytest.mark.slow
 def test_weak_tests_that_nothing_strengthens_are_dropped() -> None:
-    """A mutant that differs where the solutions don't agree stays alive, and counts."""
+    """A mutant that differs only where not all solutions return anything stays alive, and counts."""
     solution = "def grade(x):\n    if x > 10:\n        return 'a'\n    if x > 5:\n        return 'b'\n    return 'c'\n"
-    other = "def grade(x):\n    return {20: 'a', 0: 'c'}.get(x, '?')\n"
+    other = "def grade(x):\n    return {20: 'a', 0: 'c'}[x]\n"
     with Jury(VerdictConfig(agreeing=2, cpu_seconds=1)) as strict:
         found = strict.verdict([solution, other], "assert grade(20) == 'a'\nassert grade(0) == 'c'\n")
     assert found.reason == "weak tests"

@@ -9,7 +9,7 @@ import pytest
 
 from opencoder_jax.beam_pipelines.synthesis.execution.verdicts import VerdictConfig
 from opencoder_jax.beam_pipelines.synthesis.teacher import prompts
-from opencoder_jax.beam_pipelines.synthesis.teacher.validate import Validate, api_calls, misuse
+from opencoder_jax.beam_pipelines.synthesis.teacher.validate import Validate, ValidatedConfig, api_calls, misuse
 from tests.stub_teacher import exercise
 
 Batch = Callable[..., pa.RecordBatch]
@@ -47,7 +47,8 @@ def test_what_passes_becomes_a_chat_and_what_falls_is_told(batch: Batch) -> None
         package_record(cut.replace("n=2", "parts=2")),
         package_record(cut.replace("[1, 2, 3]", "[]")),
     )
-    result = Validate(VerdictConfig(mutants=4, cpu_seconds=1))(given)
+    verdict = VerdictConfig(mutants=4, cpu_seconds=1)
+    result = Validate(ValidatedConfig("chats", verdict))(given)
     texts = [json.loads(text) for text in result.table.column("text").to_pylist()]
     assert [[said["role"] for said in chat] for chat in texts] == [["user", "assistant"]] * 2
     assert texts[0][0]["content"] == "Write add_7(x), which adds 7."
@@ -61,6 +62,12 @@ def test_what_passes_becomes_a_chat_and_what_falls_is_told(batch: Batch) -> None
     }
     assert result.counts["mutants: killed"] == result.counts["mutants: all"]
     assert result.table.column("kind").to_pylist() == ["chat", "chat"]
+    (text,) = Validate(ValidatedConfig("snippets", verdict))(given.slice(0, 1)).table.column("text").to_pylist()
+    assert text.startswith("def add_7(x):\n    return x + 7\n\n\nassert add_7(0) == 7\nassert ")
+    exec(text, {})
+    lone = batch(exercise_record(7, solutions=["def add_7(x):\n    return x + 7\n# \ud800"] * 2))
+    (drop,) = Validate(ValidatedConfig("snippets", verdict))(lone).drops
+    assert drop.reason == "solution: not Python"  # half a character, as models write it
 
 
 @pytest.mark.parametrize(
