@@ -1,9 +1,9 @@
 """What a classifier does to pages of sites that it never saw, and the thresholds that follow.
 
-Held out are seeds, and other pages without a label, some of which are of the kind that is looked for, too. How many
-isn't known, but it can be bounded: they score about as seeds do, so over a threshold that few other pages reach, the
-share of the unlabelled pages by that of the seeds is their share (best bin estimation: Garg et al. 2021, arXiv
-2111.00980). What more of them is over a threshold than their share of the seeds' is false.
+Held out are seeds, and other pages without a label, many of which are of the kind that is looked for, too, though
+seldom like the seeds: a grader marks what is plain. So seeds say little of how many pages there are over a threshold,
+or how many are right. Sites say more. On a site where hardly another page scores high, a page that does is false: there
+the share of false pages is measured, and what more is over a threshold anywhere is right.
 """
 
 import json
@@ -19,16 +19,37 @@ from opencoder_jax.recipe import UserError
 HELD_OUT = "held_out.json"
 NEVER = 1.01  # a threshold that no score reaches
 _STEPS = 199  # thresholds that are looked at: 0.005 to 0.995
-_LEAST = 0.5  # of the seeds that are over a threshold by which the share is estimated
-_SIGMAS = 1.0  # by which a share may be underestimated
+_RELATED = 0.1  # the share of a site's other pages that score high, from which on a page isn't held false (the paper's)
+_HIGH = 0.5  # a score that both kinds, shown equally often, are parted by
+_OTHERS = 4  # other pages of a site by which a page is judged, at least
+_ABOUT = 0.99  # of the best balance
+_FALSE = 0.1  # the largest share of false pages from which the number of right ones is told
 
 
-def measured(scores: np.ndarray, seeds: np.ndarray, listed: float, precision: float) -> dict[str, Any]:
+def on_unrelated_sites(scores: np.ndarray, seeds: np.ndarray, sites: np.ndarray) -> np.ndarray:
+    """Pages on whose sites hardly another page scores high or is a seed, bool [pages].
+
+    Args:
+        scores: float32 [pages].
+        seeds: bool [pages].
+        sites: of each page, a number from 0 on.
+    """
+    high = (seeds | (scores >= _HIGH)).astype(np.int64)
+    others = np.bincount(sites)[sites] - 1
+    theirs = np.bincount(sites, high).astype(np.int64)[sites] - high
+    found: np.ndarray = (others >= _OTHERS) & (theirs <= _RELATED * others)
+    return found
+
+
+def measured(
+    scores: np.ndarray, seeds: np.ndarray, unrelated: np.ndarray, listed: float, precision: float
+) -> dict[str, Any]:
     """What a classifier does to held-out pages, threshold by threshold, and which one is chosen.
 
     Args:
         scores: float32 [pages].
         seeds: bool [pages].
+        unrelated: bool [pages], those of `on_unrelated_sites`. Without any, all other pages count as false.
         listed: the share of the crawl's pages that are seeds.
         precision: that is wanted.
 
@@ -38,19 +59,27 @@ def measured(scores: np.ndarray, seeds: np.ndarray, listed: float, precision: fl
     for kind, which in (("seed", seeds), ("random page", ~seeds)):
         if not which.any():
             raise UserError(f"there is no {kind} to measure on")
+    elsewhere = unrelated & ~seeds
     thresholds = np.arange(1, _STEPS + 1) / (_STEPS + 1)
-    recall, over = (_at_least(scores[which], thresholds) for which in (seeds, ~seeds))
-    hidden = hidden_share(recall, over, int((~seeds).sum()))
-    false = np.maximum(0.0, (over - hidden * recall) / max(1e-9, 1 - hidden))
-    share = listed + (1 - listed) * hidden
+    mine, others, false = (
+        _at_least(scores[which], thresholds) for which in (seeds, ~seeds, elsewhere if elsewhere.any() else ~seeds)
+    )
+    over = listed * mine + (1 - listed) * others
+    told = false <= max(_FALSE, false.min())
+    share = listed
+    for _ in range(3):  # the fewer are of another kind, the fewer are false
+        right = np.maximum(over - (1 - share) * false, listed * mine)
+        share = float(min(0.99, right[told].max()))
+    recall = np.maximum.accumulate(np.minimum(right / share, 1)[::-1])[::-1]
     curve = [
         {
             "threshold": float(threshold),
-            "precision": round(precision_of(share, float(right), float(wrong)), 4),
-            "recall": round(float(right), 4),
+            "precision": round(precision_of(share, float(found), float(wrong)), 4),
+            "recall": round(float(found), 4),
             "false": float(wrong),
+            "seeds": round(float(own), 4),
         }
-        for threshold, right, wrong in zip(thresholds, recall, false, strict=True)
+        for threshold, found, wrong, own in zip(thresholds, recall, false, mine, strict=True)
     ]
     bins = np.clip((scores * 10).astype(int), 0, 9)
     calibration = [
@@ -66,18 +95,6 @@ def _at_least(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return 1 - np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores)
 
 
-def hidden_share(recall: np.ndarray, over: np.ndarray, pages: int) -> float:
-    """At most what share of the unlabelled pages is of the kind that is looked for.
-
-    Args:
-        recall, over: the shares of the seeds and of the unlabelled pages over each threshold.
-        pages: unlabelled ones, on which `over` was measured.
-    """
-    good = recall >= min(_LEAST, recall.max())
-    error = _SIGMAS * np.sqrt(np.maximum(over * (1 - over), 1 / pages) / pages)
-    return float(min(0.99, ((over + error)[good] / np.maximum(recall[good], 1e-9)).min()))
-
-
 def precision_of(share: float, recall: float, false: float) -> float:
     """Of pages of which a share is of the kind that is looked for."""
     right = share * recall
@@ -85,13 +102,17 @@ def precision_of(share: float, recall: float, false: float) -> float:
 
 
 def _chosen(curve: Sequence[dict[str, float]], precision: float) -> dict[str, float]:
-    """Of the thresholds with the precision, or of all where none has it, that of the best balance with recall (F1)."""
-    good = [each for each in curve if each["precision"] >= precision and each["recall"] > 0]
+    """Of the thresholds with the precision, or of all where none has it, the highest of about the best balance (F1).
 
-    def balance(each: dict[str, float]) -> float:
-        return each["precision"] * each["recall"] / max(1e-9, each["precision"] + each["recall"])
+    The balance hardly changes over a wide range, and what differs there is told least surely: how many pages are false.
+    """
+    good = [each for each in curve if each["precision"] >= precision and each["recall"] > 0] or curve
+    balances = [_f1(each) for each in good]
+    return [each for each, found in zip(good, balances, strict=True) if found >= _ABOUT * max(balances)][-1]
 
-    return max(good or curve, key=balance)
+
+def _f1(each: dict[str, float]) -> float:
+    return 2 * each["precision"] * each["recall"] / max(1e-9, each["precision"] + each["recall"])
 
 
 def threshold_for(curve: Sequence[dict[str, float]], share: float, precision: float) -> float:

@@ -10,8 +10,10 @@ is trained on all of them.
 
 Random pages hold pages of the kind that is looked for, in the first round most of them. A classifier that is trained on
 these as others learns to pass them over, so doubtful pages are left out: those that score, when they're judged for the
-first time, as `sure` of the seeds do (after Liu et al. 2002, whose spies are these seeds). A page that an earlier round
-rejected, by the part of the site in which it lies, is no doubtful one: these are the hard negatives.
+first time, as `sure` of the seeds do (after Liu et al. 2002, whose spies are these seeds). Among the seeds each site
+counts by the root of its seeds, for a few sites have most of them. Of a site on which other pages score high, what
+scores a `site_sure` of that is doubtful, too. A page that an earlier round rejected, by the part of the site in which
+it lies, is no doubtful one: these are the hard negatives.
 
 In each language both kinds are shown equally often. Else a language becomes a sign of the kind, where its seeds or its
 other pages come from a few sites.
@@ -34,7 +36,7 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import TOKENIZER, Classifier, ClassifierConfig, tokens_of
-from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, measured
+from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, measured, on_unrelated_sites
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
@@ -53,6 +55,7 @@ class SamplesConfig:
         per_site: pages of a site and a kind, at most.
         folds: of the sites, each of which is held out once.
         sure: the share of the seeds by whose scores doubtful pages are known.
+        site_sure: what part of that score makes a page doubtful on a site where other pages score high.
         precision: that the threshold must have.
         seed: of the draw.
     """
@@ -62,13 +65,14 @@ class SamplesConfig:
     per_site: int = 1_000
     folds: int = 3
     sure: float = 0.9
+    site_sure: float = 0.1
     precision: float = 0.9
     seed: int = 0
 
     def __post_init__(self) -> None:
         share = between(0.01, 0.99)
         check(self, seeds=at_least(2), random=at_least(2), per_site=at_least(1), folds=at_least(2))
-        check(self, sure=share, precision=share)
+        check(self, sure=share, site_sure=share, precision=share)
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,14 @@ class LabelledTexts(NamedTuple):
         return Classifier.fit_tokens(tokens, self.wanted[shown].tolist(), tokenizer, config)
 
 
+def low_score(scores: np.ndarray, sites: np.ndarray, share: float) -> float:
+    """The score under which a share of the pages lies, where each site counts by the root of its pages."""
+    order = np.argsort(scores, kind="stable")
+    weights = 1 / np.sqrt(np.bincount(sites)[sites[order]])
+    place = np.searchsorted(np.cumsum(weights), share * weights.sum())
+    return float(scores[order[min(place, len(order) - 1)]])
+
+
 def judged(
     texts: LabelledTexts, taught: np.ndarray, folds: np.ndarray, tokenizer: Tokenizer, config: ClassifierConfig
 ) -> np.ndarray:
@@ -242,11 +254,15 @@ def run(
         tokens = [tokens_of(model, text) for text in _texts(documents, drawn)]
         texts = LabelledTexts(tokens, wanted, np.array([each.language for each in drawn]))
         scores = judged(texts, wanted | random, folds, model, config)
-        doubtful = random & ~rejected & (scores >= np.quantile(scores[wanted], 1 - samples.sure))
+        sites = np.unique([each.site for each in drawn], return_inverse=True)[1]
+        limit = low_score(scores[wanted], sites[wanted], 1 - samples.sure)
+        limits = np.where(on_unrelated_sites(scores, wanted, sites), limit, samples.site_sure * limit)
+        doubtful = random & ~rejected & (scores >= limits)
         taught = wanted | (random & ~doubtful)
         scores = judged(texts, taught, folds, model, config)
         classifier = texts.fit(taught, model, config)
-        report = measured(scores, wanted, there[True] / sum(there.values()), samples.precision)
+        unrelated = on_unrelated_sites(scores, wanted, sites)
+        report = measured(scores, wanted, unrelated, there[True] / sum(there.values()), samples.precision)
         counts = {"seeds": there[True], "other pages": there[False], "doubtful": int(doubtful.sum())}
         counts |= {"rejected": int(rejected.sum()), "trained on": int(taught.sum()), "held out": len(scores)}
         directory.write_json(HELD_OUT, {"held_out": kind, "pages": counts} | report)
