@@ -106,9 +106,7 @@ class Engine:
         Raises:
             UserError: a request can't be answered, for what it names; then none of them is queued.
         """
-        for number, request in enumerate(requests):
-            if (why := self._why_not(request)) is not None:
-                raise UserError(f"prompt {number} {why}")
+        self.check(requests)
         stops = {stop: StopStrings(stop) for stop in {request.stop for request in requests}}
         answers = [self._answer(request, stops[request.stop]) for request in requests]
         with self._lock:
@@ -117,6 +115,12 @@ class Engine:
                 self._numbered += 1
             self._queue.extend(answers)
         return [answer.number for answer in answers]
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Raises UserError, as `submit` does, if one of these requests can't be answered."""
+        for number, request in enumerate(requests):
+            if (why := self._why_not(request)) is not None:
+                raise UserError(f"prompt {number} {why}")
 
     def _answer(self, request: Request, stops: StopStrings) -> OpenAnswer:
         tokens = np.zeros(len(request.prompt) + request.sampling.max_tokens, np.int32)

@@ -26,6 +26,7 @@ _RECENT = 60.0  # seconds over which the rate of answers is taken
 class Steps(Protocol):
     """What is needed of an engine; opencoder_jax.inference's has it."""
 
+    def check(self, requests: Sequence[Request]) -> None: ...
     def submit(self, requests: Sequence[Request]) -> list[int]: ...
     def cancel(self, request: int) -> None: ...
     def step(self) -> list[Piece]: ...
@@ -129,6 +130,7 @@ class Bridge:
         """
         if not self.working:
             raise Refused("the engine failed" if self.failure else "the server is stopping", status=503, retry_after=5)
+        self._engine.check(requests)  # first: what can never be answered isn't to come again later
         if (waiting := self._engine.waiting) + len(requests) > self._most_waiting:
             message = f"{waiting} answers are waiting already; try again later"
             raise Refused(message, code="queue_full", status=429, retry_after=self._retry_after(waiting))

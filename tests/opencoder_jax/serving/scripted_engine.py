@@ -30,10 +30,13 @@ class ScriptedEngine:
     def text(self, request: Request) -> str:
         return self.tokenizer.decode(self.answer(request))
 
-    def submit(self, requests: Sequence[Request]) -> list[int]:
+    def check(self, requests: Sequence[Request]) -> None:
         for request in requests:
             if len(request.prompt) + request.sampling.max_tokens > self.context:
                 raise UserError("too long")
+
+    def submit(self, requests: Sequence[Request]) -> list[int]:
+        self.check(requests)
         with self._lock:
             ids = [len(self.asked) + place for place in range(len(requests))]
             self.asked += requests

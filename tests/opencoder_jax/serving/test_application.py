@@ -208,6 +208,8 @@ def test_a_full_queue_says_when_to_come_again(scripted: Any) -> None:
         answer = await it.client.post(COMPLETIONS, {"prompt": "a", "n": 5})
         assert (answer.status, answer.error["type"], answer.error["code"]) == (429, "rate_limit_error", "queue_full")
         assert 1 <= int(answer.headers["retry-after"]) <= 60
+        never = await it.client.post(COMPLETIONS, {"prompt": "a" * 1000, "n": 5})
+        assert never.status == 400  # what can never be answered isn't to come again
         second = it.client.open("POST", COMPLETIONS, {"prompt": "a", "n": 4})  # these still fit
         it.engine.held = False
         it.engine.may_step.release()
