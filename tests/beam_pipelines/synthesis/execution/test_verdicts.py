@@ -1,6 +1,7 @@
 """Verdicts: what is right and tested is kept; tests that can't fail, cheats and chance are not."""
 
 import ast
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from opencoder_jax.beam_pipelines.synthesis.execution.programs import SolutionWi
 from opencoder_jax.beam_pipelines.synthesis.execution.verdicts import Jury, VerdictConfig
 from opencoder_jax.benchmarks.problems import Benchmark, function_problems
 
-HUMANEVAL = Path(__file__).parents[5] / "shared" / "benchmarks" / "humaneval" / "HumanEval.jsonl.gz"
+FOLDER = Path(os.environ.get("BENCHMARKS", Path(__file__).parents[5] / "shared" / "benchmarks"))
+HUMANEVAL = FOLDER / "humaneval" / "HumanEval.jsonl.gz"
 
 ABS = "def size(x):\n    if x < 0:\n        return -x\n    return x\n"
 TESTS = "assert size(3) == 3\nassert size(-4) == 4\nassert size(0) == 0\nassert size(-1) == 1\nassert size(1) == 1\n"

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.synthesis.teacher import ask
@@ -266,3 +267,31 @@ def test_2000_seeds_and_20_kills(stub: StubTeacher, seeds: Callable[[int], str],
     assert recorded(answers) == len(stub.answered) > 2500
     assert stub.answered.total() - len(stub.answered) <= kills * 8
     check_ends(output, Manifest.read(str(output)), count)
+
+
+@pytest.mark.slow
+def test_from_seeds_to_chats_by_the_commands(
+    stub: StubTeacher, seeds: Callable[[int], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wrong ones that a teacher made up fall by their tests; the right ones are chats whose answers run."""
+    stub.kinds = ("good", "wrong", "busy")
+    given, asked, kept = seeds(6), tmp_path / "asked", tmp_path / "kept"
+    recipe = "--gin_file=gin_configs/data/educational_instruct.gin"
+    teacher = [
+        f"--gin.TeacherConfig.server={stub.url}",
+        "--gin.TeacherConfig.model=stub",
+        "--gin.AskConfig.solutions=2",
+    ]
+    places = [f"--documents={given}", f"--answers={tmp_path / 'answers'}", f"--output={asked}"]
+    main(["ask", recipe, *places, *teacher])
+    main(["validate", recipe, f"--asked={asked}", f"--output={kept}"])
+    found = rows(kept, "documents")
+    assert {number_of(row) for row in found} == {2, 3, 5}
+    # Who adds nothing at all gives the argument back, as a function without a body of its own does.
+    told = {number_of(row): row["reason"] for row in rows(kept, "drops")}
+    assert told == {0: "tests can't fail", 1: "fails its tests", 4: "fails its tests"}
+    for row in found:
+        question, answer = json.loads(row["text"])
+        assert f"add_{number_of(row)}" in question["content"]
+        exec(answer["content"].split("```python\n")[1].split("```")[0], {})
+    assert "dropped: fails its tests 2" in capsys.readouterr().out
