@@ -3,32 +3,24 @@
 It's called with the driver's process id, and ends with it, however that ends: Beam's would wait for it for ever.
 """
 
+import logging
 import os
 import signal
-
-if __name__ == "__main__":
-    # Ctrl-C reaches it, too; who says so is the driver.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-
-import logging
 import sys
 import threading
 import time
 
 
 def end_with(driver: int) -> None:
-    """Watches the process that started this one."""
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    """Ends this process once the one that started it is gone."""
+    while os.getppid() == driver:
+        time.sleep(1)
+    os._exit(1)
 
 
 if __name__ == "__main__":
-    end_with(int(sys.argv.pop(1)))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C reaches it, too; who says so is the driver
+    threading.Thread(target=end_with, args=[int(sys.argv.pop(1))], daemon=True).start()
 
 # Beam's first warning would install a handler that prints every message; one that exists already prevents that.
 logging.getLogger().addHandler(logging.NullHandler())

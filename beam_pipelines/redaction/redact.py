@@ -13,6 +13,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -99,6 +100,8 @@ _PROLOGUE = re.compile(
     re.IGNORECASE,
 )
 _ROUNDS = 10  # of looking for notices in what is left
+_MOST_COMMENTS = 100  # of a head: no file has as many apart, and each is looked at by itself
+_LONGEST_HEAD = 100_000  # characters; a comment that ends behind them is no notice: the GPL has 35,000
 _DOC_TAG = re.compile(
     r"[@\\](?:file|fileoverview|overview|param|see|since|author|returns?|brief|module|package|namespace|class|defgroup|ingroup|example|deprecated)\b"
 )
@@ -225,7 +228,7 @@ _LONGEST_CELL = 3000  # characters of prose that are nothing but a notice
 def _without_notices(text: str, language: str) -> str:
     markers = line_markers(language)
     pieces, last, goes_on = [], 0, False
-    for comment in _leading_comments(text, language):
+    for comment in islice(_leading_comments(text, language), _MOST_COMMENTS):
         # What follows a notice may go on with it: "You should have received a copy …"
         notice = _is_notice(text, comment, goes_on) and not _DIRECTIVE.match(text, comment.start)
         goes_on = notice or (goes_on and not comment.says)
@@ -286,6 +289,8 @@ def _leading_comments(text: str, language: str) -> Iterator[_Comment]:
             if block:
                 yield block
             block = _Comment(span.start, span.stop, kind, says)
+        if span.stop > _LONGEST_HEAD:
+            return
         if _DIRECTIVE.match(text, span.start):
             yield block
             block = None
