@@ -222,7 +222,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(PLAIN | st.sets(st.integers(), max_size=4))
 def test_a_literal_means_its_value(value: object) -> None:
     text = literal(value)
@@ -237,7 +237,7 @@ def test_what_has_no_literal() -> None:
     assert literal({"b", "a"}) == literal({"a", "b"}) == "{'a', 'b'}"
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(PLAIN, PLAIN), min_size=1, max_size=3))
 def test_varied_inputs_keep_their_shape_and_are_new(inputs: list[tuple[object, ...]]) -> None:
     found = varied(inputs, 12)

@@ -47,7 +47,7 @@ def test_what_passes_becomes_a_chat_and_what_falls_is_told(batch: Batch) -> None
         package_record(cut.replace("n=2", "parts=2")),
         package_record(cut.replace("[1, 2, 3]", "[]")),
     )
-    verdict = VerdictConfig(mutants=4, cpu_seconds=1)
+    verdict = VerdictConfig(mutants=2, cpu_seconds=1)
     result = Validate(ValidatedConfig("chats", verdict))(given)
     texts = [json.loads(text) for text in result.table.column("text").to_pylist()]
     assert [[said["role"] for said in chat] for chat in texts] == [["user", "assistant"]] * 2
