@@ -69,7 +69,7 @@ def measured(
     share = listed
     for _ in range(3):  # the fewer are of another kind, the fewer are false
         right = np.maximum(over - (1 - share) * false, listed * mine)
-        share = float(min(0.99, right[told].max()))
+        share = float(min(0.99, max(listed, right[told].max())))
     recall = np.maximum.accumulate(np.minimum(right / share, 1)[::-1])[::-1]
     curve = [
         {

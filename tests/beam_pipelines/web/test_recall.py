@@ -334,7 +334,7 @@ def test_the_threshold_has_the_precision_and_the_best_balance(seed: int, listed:
     assert threshold_for(curve, 0.0, precision) == NEVER
     recalls = [each["recall"] for each in curve]
     assert recalls == sorted(recalls, reverse=True)
-    assert listed / 2 <= report["share"] <= 1
+    assert listed <= report["share"] <= 1
     half = curve[99]
     assert half["seeds"] == pytest.approx((scores >= 0.5)[seeds].mean(), abs=1e-4)
     assert half["precision"] == pytest.approx(precision_of(report["share"], half["recall"], half["false"]), abs=1e-3)
@@ -357,6 +357,13 @@ def test_what_is_hidden_among_random_pages_is_told(seed: int, hidden: float) -> 
         over = scores >= each["threshold"]
         assert each["precision"] == pytest.approx(wanted[over].mean(), abs=0.05)
         assert each["recall"] == pytest.approx(over[wanted].mean(), abs=0.06)
+
+
+def test_a_classifier_that_finds_no_seed_is_told_so() -> None:
+    scores, seeds = np.array([0.001] * 20 + [0.9] * 20, np.float32), np.arange(40) < 20
+    report = measured(scores, seeds, ~seeds, 0.1, 0.9)
+    assert report["share"] == pytest.approx(0.1)
+    assert all(each["recall"] == 0 for each in report["curve"])
 
 
 def test_a_page_is_judged_by_the_others_of_its_site() -> None:
