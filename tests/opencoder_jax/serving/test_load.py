@@ -78,7 +78,8 @@ class Load:
                 assert answer.startswith(b"HTTP/1.1 400"), answer[:300]
                 self.counts["refused"] += 1
             elif kind < 0.4:
-                answer = await ask(self.port, json.dumps({**body, "prompt": prompt * 100}).encode())
+                too_long = prompt * (6000 // len(prompt) + 1)  # whatever its pieces are
+                answer = await ask(self.port, json.dumps({**body, "prompt": too_long}).encode())
                 assert answer.startswith(b"HTTP/1.1 400"), answer[:300]
                 self.counts["refused"] += 1
             else:
