@@ -65,7 +65,7 @@ def lm_eval(server: str, model: dict[str, Any], problems: list[dict[str, Any]], 
 
 
 def ask(server: str, model: str, problem: dict[str, Any]) -> str:
-    """In a process of its own: EvalPlus sets an alarm. What is said is cut by EvalPlus."""
+    """In a process of its own: EvalPlus sets an alarm of 100 s. What is said is cut by EvalPlus."""
     import openai
     from evalplus.gen.util.openai_request import make_auto_request
     from evalplus.sanitize import sanitize
@@ -79,7 +79,7 @@ def ask(server: str, model: str, problem: dict[str, Any]) -> str:
 
 def evalplus(server: str, model: str, problems: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Its chat, its cut, its verdicts on the base's tests and on all."""
-    with ProcessPoolExecutor(AT_ONCE) as processes:
+    with ProcessPoolExecutor(AT_ONCE // 2) as processes:
         solutions = list(processes.map(partial(ask, server, model), problems))
     samples = folder / "evalplus.jsonl"
     write(samples, [{"task_id": p["task_id"], "solution": s} for p, s in zip(problems, solutions, strict=True)])
