@@ -26,6 +26,7 @@ from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Late, 
 from opencoder_jax.beam_pipelines.sources.formats.repositories import (
     DAMAGED,
     attributes_of,
+    broken_blobs,
     commit_times,
     is_repository,
     newest_commit,
@@ -85,6 +86,7 @@ def _unit(folder: str, given: str) -> Unit:
     place = os.path.abspath(folder)
     try:
         repository = open_repository(folder)
+        broken_blobs(repository)  # the walk to the newest commit must not meet what is broken
         name = repository_name(repository, folder)
         if (commit := newest_commit(repository)) is None:
             return Unit(place, os.path.relpath(folder, os.path.dirname(os.path.abspath(given))), 0, reason="no_commit")
@@ -118,10 +120,11 @@ def read_repository(unit: Unit, config: GitConfig) -> Iterator[Row | Late]:
     """The files of a repository as documents and drops."""
     stars = read_stars(config.stars_table).get(unit.name, 0)
     repository = open_repository(unit.directory)
+    broken = broken_blobs(repository)
     commit = newest_commit(repository)
     if commit is None:
         raise Damaged("the repository is gone")
-    entries = list(tree_entries(commit.peel(pygit2.Tree)))
+    entries = list(tree_entries(commit.peel(pygit2.Tree), broken))
     attributes = attributes_of(entries)
     times = commit_times(repository, commit, {path for path, _ in entries})
     for path, entry in entries:

@@ -32,6 +32,8 @@ from opencoder_jax.beam_pipelines.sources import archives, collect, conversation
 from opencoder_jax.beam_pipelines.sources.builder import document
 from opencoder_jax.beam_pipelines.sources.formats.batches import batches, guarded, write_batches
 from opencoder_jax.beam_pipelines.sources.formats.members import Late, Row, Unit, Untrusted
+from opencoder_jax.beam_pipelines.sources.formats.repositories import tree_entries
+from opencoder_jax.beam_pipelines.sources.units import QuarantineConfig
 from opencoder_jax.recipe import UserError
 
 SHARED = Path(__file__).parents[4] / "shared/cases/data"
@@ -220,6 +222,33 @@ def repository(place: Path) -> Path:
     return place
 
 
+def test_an_object_that_is_cut_off_costs_itself_or_its_repository(tmp_path: Path) -> None:
+    """Reading it, libgit2 waits for ever for what is missing."""
+    sound = repository(tmp_path / "sound")
+    made = pygit2.Repository(sound)
+    head = made.head.peel(pygit2.Commit)
+    files = dict(tree_entries(head.tree))
+    lost = next(path for path, blob in files.items() if (sound / ".git/objects" / object_file(blob.id)).exists())
+    for broken, kept, quarantined in ((files[lost].id, len(files) - 1, lost.decode()), (head.tree_id, 0, "")):
+        folder = tmp_path / str(broken)
+        for name in ("broken", "sound"):
+            shutil.copytree(sound, folder / name)
+        file = folder / "broken/.git/objects" / object_file(broken)
+        file.chmod(0o644)
+        file.write_bytes(file.read_bytes()[:-10])
+        output = tmp_path / "out" / str(broken)
+        manifest = git_repositories.run(
+            [str(folder)], str(output), git_repositories.GitConfig(), BeamOptions(), QuarantineConfig(max_share=1.0)
+        )
+        assert manifest.total("out", "documents") == len(files) + kept
+        lines = [json.loads(line) for file in (output / "quarantine").iterdir() for line in file.open()]
+        assert [line["path"] for line in lines] == [quarantined], lines
+
+
+def object_file(name: pygit2.Oid) -> str:
+    return f"{str(name)[:2]}/{str(name)[2:]}"
+
+
 @pytest.mark.slow
 def test_mutations_of_git_objects(tmp_path: Path) -> None:
     sound = repository(tmp_path / "sound")
@@ -230,8 +259,8 @@ def test_mutations_of_git_objects(tmp_path: Path) -> None:
     shutil.copytree(sound, copy)
     for file in files:
         place, data = copy / file.relative_to(sound), file.read_bytes()
-        place.chmod(0o644)
         for changed in mutations(data or b"\n", number, len(data)):
+            place.unlink()  # libgit2 may have the last one in its memory still, which must not shrink
             place.write_bytes(changed)
             try:
                 units = git_repositories.list_repositories([str(copy)])
@@ -239,6 +268,7 @@ def test_mutations_of_git_objects(tmp_path: Path) -> None:
                 continue
             for unit in units:
                 survives(unit, lambda unit=unit: git_repositories.read_repository(unit, config), tmp_path / "out")
+        place.unlink()
         place.write_bytes(data)
 
 
