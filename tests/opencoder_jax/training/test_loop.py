@@ -311,6 +311,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole: Path, data: Path, tmp_pat
     assert same_bits(saved(output, 6), saved(whole, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_save_that_fails_beside_the_training_ends_it_long_before_the_next(
     whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

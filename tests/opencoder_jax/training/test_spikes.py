@@ -87,6 +87,7 @@ def test_without_spikes_it_changes_nothing(data: Path, tmp_path: Path) -> None:
     assert [row["loss"] for row in one] == pytest.approx([row["loss"] for row in other], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_of_spikes_stops(data: Path, tmp_path: Path) -> None:
     recipe = small_recipe(
         OptimizerConfig_spike_limit=LIMIT,
