@@ -3,10 +3,11 @@
     uv venv /tmp/peer && uv pip install --python /tmp/peer torch transformers gguf
     PYTHONPATH=. /tmp/peer/bin/python tests/opencoder_jax/exchange/smollm2_golden.py FILE.gguf
 
-Made with transformers 5.24 and torch 2.15, float32, on a CPU. Nothing of ours is in it: transformers dequantises and
-turns the rows itself, and makes its own tokenizer.
+Made with transformers 5.24 and torch 2.15 on a CPU, in float32, logits in float64. Nothing of ours is in it:
+transformers dequantises and turns the rows itself, and makes its own tokenizer.
 """
 
+import copy
 import importlib
 import sys
 import sysconfig
@@ -57,6 +58,7 @@ def main() -> None:
     load: dict[str, Any] = {"gguf_file": file.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **load)
     model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, **load, dtype=torch.float32)
+    exact = copy.deepcopy(model).double()  # logits without rounding of its own
     golden = {}
     # No end of a message ends these: all have the same length. None here would be taken for the model's own ends.
     model.generation_config.eos_token_id = None
@@ -64,13 +66,21 @@ def main() -> None:
     for number, prompt in enumerate(prompts()):
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         with torch.no_grad():
-            logits = model(ids).logits[0].numpy()
-            said = model.generate(ids, generation_config=settings)[0, ids.shape[1] :].numpy()
+            logits = exact(ids).logits[0].numpy()
+            # Without a mask it would hide the padding's id, which is also the end of a chat's messages.
+            every = torch.ones_like(ids)
+            said = model.generate(ids, attention_mask=every, generation_config=settings)[0, ids.shape[1] :].numpy()
         golden[f"{number}.prompt"] = ids[0].numpy().astype(np.uint16)
-        golden[f"{number}.logits"] = logits[:, some(logits.shape[1])][-SHOWN:]
-        golden[f"{number}.log_sums"] = np.logaddexp.reduce(logits.astype(np.float64), axis=-1)[-SHOWN:]
+        golden[f"{number}.logits"] = logits[:, some(logits.shape[1])][-SHOWN:].astype(np.float32)
+        golden[f"{number}.log_sums"] = np.logaddexp.reduce(logits, axis=-1)[-SHOWN:]
         golden[f"{number}.greedy"] = said.astype(np.uint16)
         print(number, ids.shape, repr(tokenizer.decode(said[:20])), flush=True)
+    # From a GGUF, transformers takes GPT-2's cuts. The model's published tokenizer.json cuts single digits off first,
+    # which the GGUF says by "smollm", its tokenizer.ggml.pre.
+    cuts = importlib.import_module("tokenizers.pre_tokenizers")
+    tokenizer.backend_tokenizer.pre_tokenizer = cuts.Sequence(
+        [cuts.Digits(individual_digits=True), cuts.ByteLevel(add_prefix_space=False, use_regex=True)]
+    )
     for name in TOKENISED:
         golden[f"ids.{name}"] = np.array(tokenizer(library(name)).input_ids, np.uint16)
     np.savez_compressed(GOLDEN, **golden)
