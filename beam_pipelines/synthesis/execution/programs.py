@@ -7,9 +7,9 @@ the process. Where tests make objects of the solution's classes, both must share
 """
 
 import ast
-import warnings
 from typing import NamedTuple
 
+from opencoder_jax.beam_pipelines.synthesis import doctests
 from opencoder_jax.sandbox.program import Candidate, Program
 
 _ENTRY = "_asked_by_name"
@@ -66,12 +66,9 @@ class SolutionWithTests(NamedTuple):
 
 def parsed(source: str, what: str) -> ast.Module:
     """The tree of a program. Raises Unfit, naming `what` it is, for what isn't Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in what is read
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise Unfit(f"{what}: not Python") from None
+    if (module := doctests.parsed(source)) is None:
+        raise Unfit(f"{what}: not Python")
+    return module
 
 
 def _bound(statements: list[ast.stmt]) -> set[str]:

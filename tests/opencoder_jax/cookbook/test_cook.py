@@ -24,20 +24,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(source: Path, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "opencoder_jax", "cookbook", f"--source={source}", f"--output={output}", *TINY]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # Its steps compile for longer than they run, and eight of them the same programs.
-        env=os.environ
-        | {
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(source.with_name("compiled")),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def cook(source: Path, output: Path) -> str:
