@@ -97,8 +97,16 @@ def _deepest(content: np.ndarray, void: np.ndarray) -> int:
             if not (97 <= small <= 122 or (name and 48 <= letter <= 57)):
                 break
             name = (name << np.uint64(8)) | np.uint64(small)
-        if name == 0 or np.any(void == name):
+        if name == 0 or _has(void, name):
             continue
         depth = max(0, depth - 1) if closing else depth + 1
         deepest = max(deepest, depth)
     return deepest
+
+
+@numba.njit(cache=True, nogil=True)
+def _has(names: np.ndarray, name: np.uint64) -> bool:
+    for each in names:  # noqa: SIM110  numba compiles no generator
+        if each == name:
+            return True
+    return False

@@ -39,6 +39,26 @@ def test_the_language_is_named_where_the_page_does(layout: str) -> None:
     assert "\n```python\n" in page_text(laid_out(layout, "x = 1")).text
 
 
+@pytest.mark.parametrize(
+    ("markup", "code"),
+    [
+        ("a<br>&lt;&amp;lt;&nbsp;", "a\n<&lt; "),
+        ("a<br><b title=' class=\"lineno\"'>1</b>", "a\n1"),  # what a title says is no class
+        ("a<br><b title='x>y' class=lineno>12</b>z", "a\nz"),
+        ("<span class=lineno>x1</span>y", "x1y"),  # no number
+        ("<span class=lineno><i>1<i>2</i></i></span><span class=lineno>:<!-- > --> </span>y", "y"),
+        ("<div>a<button>c<div>d</div></button></div><div></div><div><div>b</div></div>", "a\n\nb"),
+        ("<div>a</div><br>b<script>'<br>'</script><style><b></style>c", "a\n\nbc"),
+        ("<i>a<svg><link>d</link><text>1</text></svg></i><p>b", "a\nb"),
+        ("a<br><xmp><b>&lt;</xmp>", "a\n<b>&lt;"),
+        ("<span class=toolbar>copy</span>a<span class=toolbar>twenty characters at least</span>",
+         "atwenty characters at least"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_a_block(markup: str, code: str) -> None:
+    assert f"```\n{code}\n```" in page_text(page(f"<pre>{markup}</pre>")).text
+
+
 def test_a_fence_is_longer_than_those_in_the_code() -> None:
     text = page_text(laid_out("pre", "````\n```")).text
     assert "`````\n````\n```\n`````" in text
