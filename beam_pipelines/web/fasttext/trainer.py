@@ -2,7 +2,7 @@
 
 fastText's own threads write into one matrix without asking each other: two runs differ, and the wheels for numpy 2
 begin with memory that nobody set (NaN in up to 20 of 20 runs below 11 threads). Here an update is that of a batch of
-texts: their gradients are computed side by side, and each row of the matrix belongs to one of SHARES shares, in which
+texts: their gradients are computed side by side, and each row of the matrix belongs to one share, a thread's, in which
 the texts' gradients are added in order. So the sums have one order, and no two threads share a row.
 
 The model (Joulin et al. 2016, arXiv 1607.01759): the mean of the rows of a text, a linear layer, softmax. The learning
@@ -18,7 +18,6 @@ import numpy as np
 from opencoder_jax.progress import Progress
 
 BATCH = 32  # texts of an update
-SHARES = 16
 
 
 class Trained(NamedTuple):
@@ -55,13 +54,14 @@ def train(
     inputs = (2 * uniform - 1) / np.float32(dim)
     outputs = np.zeros((classes, dim), np.float32)
     before = numba.get_num_threads()  # as many as there are cores
-    numba.set_num_threads(min(threads, before))
+    shares = min(threads, before)
+    numba.set_num_threads(shares)
     try:
         with Progress("train classifier", epochs * len(texts), "texts") as progress:
             for epoch in range(epochs):
                 order = np.random.Generator(np.random.Philox(key=[seed, epoch + 1])).permutation(len(texts))
                 first, last = learning_rate * (1 - epoch / epochs), learning_rate * (1 - (epoch + 1) / epochs)
-                _epoch(flat, starts, labels, order, inputs, outputs, first, last)
+                _epoch(flat, starts, labels, order, inputs, outputs, first, last, shares)
                 progress.update_to((epoch + 1) * len(texts))
     finally:
         numba.set_num_threads(before)
@@ -78,6 +78,7 @@ def _epoch(
     outputs: np.ndarray,
     first_rate: float,
     last_rate: float,
+    shares: int,
 ) -> None:
     classes, dim = outputs.shape
     hidden = np.zeros((BATCH, dim), np.float32)
@@ -101,12 +102,12 @@ def _epoch(
             for label in range(classes):
                 for column in range(dim):
                     outputs[label, column] += errors[item, label] * hidden[item, column]
-        for share in numba.prange(SHARES):
+        for share in numba.prange(shares):
             for item in range(count):
                 text = order[begin + item]
                 for place in range(starts[text], starts[text + 1]):
                     row = flat[place]
-                    if row % SHARES == share:
+                    if row % shares == share:
                         for column in range(dim):
                             inputs[row, column] += gradients[item, column]
 
