@@ -15,8 +15,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from opencoder_jax.kernels.attention.attention import HEADS, ROWS, attention, dividing, free_axes, traced_for
-from opencoder_jax.kernels.attention.cpu import attention as cpu
-from opencoder_jax.kernels.attention.rows import by_rows, cpu_kernels
+from opencoder_jax.kernels.attention.rows import by_rows
 from opencoder_jax.kernels.attention.tpu import append as tpu
 from opencoder_jax.kernels.attention.tpu.tiles import padded
 
@@ -43,8 +42,6 @@ def append_and_attend(
     Returns:
         What each new token sees, finite but meaningless from `count` on; and the cache's keys and values.
     """
-    if cpu_kernels() and cpu.takes(q.shape[3], keys.dtype):
-        return cpu.append_and_attend(q, k, v, keys, values, before, count, row)
     keys, values = append(keys, k, before, count, row), append(values, v, before, count, row)
     mine = lambda cache: cache if row is None else jax.lax.dynamic_slice_in_dim(cache, row, 1)  # noqa: E731
     return cached_attention(q, mine(keys), mine(values), before), keys, values

@@ -32,7 +32,7 @@ from opencoder_jax.inference.requests import Completion, FinishReason, Piece, Re
 from opencoder_jax.inference.sampling import SamplingConfig, Settings, random_numbers
 from opencoder_jax.inference.slots import OpenAnswer, Slots, common
 from opencoder_jax.inference.stops import AnswerText, StopStrings
-from opencoder_jax.model.decoding import empty_cache
+from opencoder_jax.model.decoding import Alike, empty_cache
 from opencoder_jax.parallel.model_directory import LoadedModel, load
 from opencoder_jax.recipe import UserError, build
 
@@ -327,7 +327,8 @@ class Engine:
             random[row, : len(following)] = following
         # The device takes numpy's arrays as its own.
         settings: Any = (temperature, top_k, top_p, min_p, penalty)
-        state: Any = (history, last, left, Settings(*settings), random)
+        alike: Any = self._slots.alike()
+        state: Any = (history, last, left, Settings(*settings), random, Alike(*alike))
         return RowStates(*state)
 
     def _say(self, row: int, answer: OpenAnswer, tokens: np.ndarray, count: np.ndarray, likely: Likely | None) -> Piece:

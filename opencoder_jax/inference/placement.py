@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from opencoder_jax.inference.config import EngineConfig
-from opencoder_jax.kernels.attention.cpu.product import in_panels
+from opencoder_jax.kernels.attention.cpu.layers import takes
 from opencoder_jax.kernels.attention.rows import cpu_kernels
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract, weight_axes
@@ -43,10 +43,10 @@ def place_weights(
         return weight if mesh is None else jax.device_put(weight, _sharding(mesh, axes, name, weight.shape))
 
     def hold(matrix: Any) -> Matrix:
-        matrix = _rounded(matrix) if config.weights == "int8" else matrix
-        return matrix if mesh is not None or not cpu_kernels() else jax.tree.map(_as_kernels_read, matrix)
+        return _rounded(matrix) if config.weights == "int8" else matrix
 
-    return weights_of(parameters, model, place, hold)
+    by_kernels = mesh is None and takes(model.head_size, dtype) and cpu_kernels()
+    return weights_of(parameters, model, place, hold, by_kernels)
 
 
 def abstract_weights(model: ModelConfig, config: EngineConfig, mesh: Mesh) -> Weights:
@@ -107,11 +107,6 @@ def _with(shape: Any, mesh: Mesh, spec: PartitionSpec) -> Any:
 @jax.jit
 def _rounded(matrix: jax.Array) -> Eight:
     return in_eight_bits(matrix.astype(jnp.float32))
-
-
-def _as_kernels_read(matrix: jax.Array) -> Any:
-    """A matrix, but not its scales, as products on a CPU want it."""
-    return in_panels(matrix) if matrix.ndim == 2 else matrix
 
 
 def cache_sharding(mesh: Mesh | AbstractMesh, cache: Cache) -> NamedSharding:

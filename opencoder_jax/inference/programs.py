@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from opencoder_jax.inference.sampling import Settings, draw, penalised
 from opencoder_jax.kernels.attention.rows import jit_by_rows
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.model.decoding import Cache, Weights, extend, logits
+from opencoder_jax.model.decoding import Alike, Cache, Weights, extend, logits
 
 STEPS = 16  # most steps of one call
 MOST_LIKELY = 20  # likeliest tokens that can be asked for in a token's place
@@ -27,6 +27,7 @@ class RowStates(NamedTuple):
     left: Int[Array, " R"]  # tokens that it may still draw; 0: it is idle
     settings: Settings
     random: UInt[Array, "R N"]  # the random numbers of its next tokens
+    alike: Alike
 
 
 class Likely(NamedTuple):
@@ -56,8 +57,7 @@ def read(
     config: ModelConfig,
 ) -> Cache:
     """Reads `count` tokens of a row, behind the `before` that it has read."""
-    _, cache = extend(weights, config, cache, tokens[None], before[None], count[None], row)
-    return cache
+    return extend(weights, config, cache, tokens[None], before[None], count[None], row, wanted=False)[1]
 
 
 @jit_by_rows(static_argnames="config", donate_argnames="cache")
@@ -140,7 +140,8 @@ def answer(
         guessed = guesses(now.history, now.last, draft)
         tokens = jnp.concatenate([known, guessed], axis=1)
         running = now.left > 0
-        hidden, cache = extend(weights, config, cache, tokens, now.last, jnp.where(running, width, 0))
+        counts = jnp.where(running, width, 0)
+        hidden, cache = extend(weights, config, cache, tokens, now.last, counts, alike=now.alike)
         made = logits(weights, hidden.reshape(count * width, -1), jnp.repeat(running, width))
         of_each = jax.tree.map(lambda setting: jnp.repeat(setting, width, axis=0), now.settings)
         places = (now.last - rows.last)[:, None] + jnp.arange(width)
@@ -161,7 +162,7 @@ def answer(
         flat = jax.lax.cond(rate, lambda: rated(made, chosen.reshape(-1)), lambda: _nothing((count * width,)))
         likely = jax.tree.map(lambda each: each.reshape(count, width, *each.shape[1:]), flat)
         out = jax.tree.map(lambda all_, one: all_.at[step].set(one), out, Drawn(chosen, new, likely))
-        return step + 1, cache, RowStates(history, now.last + new, left, now.settings, now.random), out
+        return step + 1, cache, now._replace(history=history, last=now.last + new, left=left), out
 
     _, cache, _, out = jax.lax.while_loop(goes_on, one, (jnp.int32(0), cache, rows, empty))
     return cache, out

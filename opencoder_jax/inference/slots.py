@@ -12,6 +12,9 @@ import numpy as np
 from opencoder_jax.inference.requests import Request, TokenLogprob
 from opencoder_jax.inference.stops import AnswerText
 
+WORTH_SHARING = 64  # tokens that rows have in common, for the keys of the one to be read for the other
+MOST_LEADERS = 4  # rows that begin alike, among which the one that has most in common is looked for
+
 
 @dataclass
 class OpenAnswer:
@@ -95,6 +98,20 @@ class Slots:
     def common(self, row: int, answer: OpenAnswer) -> int:
         """How many tokens of an answer's prompt a row has read, from the first on; the last isn't asked for."""
         return 0 if answer.request.prompt_logprobs else common(self.held[row], answer.tokens[: answer.length - 1])
+
+    def alike(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row an earlier one that has read the same first tokens, or itself, and how many."""
+        source, count = np.arange(len(self.held), dtype=np.int32), np.zeros(len(self.held), np.int32)
+        leaders: dict[bytes, list[int]] = {}  # by what they begin with, those that share nothing longer
+        for row, held in enumerate(self.held):
+            if len(held) < WORTH_SHARING:
+                continue
+            earlier = leaders.setdefault(held[:WORTH_SHARING].tobytes(), [])
+            if earlier:
+                count[row], source[row] = max((common(self.held[other], held), other) for other in earlier)
+            if count[row] < len(held) // 2 and len(earlier) < MOST_LEADERS:
+                earlier.append(row)
+        return source, count
 
     def has_read(self, row: int, count: int) -> None:
         """Says that the cache has read so many tokens of a row's answer."""

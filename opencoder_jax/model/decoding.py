@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
 from opencoder_jax.kernels.attention.cached import append_and_attend, cached_size
-from opencoder_jax.kernels.attention.cpu.product import Panels, product
+from opencoder_jax.kernels.attention.cpu.layers import run_layers
+from opencoder_jax.kernels.attention.cpu.packed import PackedLayer, Panels, by_turns, in_panels, product, side_by_side
 from opencoder_jax.kernels.attention.rows import by_rows
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import rms_norm, rope_angles, rotate
@@ -27,11 +28,11 @@ from opencoder_jax.model.decoder import rms_norm, rope_angles, rotate
 class Eight(NamedTuple):
     """A matrix in 8 bits: column j is values[:, j] * scales[j]."""
 
-    values: Int8[Array, "I O"] | Panels
+    values: Int8[Array, "I O"]
     scales: Float[Array, " O"]
 
 
-Matrix = Array | Panels | Eight
+Matrix = Array | Eight
 
 
 class LayerWeights(NamedTuple):
@@ -52,15 +53,16 @@ class Weights(NamedTuple):
     """A decoder's weights."""
 
     embedding: Float[Array, "V W"]
-    layers: tuple[LayerWeights, ...]
+    layers: tuple[LayerWeights, ...] | tuple[PackedLayer, ...]
     final_norm: Float[Array, " W"]
-    head: Matrix  # [W, V]
+    head: Matrix | Panels  # [W, V]
 
 
 class Cache(NamedTuple):
     """The keys and values of each layer: of row r's token at position p at [r, :, p], in the dtype of the stream.
 
-    On TPUs they have zeros behind them, up to a multiple of 128 (cached.py).
+    On TPUs they have zeros behind them, up to a multiple of 128 (cached.py); with packed layers, keys lie otherwise
+    (kernels/attention/cpu/layers.py).
     """
 
     keys: tuple[Float[Array, "R K T D"], ...]
@@ -75,6 +77,13 @@ class Cache(NamedTuple):
         return int(self.keys[0].shape[2])
 
 
+class Alike(NamedTuple):
+    """Of each row another, or itself, that holds the same tokens in so many first slots, and may be read there."""
+
+    source: Int[Array, " B"]
+    slots: Int[Array, " B"]
+
+
 MATRICES = {"query": 1, "key": 1, "value": 1, "output": 2, "gate": 1, "up": 1, "down": 1}  # leading axes of inputs
 
 
@@ -83,6 +92,7 @@ def weights_of(
     config: ModelConfig,
     place: Callable[[Any, str], Any] = lambda weight, _: weight,
     hold: Callable[[Any], Matrix] = lambda matrix: matrix,
+    as_kernels_read: bool = False,
 ) -> Weights:
     """The weights of a decoder.
 
@@ -91,16 +101,33 @@ def weights_of(
         place: given one weight (of a layer one layer's, in its axes of old) and its name, it puts it where it will lie,
             in the dtype that it shall have.
         hold: makes of a placed matrix [I, O] what is held of it.
+        as_kernels_read: packs layers and head for our kernels for CPUs.
     """
 
     def one(index: int, name: str) -> Any:
         weight = place(parameters["layers"][name][index], name)
         return hold(weight.reshape(prod(weight.shape[: MATRICES[name]]), -1)) if name in MATRICES else weight
 
-    layers = (LayerWeights(*(one(index, name) for name in LayerWeights._fields)) for index in range(config.layers))
+    def layer(index: int) -> LayerWeights | PackedLayer:
+        weights = LayerWeights(*(one(index, name) for name in LayerWeights._fields))
+        return packed(weights) if as_kernels_read else weights
+
+    layers: Any = tuple(layer(index) for index in range(config.layers))
     head = parameters["embedding"].T if config.tied_head else parameters["head"]
     embedding, final_norm = (place(parameters[name], name) for name in ("embedding", "final_norm"))
-    return Weights(embedding, tuple(layers), final_norm, hold(place(head, "head")))
+    held = hold(place(head, "head"))
+    return Weights(embedding, layers, final_norm, _panels(held) if as_kernels_read else held)
+
+
+def packed(layer: LayerWeights) -> PackedLayer:
+    """A layer as our kernels for CPUs read it."""
+    query, key, value, output, gate, up, down = (_panels(getattr(layer, name)) for name in MATRICES)
+    heads = side_by_side(query, key, value)
+    return PackedLayer(layer.attention_norm, heads, output, layer.ffn_norm, by_turns(gate, up), down)
+
+
+def _panels(matrix: Matrix) -> Panels:
+    return in_panels(*matrix) if isinstance(matrix, Eight) else in_panels(matrix)
 
 
 def in_eight_bits(matrix: Float[Array, "I O"]) -> Eight:
@@ -124,6 +151,8 @@ def extend(
     before: Int[Array, " B"],
     count: Int[Array, " B"],
     row: Int[Array, ""] | None = None,
+    alike: Alike | None = None,
+    wanted: bool = True,
 ) -> tuple[Float[Array, "B S W"], Cache]:
     """Reads S more tokens of all rows, or of one.
 
@@ -131,10 +160,14 @@ def extend(
         before: how many tokens of each row were read before.
         count: how many of the S are to be kept; the others are padding behind them.
         row: of the cache, where the tokens are of one row; None: of all R.
+        alike: what rows have read in common; it changes no result.
+        wanted: whether the hidden states are; otherwise they mean nothing.
 
     Returns:
         The final-normed hidden state of each token, and the cache with their keys and values.
     """
+    if isinstance(weights.layers[0], PackedLayer):
+        return _extend_packed(weights, config, cache, tokens, before, count, row, alike, wanted)
     rows, length = tokens.shape
     kept = (jnp.arange(length) < count[:, None]).reshape(-1)
     multiplied = partial(project, kept=kept)
@@ -159,22 +192,54 @@ def extend(
     return hidden.reshape(rows, length, -1), Cache(tuple(all_keys), tuple(all_values))
 
 
+def _extend_packed(
+    weights: Weights,
+    config: ModelConfig,
+    cache: Cache,
+    tokens: Int[Array, "B S"],
+    before: Int[Array, " B"],
+    count: Int[Array, " B"],
+    row: Int[Array, ""] | None,
+    alike: Alike | None,
+    wanted: bool,
+) -> tuple[Float[Array, "B S W"], Cache]:
+    """`extend` by our kernels for CPUs."""
+    rows, length = tokens.shape
+    positions = before[:, None] + jnp.arange(length)
+    first = jnp.int32(0) if row is None else row
+    alike = alike or Alike(first + jnp.arange(rows, dtype=jnp.int32), jnp.zeros(rows, jnp.int32))
+    hidden, keys, values = run_layers(
+        weights.embedding[tokens.reshape(-1)],
+        rope_angles(config, positions.reshape(-1)),
+        weights.layers,  # type: ignore[arg-type]
+        weights.final_norm,
+        (cache.keys, cache.values),
+        before,
+        count,
+        first,
+        alike,
+        config.heads,
+        config.norm_eps,
+        wanted,
+    )
+    return hidden.reshape(rows, length, -1), Cache(keys, values)
+
+
 def logits(weights: Weights, hidden: Float[Array, "N W"], kept: Bool[Array, " N"] | None = None) -> Float[Array, "N V"]:
     """In float32; of hidden states that aren't kept they mean nothing."""
     return project(hidden, weights.head, jnp.float32, kept)
 
 
 def project(
-    x: Float[Array, "N I"], matrix: Matrix, dtype: Any = None, kept: Bool[Array, " N"] | None = None
+    x: Float[Array, "N I"], matrix: Matrix | Panels, dtype: Any = None, kept: Bool[Array, " N"] | None = None
 ) -> Float[Array, "N O"]:
     """`x` times a matrix, summed up in float32, in the dtype of `x` unless another is asked for.
 
     What comes of rows that aren't kept is finite, and means nothing.
     """
+    if isinstance(matrix, Panels):
+        return product(x, matrix, kept).astype(dtype or x.dtype)
     stored = matrix.values if isinstance(matrix, Eight) else matrix
-    if isinstance(stored, Panels):
-        result = product(x, stored, kept)
-    else:
-        by_xla = partial(jnp.matmul, preferred_element_type=jnp.float32)
-        result = by_rows(lambda rows: by_xla(rows, stored.astype(rows.dtype)), x)
+    by_xla = partial(jnp.matmul, preferred_element_type=jnp.float32)
+    result = by_rows(lambda rows: by_xla(rows, stored.astype(rows.dtype)), x)
     return (result * matrix.scales if isinstance(matrix, Eight) else result).astype(dtype or x.dtype)

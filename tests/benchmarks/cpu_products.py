@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from opencoder_jax.kernels.attention.cpu.product import in_panels, product
+from opencoder_jax.kernels.attention.cpu.packed import in_panels, product
 from opencoder_jax.kernels.attention.rows import by_rows, cpu_kernels, jit_by_rows
 
 

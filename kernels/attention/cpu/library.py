@@ -18,9 +18,10 @@ from pathlib import Path
 
 import jax
 
-SOURCE = Path(__file__).with_name("kernels.cc")
+MAIN = Path(__file__).with_name("kernels.cc")
+HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
-TARGETS = ("opencoder_product", "opencoder_attention")
+TARGETS = ("opencoder_product", "opencoder_layers")
 
 
 @cache
@@ -53,13 +54,13 @@ def cache_folder() -> Path:
 
 def compiled(by: str, folder: Path) -> Path:
     """The library, compiled unless it's there. Raises OSError, or CalledProcessError with what the compiler says."""
-    told = "\n".join((SOURCE.read_text(), by, jax.__version__, *FLAGS, _processor()))
+    told = "\n".join((*(source.read_text() for source in (MAIN, *HEADERS)), by, jax.__version__, *FLAGS, _processor()))
     library = folder / f"kernels-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             new = Path(made) / library.name
-            command = [by, *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCE), "-o", str(new)]
+            command = [by, *FLAGS, "-isystem", jax.ffi.include_dir(), str(MAIN), "-o", str(new)]
             subprocess.run(command, check=True, capture_output=True, text=True)
             new.replace(library)  # others may compile it, too
     return library

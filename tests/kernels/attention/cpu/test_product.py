@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.kernels.attention.cpu.product import in_panels, product
+from opencoder_jax.kernels.attention.cpu.packed import by_turns, in_panels, product, side_by_side
 from opencoder_jax.kernels.attention.rows import cpu_kernels
 
 pytestmark = pytest.mark.skipif(not cpu_kernels(), reason="no C++ compiler, or no CPU")
@@ -32,3 +32,18 @@ def test_rows_that_are_kept_are_multiplied_and_each_by_itself(matrices: tuple[in
     all_ = np.asarray(multiplied(rows, in_panels(matrix)))
     assert np.array_equal(found[keep], all_[keep])
     assert np.array_equal(np.asarray(multiplied(rows[7:8], in_panels(matrix))), all_[7:8])
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 130])
+def test_matrices_side_by_side_and_by_turns_are_multiplied_each_as_alone(count: int) -> None:
+    random = np.random.default_rng(count)
+    rows = jnp.asarray(random.standard_normal((count, 300)), jnp.float32)
+    of_tiles = [random.integers(-99, 99, (300, width)).astype(np.int8) for width in (48, 48, 32)]
+    one, other, third = (
+        in_panels(jnp.asarray(matrix), jnp.asarray(random.random(matrix.shape[1]), jnp.float32)) for matrix in of_tiles
+    )
+    alone = [np.asarray(multiplied(rows, each)) for each in (one, other, third)]
+    np.testing.assert_allclose(alone[2], (rows @ of_tiles[2]) * third.scales, rtol=1e-4, atol=1e-2)
+    assert np.array_equal(multiplied(rows, side_by_side(one, other, third)), np.concatenate(alone, axis=1))
+    turns = np.asarray(multiplied(rows, by_turns(one, other))).reshape(count, -1, 2, 16)
+    assert np.array_equal(turns.swapaxes(1, 2).reshape(count, 2, -1), np.stack(alone[:2], axis=1))
