@@ -159,7 +159,7 @@ class Stage:
         self, work: Callable[[Directory], tuple[Tally, dict[str, str]]], directory: Directory
     ) -> tuple[Tally, dict[str, str]]:
         """As `work`; what was made of each unit is kept beside it."""
-        with _explained(self.name):
+        with explained(self.name):
             tally, files = work(directory)
         check_balance(self.name, tally)
         if self.lasting:
@@ -407,7 +407,7 @@ _MENDABLE = re.compile(rf"(?:RuntimeError: )?(?:[\w.]+\.)?(?:UserError|{_OS_ERRO
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def explained(name: str) -> Iterator[None]:
     """Makes one line of an error that the user can mend.
 
     Of a worker's error only the text of its traceback reaches the driver; the exception that ended it comes last,

@@ -1,14 +1,14 @@
 """Directories on any file system that Arrow knows: local, gs://, s3://.
 
 Stages name files only within their own input and output directories, so one small class is all that they need. A file
-appears whole or not at all: it's written under a temporary name and renamed.
+appears whole or not at all: on a disk it's written under a temporary name and renamed, to a bucket it's sent in one
+upload (stores/systems.py).
 """
 
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 import xxhash
 from pyarrow import fs
 
+from opencoder_jax.beam_pipelines.core.stores.systems import fetched, is_disk, located, naming, read, sent
 from opencoder_jax.files import WRITING
 from opencoder_jax.recipe import UserError
 
@@ -28,19 +29,13 @@ class Directory:
     uri: str
 
     def _place(self, name: str = "") -> tuple[fs.FileSystem, str]:
-        uri = self.uri if "://" in self.uri else Path(self.uri).absolute().as_posix()
-        try:
-            system, root = fs.FileSystem.from_uri(uri)
-        except UnicodeEncodeError:
-            raise UserError(f"{self.uri}: a path that isn't UTF-8; rename it, or give a link to it") from None
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{self.uri}: no address of a directory ({str(error).splitlines()[0]})") from None
+        system, root = located(self.uri)
         return system, f"{root}/{name}" if name else root
 
     def local(self) -> Path | None:
         """Where it lies on a disk of this machine; None for a bucket."""
         system, root = self._place()
-        return Path(root) if isinstance(system, fs.LocalFileSystem) else None
+        return Path(root) if is_disk(system) else None
 
     def same_as(self, other: "Directory") -> bool:
         """Whether both name one directory."""
@@ -84,9 +79,12 @@ class Directory:
         return sorted(path for path in files if not any(part.startswith(".") for part in path.split("/")))
 
     def read(self, name: str) -> pa.NativeFile:
-        """Opens a file for reading; raises FileNotFoundError."""
-        system, path = self._place(name)
-        return system.open_input_file(path)
+        """Opens a file for reading; raises FileNotFoundError. Of a bucket each read is a request."""
+        return read(*self._place(name))
+
+    def fetch(self, name: str) -> pa.NativeFile:
+        """Opens a file that will be read as a whole, or back and forth; raises FileNotFoundError."""
+        return fetched(*self._place(name))
 
     @contextmanager
     def atomic(self, name: str) -> Iterator[pa.NativeFile]:
@@ -96,18 +94,20 @@ class Directory:
             OSError: naming the file; nothing is left of it.
         """
         system, path = self._place(name)
+        if not is_disk(system):
+            with sent(system, path) as stream:
+                yield stream
+            return
         # Each attempt at a file has a name of its own: a retried or orphaned one can't mix with another's.
         temporary = f"{path}.{secrets.token_hex(8)}{WRITING}"
         try:
-            system.create_dir(path.rsplit("/", 1)[0], recursive=True)
-            with system.open_output_stream(temporary) as stream:
-                yield stream
-        except BaseException as error:
+            with naming(path):
+                system.create_dir(path.rsplit("/", 1)[0], recursive=True)
+                with system.open_output_stream(temporary) as stream:
+                    yield stream
+        except BaseException:
             if system.get_file_info(temporary).type == fs.FileType.File:
                 system.delete_file(temporary)
-            if isinstance(error, OSError) and error.errno and error.filename is None:
-                # Arrow doesn't say which file it couldn't write.
-                raise OSError(error.errno, os.strerror(error.errno), path) from None
             raise
         system.move(temporary, path)
 
@@ -170,7 +170,8 @@ class Directory:
     def remove_tree(self) -> None:
         system, path = self._place()
         if system.get_file_info(path).type == fs.FileType.Directory:
-            system.delete_dir(path)
+            with suppress(FileNotFoundError):  # once its files are gone, a folder of a bucket may be, too
+                system.delete_dir(path)
 
 
 def _json(value: Any) -> bytes:

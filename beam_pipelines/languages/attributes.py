@@ -5,7 +5,6 @@ slash for paths from this folder on; `**` crosses folders; the last line that fi
 before a shallower one's; `-linguist-language`, and the name of no language, leave the file to `identify`.
 """
 
-import os
 import re
 from typing import NamedTuple
 
@@ -51,15 +50,6 @@ class Attributes:
                     if pc.match_substring_regex(inside, rule.pattern)[0].as_py():
                         return rule.language
         return None
-
-
-def read_attributes(location: str) -> bytes:
-    """A file's content as git would read it: nothing of a link, of a pipe or of what can't be read."""
-    try:
-        with open(os.open(location, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
-            return stream.read(MOST_BYTES)
-    except OSError:
-        return b""
 
 
 def _parsed(line: str) -> list[_Rule]:

@@ -115,7 +115,7 @@ def read_archive(archive: Unit, config: ArchivesConfig) -> Iterator[Row | Late]:
     stars = read_stars(config.stars_table).get(repository_of(archive.name), 0)
     read = 0
     try:
-        with Directory(archive.directory).read(archive.name) as stream:
+        with Directory(archive.directory).fetch(archive.name) as stream:
             for member in _members(stream, archive.name, config):
                 if any(part in SKIPPED_FOLDERS for part in member.name.split("/")[:-1]):
                     yield {"passed": "skipped file"}

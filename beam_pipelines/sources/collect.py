@@ -6,32 +6,29 @@ OpenCoder keeps files of up to 8 MB whose type linguist knows, less a list of ty
 2.1.1). Without `--folders` the machine's own Python serves as a corpus: the standard library, then the installed
 packages, each a repository. Paths in documents are relative, so that documents are the same wherever the folder lies.
 
-The driver lists the folders (folders.py); workers read the files and write the shards. Every file becomes a document or
-a drop with its reason: symbolic_link (never followed), unreadable, or one of the builder's (builder.py). A listing is
-compared by names, sizes and times of change: an unchanged folder isn't read again.
+Folders may lie in buckets (gs://, s3://). They're listed (listing/), then workers read the files and write the shards.
+Every file becomes a document or a drop with its reason: symbolic_link (never followed), unreadable, or one of the
+builder's (builder.py). A listing is compared by names, sizes and times of change: an unchanged folder isn't read again.
 """
 
 import io
 import json
-import os
-from collections import Counter
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import xxhash
-
-from opencoder_jax.beam_pipelines.core.documents import shard_of
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, merge_tallies
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.core.stores.trees import base_name, is_remote, opened
 from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
-from opencoder_jax.beam_pipelines.sources.folders import File, Root, list_files, python_library
-from opencoder_jax.beam_pipelines.sources.formats.members import Late
-from opencoder_jax.beam_pipelines.sources.inputs import Unit
+from opencoder_jax.beam_pipelines.sources.formats.members import Late, Unit
+from opencoder_jax.beam_pipelines.sources.listing.folders import File, Root, python_library
+from opencoder_jax.beam_pipelines.sources.listing.listings import list_folders
 from opencoder_jax.beam_pipelines.sources.stars import read_stars
 from opencoder_jax.beam_pipelines.sources.units import (
     USUAL,
@@ -45,6 +42,7 @@ from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.recipe import UserError, configurable
 
 SPEED = 25.0  # megabytes a second on one core
+AHEAD = 16  # files of a bucket that are read at a time
 
 
 @configurable
@@ -73,10 +71,17 @@ class CollectConfig:
 
 
 def read_files(files: Iterable[File], config: CollectConfig) -> Iterator[Late]:
-    """Reads files one at a time, in the order given: a row each."""
+    """Reads files in the order given: a row each. Those of a bucket, some ahead, as each is a request's time away."""
     stars = read_stars(config.stars_table)
-    for file in files:
-        yield Late(f"{file.repository}/{file.path}", partial(_row, file, config, stars), file.size)
+    waiting: deque[Late] = deque()
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for file in files:
+            make, ahead = partial(_row, file, config, stars), AHEAD if is_remote(file.location) else 0
+            late = Late(f"{file.repository}/{file.path}", pool.submit(make).result if ahead else make, file.size)
+            waiting.append(late)
+            while len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def _row(file: File, config: CollectConfig, stars: Mapping[str, int]) -> Row:
@@ -102,7 +107,7 @@ def _row(file: File, config: CollectConfig, stars: Mapping[str, int]) -> Row:
 
 def _read(file: File, max_file_bytes: int) -> tuple[bytes, Language]:
     """A file's content and language; no more than its head where that's of no language of the corpus."""
-    with open(file.location, "rb") as stream:
+    with opened(file.location) as stream:
         head = stream.read(HEAD_BYTES)
         language = file.language(head)
         if language.kind in ("unknown", "excluded"):
@@ -114,23 +119,6 @@ def read_listing(listing: Unit, config: CollectConfig) -> Iterator[Late]:
     """The files of a listing as documents and drops. It's read line by line, as it may be long."""
     with Directory(listing.directory).read(listing.name) as stream, io.BufferedReader(stream) as lines:
         yield from read_files((File(*json.loads(line)) for line in lines), config)
-
-
-def by_shards(files: Iterable[File], shards: int) -> list[list[File]]:
-    """What each shard of the output is made of, in the order of `files`."""
-    listed: list[list[File]] = [[] for _ in range(shards)]
-    for file in files:
-        listed[shard_of(file.identifier, shards)].append(file)
-    return listed
-
-
-def listing_unit(shard: int, shards: int, files: Sequence[File]) -> Unit:
-    """A listing of files as a unit: what tells a change of one is its size and its time."""
-    state = xxhash.xxh3_128()
-    for file in files:
-        state.update(repr(file._replace(location="", source="")).encode())
-    size = sum(file.size for file in files if file.wanted)
-    return Unit("", f"{shard:05d}-of-{shards:05d}", size, state.hexdigest())
 
 
 def run(
@@ -149,28 +137,22 @@ def run(
     Raises:
         UserError: a folder is missing, is a file, is empty, or holds no source code.
     """
-    roots = [Root(folder, os.path.basename(os.path.abspath(folder))) for folder in folders] or python_library()
-    files, passed = list_files(roots, config.max_file_bytes, config.max_corpus_bytes)
-    # In the order of their ids: neither that of the inputs nor that of a folder's listing shows in what is written.
-    files.sort(key=lambda file: file.identifier)
-    listed = by_shards(files, config.shards)
-    units = [listing_unit(shard, config.shards, members) for shard, members in enumerate(listed)]
+    roots = [Root(folder, base_name(folder)) for folder in folders] or python_library()
+    limits = config.max_file_bytes, config.max_corpus_bytes
+    with list_folders(roots, *limits, config.shards, output, options) as listing:
 
-    def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
-        folder = directory.child("listing")
-        for unit, members in zip(units, listed, strict=True):
-            with folder.atomic(unit.name) as stream:
-                stream.write("".join(f"{json.dumps(file)}\n" for file in members).encode())
-        there = [unit._replace(directory=folder.uri) for unit in units]
-        tally, written = write_units("collect", directory, there, read_listing, config, options, SPEED)
-        folder.remove_tree()
-        if not tally.get("out"):
-            endings = Counter(Path(file.path).suffix or Path(file.path).name for file in files)
-            found = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(5))
-            where, reasons = ", ".join(root.folder for root in roots), told(tally["drop"]["documents"])
-            raise UserError(f"input {where}: no source code; found {found}; dropped as {reasons}")
-        return merge_tallies([tally, {"count": passed}]), written
+        def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
+            folder = directory.child("listing")
+            units = listing.write(folder)
+            tally, written = write_units("collect", directory, units, read_listing, config, options, SPEED)
+            folder.remove_tree()
+            if not tally.get("out"):
+                found = ", ".join(f"{ending} ({count})" for ending, count in listing.endings.most_common(5))
+                where, reasons = ", ".join(root.folder for root in roots), told(tally["drop"]["documents"])
+                raise UserError(f"input {where}: no source code; found {found}; dropped as {reasons}")
+            return merge_tallies([tally, {"count": listing.passed}]), written
 
-    manifest = Stage("collect", __name__, UnitsPlan.of(config, units), (), output, lasting=True).run(work, options)
+        plan = UnitsPlan.of(config, listing.units)
+        manifest = Stage("collect", __name__, plan, (), output, lasting=True).run(work, options)
     tell_quarantine(manifest, output, config.shards, quarantine)
     return manifest

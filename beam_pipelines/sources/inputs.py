@@ -1,19 +1,19 @@
 """What sources read: the files of their inputs, each a unit that is named by its content."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, digest
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.core.stores.trees import files_below, is_remote
 from opencoder_jax.beam_pipelines.sources.formats.members import Unit
 from opencoder_jax.beam_pipelines.sources.formats.rows import Rows, read_rows
+from opencoder_jax.beam_pipelines.sources.listing.folders import is_stage
 from opencoder_jax.recipe import UserError
 
 # What lies beside tables and is none: Hugging Face's descriptions of a data set, and a stage's of itself.
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", MANIFEST, PLAN)
-_HEAD = ("stage", "config", "code", "inputs")  # what every manifest and plan of a stage holds
 _READERS = 8  # files whose digests are made at a time
 
 
@@ -27,7 +27,8 @@ def list_units(inputs: Sequence[str], endings: tuple[str, ...]) -> list[Unit]:
     """The files of all inputs, folders or files, by their names; those without one of some endings have a reason.
 
     Folders are read with all that lies in their folders, as data sets are published, but for what stages wrote there.
-    A file is known by its content: all of it is read for a digest.
+    A file of a disk is known by its content, and all of it is read for a digest; an object of a bucket by its size and
+    time.
 
     Raises:
         UserError: an input is missing or holds no such file, or two files have one name.
@@ -56,12 +57,18 @@ def list_units(inputs: Sequence[str], endings: tuple[str, ...]) -> list[Unit]:
 
 def _known(unit: Unit) -> Unit:
     """With its size, and what tells its content from others'."""
+    if unit.state:
+        return unit
     directory = Directory(unit.directory)
     try:
-        state = "" if unit.reason else digest(directory, unit.name)
+        state = "" if unit.reason else _state(directory, unit.name)
         return unit._replace(size=directory.size(unit.name), state=state)
     except (OSError, UnicodeError) as error:
         return unit._replace(state=type(error).__name__)  # its reader will say more
+
+
+def _state(directory: Directory, name: str) -> str:
+    return str(directory.changed(name)) if is_remote(directory.uri) else digest(directory, name)
 
 
 def _published(given: str, endings: tuple[str, ...]) -> list[Unit]:
@@ -69,8 +76,8 @@ def _published(given: str, endings: tuple[str, ...]) -> list[Unit]:
 
     What stages of ours wrote is passed over, for they may write there now; one that is the folder itself is read.
     """
-    paths = _tree(given)
-    holders = {split_path(path)[0] for path in paths if split_path(path)[1] in (MANIFEST, PLAN)}
+    files = files_below(given)
+    holders = {split_path(file.name)[0] for file in files if split_path(file.name)[1] in (MANIFEST, PLAN)}
     stages = [folder for folder in holders if is_stage(f"{given.rstrip('/')}/{folder}".removesuffix("/."))]
 
     def is_ours(path: str) -> bool:
@@ -85,28 +92,12 @@ def _published(given: str, endings: tuple[str, ...]) -> list[Unit]:
             return "description"
         return "" if name.lower().endswith(endings) else "unknown_format"
 
-    return [Unit(given, path, 0, reason=reason(path)) for path in paths if not is_ours(path)]
-
-
-def _tree(given: str) -> list[str]:
-    """The paths of all files below a folder, sorted; on a disk also those whose names are no UTF-8."""
-    if "://" in given:
-        return Directory(given).tree()
-    found = ((folder, name) for folder, _, names in os.walk(given) for name in names)
-    return sorted(os.path.relpath(os.path.join(folder, name), given).replace(os.sep, "/") for folder, name in found)
-
-
-def is_stage(folder: str) -> bool:
-    """Whether a stage of ours writes or wrote there; other programs have a plan.json or stage.json of their own."""
-    directory = Directory(folder)
-    for name in (MANIFEST, PLAN):
-        try:
-            known = directory.read_json(name) if directory.exists(name) else None
-        except (UserError, OSError, RecursionError, UnicodeError):
-            continue
-        if isinstance(known, dict) and known.keys() >= set(_HEAD):
-            return True
-    return False
+    times = [str(file.changed) if is_remote(given) else "" for file in files]
+    return [
+        Unit(given, file.name, file.size, state, reason(file.name))
+        for file, state in zip(files, times, strict=True)
+        if not is_ours(file.name)
+    ]
 
 
 def rows_of(
@@ -132,5 +123,5 @@ def rows_of(
             which = f"no column {missing!r} in {', '.join(names)}"
             raise UserError(f"{file.directory}/{file.name}: {which}; {advice(names)}")
 
-    with Directory(file.directory).read(file.name) as stream:
+    with Directory(file.directory).fetch(file.name) as stream:
         yield from read_rows(stream, file.name, columns, require)

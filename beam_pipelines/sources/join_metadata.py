@@ -128,7 +128,7 @@ def _refuse_untrusted(table: Unit) -> None:
     packed = table.name.lower().rpartition(".")[2]
     if packed not in PACKED:
         return
-    with Directory(table.directory).read(table.name) as stream:
+    with Directory(table.directory).fetch(table.name) as stream:
         content = unpacked(stream, packed)
         try:
             while content.read(1 << 20):

@@ -99,7 +99,7 @@ def read_pages(file: Unit, config: PagesConfig) -> Iterator[Row | Late]:
 
 
 def _archived(file: Unit, config: PagesConfig) -> Iterator[Row | Late]:
-    with Directory(file.directory).read(file.name) as stream:
+    with Directory(file.directory).fetch(file.name) as stream:
         for found in records(stream):
             if isinstance(found, Unread):
                 if found.reason:

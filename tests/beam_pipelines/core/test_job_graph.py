@@ -18,7 +18,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from pyarrow import fs
 
 from opencoder_jax.beam_pipelines.__main__ import main
-from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.core.stores import systems
 from opencoder_jax.recipe import ROOT, UserError
 
 BUCKET = "gs://bucket"
@@ -28,15 +28,7 @@ FLAGS = ["--project=some-project", "--region=us-central1", "--temp_location=gs:/
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder that stands behind gs://bucket on the machine that submits."""
-    real = Directory._place
-
-    def place(self: Directory, name: str = "") -> tuple[fs.FileSystem, str]:
-        if not self.uri.startswith(BUCKET):
-            return real(self, name)
-        root = str(tmp_path / "bucket") + self.uri.removeprefix(BUCKET)
-        return fs.LocalFileSystem(), f"{root}/{name}" if name else root
-
-    monkeypatch.setattr(Directory, "_place", place)
+    monkeypatch.setattr(systems, "_bucket", lambda scheme, name: (fs.LocalFileSystem(), f"{tmp_path}/{name}"))
     return tmp_path / "bucket"
 
 

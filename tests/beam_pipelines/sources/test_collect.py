@@ -13,9 +13,10 @@ import pytest
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.sources.collect import CollectConfig, read_files, run
-from opencoder_jax.beam_pipelines.sources.folders import Root, list_files, python_library
 from opencoder_jax.beam_pipelines.sources.formats.encodings import decode
 from opencoder_jax.beam_pipelines.sources.formats.members import Late
+from opencoder_jax.beam_pipelines.sources.listing.folders import Root, python_library
+from opencoder_jax.beam_pipelines.sources.listing.listings import list_files
 from opencoder_jax.recipe import UserError
 
 CODE = "def add(a, b):\n    return a + b\n"

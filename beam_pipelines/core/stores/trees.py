@@ -1,0 +1,118 @@
+"""What lies in folders of disks and buckets, as they are found: by places, which are paths or URIs.
+
+A `Directory` is what a stage reads and writes. What a source reads was made by others: with links, pipes, names that
+are no UTF-8, on a disk; and in a bucket a folder is only what names have in common.
+"""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, NamedTuple
+
+from pyarrow import fs
+
+from opencoder_jax.beam_pipelines.core.stores.systems import is_disk, located
+
+FILE, FOLDER, LINK, OTHER = "file", "folder", "link", "other"  # kinds of entries
+
+
+class Found(NamedTuple):
+    """Something in a folder."""
+
+    name: str
+    kind: str  # of the above; a file system's own error leaves it empty
+    size: int = 0  # in bytes
+    changed: int = 0  # nanoseconds since 1970
+
+
+def is_remote(place: str) -> bool:
+    """Whether it's reached over a network, by an address."""
+    return "://" in place and not is_disk(located(place)[0])
+
+
+def base_name(place: str) -> str:
+    """The last part of a place."""
+    return place.rstrip("/").rpartition("/")[2] if "://" in place else os.path.basename(os.path.abspath(place))
+
+
+def kind_of(place: str) -> str:
+    """FILE or FOLDER, also where a link leads to one; else "", as where nothing is."""
+    system, path = _at(place)
+    if is_disk(system):
+        return FOLDER if os.path.isdir(path) else FILE if os.path.exists(path) else ""
+    return _kinds(system.get_file_info(path).type)
+
+
+def entries(folder: str) -> list[Found]:
+    """What lies in a folder, by name. Raises OSError for one that isn't there or can't be read."""
+    system, path = _at(folder)
+    if is_disk(system):
+        with os.scandir(path) as found:
+            return sorted(map(_disk_entry, found))
+    return sorted(_bucket_entry(info) for info in system.get_file_info(fs.FileSelector(path)) if info.base_name)
+
+
+def files_below(folder: str) -> list[Found]:
+    """All files below a folder, by their paths in it; what links lead to isn't below it, but the links are."""
+    system, path = _at(folder)
+    if is_disk(system):
+        return sorted(_disk_files(path, ""))
+    found = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    files = (info for info in found if info.type == fs.FileType.File)
+    return sorted(_bucket_entry(info)._replace(name=info.path.removeprefix(path).lstrip("/")) for info in files)
+
+
+def _disk_files(folder: str, below: str) -> Iterator[Found]:
+    try:
+        with os.scandir(folder) as listed:
+            found = [_disk_entry(each) for each in listed]
+    except OSError:
+        return
+    for each in found:
+        if each.kind == FOLDER:
+            yield from _disk_files(f"{folder}/{each.name}", f"{below}{each.name}/")
+        elif not (each.kind == LINK and os.path.isdir(f"{folder}/{each.name}")):
+            yield each._replace(name=f"{below}{each.name}")
+
+
+def opened(place: str) -> IO[bytes]:
+    """A file to be read once, from its beginning. Raises OSError."""
+    system, path = _at(place)
+    return open(path, "rb") if is_disk(system) else system.open_input_file(path)
+
+
+@contextmanager
+def on_this_machine(folder: str) -> Iterator[str]:
+    """The path of a folder of a disk, or of a copy of it while the block lasts, for libraries that need one."""
+    system, path = _at(folder)
+    if is_disk(system):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = os.path.join(scratch, base_name(folder))
+        os.mkdir(copy)
+        fs.copy_files(path, copy, system, fs.LocalFileSystem())
+        yield copy
+
+
+def _at(place: str) -> tuple[fs.FileSystem, str]:
+    return located(place) if "://" in place else (fs.LocalFileSystem(), place)
+
+
+def _disk_entry(found: "os.DirEntry[str]") -> Found:
+    try:
+        status = found.stat(follow_symlinks=False)
+    except OSError:
+        return Found(found.name, "")
+    kinds = {stat.S_IFLNK: LINK, stat.S_IFDIR: FOLDER, stat.S_IFREG: FILE}
+    return Found(found.name, kinds.get(stat.S_IFMT(status.st_mode), OTHER), status.st_size, status.st_mtime_ns)
+
+
+def _bucket_entry(found: fs.FileInfo) -> Found:
+    return Found(found.base_name, _kinds(found.type), found.size or 0, found.mtime_ns or 0)
+
+
+def _kinds(kind: fs.FileType) -> str:
+    return {fs.FileType.File: FILE, fs.FileType.Directory: FOLDER}.get(kind, "")
