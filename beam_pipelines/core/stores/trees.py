@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 
 from pyarrow import fs
 
+from opencoder_jax.beam_pipelines.core.stores.google import google_folder
 from opencoder_jax.beam_pipelines.core.stores.systems import is_disk, located
 
 FILE, FOLDER, LINK, OTHER = "file", "folder", "link", "other"  # kinds of entries
@@ -51,6 +52,9 @@ def entries(folder: str) -> list[Found]:
     if is_disk(system):
         with os.scandir(path) as found:
             return sorted(map(_disk_entry, found))
+    if isinstance(system, fs.GcsFileSystem):
+        listed = google_folder(path)
+        return sorted(Found(name, FOLDER if size is None else FILE, size or 0, at) for name, size, at in listed if name)
     return sorted(_bucket_entry(info) for info in system.get_file_info(fs.FileSelector(path)) if info.base_name)
 
 

@@ -28,6 +28,7 @@ def directory(store: str, request: pytest.FixtureRequest) -> Directory:
     return Directory(f"{store}/{re.sub(r'[^a-z_]', '-', request.node.name)}/out")
 
 
+@pytest.mark.slow
 def test_files_come_and_go(directory: Directory) -> None:
     assert directory.names() == []
     assert directory.local() is None
@@ -52,6 +53,7 @@ def test_files_come_and_go(directory: Directory) -> None:
     assert directory.tree() == []
 
 
+@pytest.mark.slow
 def test_a_file_can_be_read_in_parts_and_fetched(directory: Directory) -> None:
     content = os.urandom(1 << 20) * 20  # which is sent in several parts
     directory.write_bytes("file", content)
@@ -65,6 +67,7 @@ def test_a_file_can_be_read_in_parts_and_fetched(directory: Directory) -> None:
             opened("missing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no such tea"), UserError("stop")])
 def test_what_was_not_written_to_its_end_does_not_appear(directory: Directory, error: BaseException) -> None:
     directory.write_bytes("file", b"old")
@@ -75,6 +78,7 @@ def test_what_was_not_written_to_its_end_does_not_appear(directory: Directory, e
     assert {path: data for path, data in objects(directory.uri).items() if not path.endswith("/")} == {"file": b"old"}
 
 
+@pytest.mark.slow
 def test_two_attempts_at_a_file_never_mix(directory: Directory) -> None:
     """A retried task and its orphan: whoever ends last, the object is that attempt's whole."""
     with directory.atomic("shard") as orphan:
@@ -86,6 +90,7 @@ def test_two_attempts_at_a_file_never_mix(directory: Directory) -> None:
     assert directory.names() == ["shard"]
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_told(store: str) -> None:
     elsewhere = Directory(f"{store}-of-nobody/out")
     assert elsewhere.names() == []
@@ -93,6 +98,7 @@ def test_a_bucket_that_is_not_there_is_told(store: str) -> None:
         elsewhere.write_bytes("file", b"")
 
 
+@pytest.mark.slow
 def test_the_second_owner_is_told_of_the_first(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "BEAT", 0.2)
     monkeypatch.setattr(owner, "SILENCE", 5.0)

@@ -1,0 +1,153 @@
+"""Sources in buckets give what the same files on a disk give, and workers list folders as one process does."""
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from buckets import SCHEMES, bucket, objects
+
+from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.sources import archives, collect, tables
+from opencoder_jax.beam_pipelines.sources.archives import ArchivesConfig
+from opencoder_jax.beam_pipelines.sources.collect import CollectConfig
+from opencoder_jax.beam_pipelines.sources.tables import TablesConfig
+from opencoder_jax.recipe import UserError
+
+LOCAL = BeamOptions()
+WORKERS = BeamOptions(("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",))
+CODE = "def add(a, b):\n    return a + b\n"
+
+
+@pytest.fixture(scope="module", params=SCHEMES)
+def store(request: pytest.FixtureRequest) -> Iterator[str]:
+    with bucket(request.param) as (address, _):
+        yield address
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Repositories with what listings have to decide about."""
+    files: dict[str, str | bytes] = {
+        "one/a.py": CODE,
+        "one/.gitattributes": "*.h linguist-language=Objective-C\n",
+        "one/deep/er/b.h": "int x;\n",
+        "one/node_modules/m/index.js": "let y = 1;\n",
+        "two/.git/HEAD": "ref: refs/heads/main\n",
+        "two/c.md": "# Title\n",
+        "two/latin.c": "// Gerät\nint x;\n".encode("latin-1"),
+        "two/sub/.git/HEAD": "ref: refs/heads/main\n",
+        "two/sub/d.go": "package d\n",
+        "two/empty.py": b"",
+        "two/large.py": "x = 1\n" * 300,
+        "two/picture.png": b"\x89PNG",
+        "done/stage.json": json.dumps(dict.fromkeys(("stage", "config", "code", "inputs"))),
+        "done/e.py": CODE,
+        "100% ü#?/f.py": CODE,
+        "loose.c": "int main(void) { return 0; }\n",
+    }
+    for name, content in files.items():
+        place = tmp_path / "corpus" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return tmp_path / "corpus"
+
+
+def put(folder: Path, place: str) -> str:
+    """Copies what lies in a folder into a bucket."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            Directory(place).write_bytes(file.relative_to(folder).as_posix(), file.read_bytes())
+    return place
+
+
+def local_objects(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_manifest(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The times of files differ, and so what a manifest knows its input by."""
+    return {name: content for name, content in files.items() if name not in ("stage.json", "units.json")}
+
+
+@pytest.mark.slow
+def test_folders_of_a_bucket_are_collected_as_those_of_a_disk(store: str, folder: Path, tmp_path: Path) -> None:
+    config = CollectConfig(max_file_bytes=1000, shards=2)
+    here = collect.run(folders=[str(folder)], output=str(tmp_path / "out"), config=config, options=LOCAL)
+    there = put(folder, f"{store}/in/corpus")
+    manifests = [
+        collect.run(folders=[there], output=f"{store}/{name}", config=config, options=options)
+        for name, options in (("here", LOCAL), ("workers", WORKERS))
+    ]
+    assert [each.files for each in manifests] == [here.files, here.files]
+    assert manifests[0].tally == manifests[1].tally == here.tally
+    assert manifests[0].config == manifests[1].config
+    assert here.table("count")["skipped folder node_modules"] == 1
+    expected = without_manifest(local_objects(tmp_path / "out"))
+    for name in ("here", "workers"):
+        found = {path: data for path, data in objects(f"{store}/{name}").items() if not path.endswith("/")}
+        assert without_manifest(found) == expected
+
+
+def test_workers_list_as_one_process_does(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = CollectConfig(max_file_bytes=1000, shards=3)
+    (folder / "two/link.py").symlink_to("c.md")
+    for name, options in (("one", LOCAL), ("many", WORKERS)):
+        collect.run(folders=[str(folder)], output=str(tmp_path / name), config=config, options=options)
+    assert local_objects(tmp_path / "one") == local_objects(tmp_path / "many")
+    capfd.readouterr()
+    collect.run(folders=[str(folder)], output=str(tmp_path / "one"), config=config, options=WORKERS)
+    assert "up to date" in capfd.readouterr().err
+    assert not (tmp_path / "one/listing/").exists() or not list((tmp_path / "one/listing/").iterdir())
+
+
+def test_workers_tell_what_is_wrong_with_an_input(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty/folder").mkdir(parents=True)
+    (tmp_path / "other/corpus/one").mkdir(parents=True)
+    (tmp_path / "other/corpus/one/a.py").write_text(CODE)
+    for folders, message in (
+        (["empty"], "no files in it"),
+        (["missing"], "no such folder"),
+        (["corpus", "other/corpus"], r"are both a\.py of a repository one; collect them in two runs"),
+    ):
+        with pytest.raises(UserError, match=message):
+            collect.run(
+                folders=[f"{tmp_path}/{each}" for each in folders],
+                output=str(tmp_path / "out"),
+                config=CollectConfig(),
+                options=WORKERS,
+            )
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_archives_and_tables_of_a_bucket(store: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    (raw / "sub").mkdir(parents=True)
+    with zipfile.ZipFile(raw / "one.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        for number in range(50):
+            packed.writestr(f"src/{number}.py", CODE * (number + 1))
+    with tarfile.open(raw / "sub/two.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo("b.py")
+        member.size = len(CODE)
+        tar.addfile(member, io.BytesIO(CODE.encode()))
+    (raw / "README").write_text("no archive\n")
+    rows = "".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(20))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/a.jsonl").write_text(rows)
+    found: dict[str, list[Manifest]] = {"archives": [], "tables": []}
+    for where in (str(tmp_path), f"{store}/units"):
+        if where != str(tmp_path):
+            put(raw, f"{where}/raw")
+            put(tmp_path / "tables", f"{where}/tables")
+        members, lines = ArchivesConfig(), TablesConfig()
+        found["archives"].append(archives.run([f"{where}/raw"], f"{where}/a", members, LOCAL))
+        found["tables"].append(tables.run([f"{where}/tables/a.jsonl"], f"{where}/t", lines, LOCAL))
+    for here, there in found.values():
+        assert here.files == there.files
+        assert here.tally == there.tally
