@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -49,6 +49,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Sorted and indented, so that equal values are equal bytes; whole or not at all."""
     write_whole(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a file of JSON lines, whole or not at all."""
+    write_whole(path, b"".join(map(_line, rows)))
+
+
+def _line(content: Mapping[str, Any]) -> bytes:
+    """As people read it; half a surrogate pair, which UTF-8 has no bytes for, stays an escape."""
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def read_json(path: Path, missing: Any = None) -> Any:
@@ -127,7 +137,7 @@ class Appender:
         self._file.seek(0, os.SEEK_END)
 
     def write(self, content: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        self._file.write(_line(content))
         self._file.flush()
 
     def __enter__(self) -> Self:

@@ -3,7 +3,6 @@
 A conversation is a project of its own.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from opencoder_jax.beam_pipelines.core.documents import read_shard
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.experiments.hold_out import project_of
-from opencoder_jax.files import read_lines, write_whole
+from opencoder_jax.files import read_lines, write_lines
 from opencoder_jax.recipe import UserError
 
 ROWS = "by_project.jsonl"
@@ -40,8 +39,7 @@ def texts(stages: Iterable[str], version: str) -> Iterator[Text]:
 
 def write_rows(output: Path, rows: Iterable[NamedTuple]) -> None:
     """Writes a line a project."""
-    output.mkdir(parents=True, exist_ok=True)
-    write_whole(output / ROWS, "".join(json.dumps(row._asdict()) + "\n" for row in rows))
+    write_lines(output / ROWS, (row._asdict() for row in rows))
 
 
 def read_rows(output: Path) -> dict[str, dict[str, Any]]:

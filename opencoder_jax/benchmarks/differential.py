@@ -7,7 +7,6 @@ HumanEvalPlus.jsonl.gz it is HumanEval's own, without one of the added inputs.
 
 import hashlib
 import inspect
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -97,9 +96,7 @@ def functions(
         known = {row["task_id"]: row["outputs"] for _, row in files.read_lines(place)}
     else:
         known = dict(_computed(problems, workers))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps({"task_id": task, "outputs": outputs}) + "\n" for task, outputs in known.items())
-        files.write_whole(place, "".join(lines))
+        files.write_lines(place, ({"task_id": task, "outputs": outputs} for task, outputs in known.items()))
     return [problem.function(known[problem.task_id][: problem.base if older else None]) for problem in problems]
 
 

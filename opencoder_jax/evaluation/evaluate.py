@@ -34,7 +34,7 @@ from opencoder_jax.evaluation.scores.rows import Profile, Row, rows_file, score_
 from opencoder_jax.evaluation.scores.score import Score, content, score, table
 from opencoder_jax.evaluation.server import open_server
 from opencoder_jax.evaluation.tasks import Exercise, fitting, references, task_of, tasks
-from opencoder_jax.files import read_json, write_whole
+from opencoder_jax.files import read_json, write_lines, write_whole
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
@@ -218,8 +218,8 @@ def evaluate(asking: Asking, answers: AnswerSource, shape: str | None = None) ->
         _refuse_gaps(asking, samples)
     _enter(output, about)
     if isinstance(samples, list):
-        write_whole(output / "samples.jsonl", "".join(json.dumps(answer.line()) + "\n" for answer in samples))
-    write_whole(output / "problems.jsonl", "".join(json.dumps(_line(task, config)) + "\n" for task in asking.tasks))
+        write_lines(output / "samples.jsonl", (answer.line() for answer in samples))
+    write_lines(output / "problems.jsonl", (_line(task, config) for task in asking.tasks))
     with sandbox(config, hidden=[asking.path, published.cache()]) as jail:
         for wall, state in jail.layers.items():
             if state != "active":

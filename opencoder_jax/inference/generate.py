@@ -1,12 +1,12 @@
 """python -m opencoder_jax generate: completes prompts, answers a file of them, or talks, with a trained model."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from opencoder_jax.files import write_lines
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.prompts_file import OUTPUT, Task, answer_file, encode
@@ -85,13 +85,11 @@ def _answer_prompts(
         raise UserError(f"--prompt: {error}") from None
     completions = engine.generate(ids, sampling, stop)
     if output:
-        output.mkdir(parents=True, exist_ok=True)
         rows = [
             {"prompt": prompt, "text": completion.text, "finish_reason": completion.finish_reason}
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (output / OUTPUT).write_text(lines, encoding="utf-8")
+        write_lines(output / OUTPUT, rows)
     for prompt, completion in zip(prompts, completions, strict=True):
         text = printable(completion.text) if sys.stdout.isatty() else completion.text
         print(text if chat else prompt + text)

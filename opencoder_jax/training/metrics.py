@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from opencoder_jax.data.token_records import TokenRecords
-from opencoder_jax.files import Appender, write_whole
+from opencoder_jax.files import Appender, write_lines
 from opencoder_jax.recipe import UserError
 from opencoder_jax.training.run import Recipe, flat
 
@@ -39,7 +39,7 @@ class MetricsFile:
     def __init__(self, file: Path, step: int):
         """Opens the file of a run that goes on after `step` updates; rows of later steps are forgotten."""
         rows = [row for row in read_metrics(file) if row["step"] <= step]
-        write_whole(file, "".join(json.dumps(row) + "\n" for row in rows))
+        write_lines(file, rows)
         self.seconds = rows[-1]["seconds"] if rows else 0.0  # trained before, up to the last row
         self._file = Appender(file)
 
