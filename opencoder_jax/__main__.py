@@ -1,9 +1,11 @@
 """`python -m opencoder_jax VERB …`: the commands of this half of the house, one a line."""
 
+import hashlib
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from opencoder_jax.machine import processor, user_cache
 from opencoder_jax.recipe import run_command
 from opencoder_jax.verbs import Verb, find, usage
 
@@ -55,6 +57,8 @@ def main(argv: list[str]) -> None:
     """
     if found := find(PROGRAM, VERBS, argv):
         leave_libtpu_alone()
+        if found[0] != "compile":  # a program for chips that aren't here can't be read back
+            keep_compiled_programs()
         VERBS[found[0]].load().main(found[1])
     else:
         print(usage(PROGRAM, VERBS))
@@ -70,6 +74,22 @@ def leave_libtpu_alone() -> None:
         return
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter under Windows
     os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu" if has_gpu and find_spec("jax_plugins") else "cpu")
+
+
+def keep_compiled_programs() -> None:
+    """What JAX compiles is kept below the user's cache folder, unless its own variables say otherwise.
+
+    The stages of a recipe, the arms of an ablation, a run that goes on after a kill and a server's second start run
+    programs that were compiled before. `JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing.
+    """
+    try:
+        folder = user_cache("jax") / hashlib.sha256(processor().encode()).hexdigest()[:16]
+    except RuntimeError:  # no home
+        return
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    # Everything, however small and quick: a hundred small programs take seconds, too.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def has_tpu() -> bool:

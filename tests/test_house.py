@@ -23,7 +23,8 @@ PIPELINES = "opencoder_jax.beam_pipelines"
 # The rooms from the ground up: each may import those that it names, itself, and the ground. Knowledge goes up, so no
 # room is named by one that stands before it.
 GROUND = tuple(
-    f"{PACKAGE}.{name}" for name in ("configurables", "recipe", "checks", "files", "progress", "code_version")
+    f"{PACKAGE}.{name}"
+    for name in ("configurables", "recipe", "checks", "files", "progress", "code_version", "machine")
 )
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GROUND, ()),

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jax
-
 from opencoder_jax.ablations.arms import Court, Made
 from opencoder_jax.ablations.config import AblationConfig
 from opencoder_jax.ablations.estimate import TIMES, note_time, plan
@@ -73,7 +71,6 @@ def main(argv: list[str]) -> None:
             " one), --repositories=DIR or --folders=DIR"
         )
     logging.getLogger("absl").setLevel(logging.ERROR)
-    keep_compiled(flags.output / "compiled")
     command = ["python -m opencoder_jax ablate", *argv]
     tried = []
     for case in cases:
@@ -85,12 +82,6 @@ def main(argv: list[str]) -> None:
     if tried:
         write_json(flags.output / RESULTS, results(tried))
         print(f"report: {write_report(flags.output, tried, [each for each in command if each != '--dry_run'])}")
-
-
-def keep_compiled(folder: Path) -> None:
-    """Arms of one size run the same programs: each is compiled once, and kept for when the command is run again."""
-    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def shipped() -> list[str]:

@@ -7,7 +7,6 @@ HumanEvalPlus.jsonl.gz it is HumanEval's own, without one of the added inputs.
 
 import hashlib
 import inspect
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from opencoder_jax import files
 from opencoder_jax.benchmarks import comparing
 from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.machine import user_cache
 from opencoder_jax.recipe import UserError
 from opencoder_jax.sandbox.pair._values import decode, encode
 from opencoder_jax.sandbox.pool import Sandbox
@@ -88,10 +88,9 @@ def functions(
     Raises:
         UserError: a reference fails on its own inputs, so nothing can be compared with it.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     # What was computed by another version of these lines is not used.
     key = hashlib.sha256((sha256 + _RUN + inspect.getsource(comparing)).encode()).hexdigest()[:16]
-    place = (cache or home / "opencoder_jax" / "benchmarks") / f"{key}.jsonl"
+    place = (cache or user_cache("benchmarks")) / f"{key}.jsonl"
     if place.exists():
         known = {row["task_id"]: row["outputs"] for _, row in files.read_lines(place)}
     else:

@@ -37,6 +37,7 @@ from opencoder_jax.evaluation.tasks import Exercise, fitting, references, task_o
 from opencoder_jax.files import read_json, write_lines, write_whole
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.sampling import SamplingConfig
+from opencoder_jax.machine import user_cache
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
 from opencoder_jax.sandbox.languages import toolchains
 
@@ -220,7 +221,7 @@ def evaluate(asking: Asking, answers: AnswerSource, shape: str | None = None) ->
     if isinstance(samples, list):
         write_lines(output / "samples.jsonl", (answer.line() for answer in samples))
     write_lines(output / "problems.jsonl", (_line(task, config) for task in asking.tasks))
-    with sandbox(config, hidden=[asking.path, published.cache()]) as jail:
+    with sandbox(config, hidden=[asking.path, user_cache("benchmarks")]) as jail:
         for wall, state in jail.layers.items():
             if state != "active":
                 print(f"sandbox: {wall}: {state}")

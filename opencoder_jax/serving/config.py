@@ -21,8 +21,6 @@ class ServeConfig:
         answer_seconds: until an answer must be finished, waiting included.
         shutdown_seconds: that answers under way get to finish when the server is told to stop.
         connections: open at one time; others are refused (503).
-        compilation_cache: folder of JAX's compiled programs, so that the next start needn't compile; empty: below the
-            user's cache folder; none: nothing is kept.
     """
 
     model_name: str = ""
@@ -34,7 +32,6 @@ class ServeConfig:
     answer_seconds: float = 600.0
     shutdown_seconds: int = 60
     connections: int = 1024
-    compilation_cache: str = ""
 
     def __post_init__(self) -> None:
         check(

@@ -6,13 +6,11 @@ once, and who is let in is answered.
 
 import argparse
 import asyncio
-import os
 import signal
 import socket
 import time
 from pathlib import Path
 
-import jax
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -54,7 +52,6 @@ def main(argv: list[str]) -> None:
     config = build(ServeConfig)
     keys = read_keys(flags.api_key_file)
     with _bound(flags.host, flags.port) as listener:
-        use_compilation_cache(config.compilation_cache)
         started = time.monotonic()
         engine = Engine.open(flags.checkpoint, flags.step)
         model = _described(engine, flags.checkpoint, config)
@@ -106,17 +103,6 @@ def http_server(app: ASGIApp, config: ServeConfig) -> uvicorn.Server:
         timeout_graceful_shutdown=config.shutdown_seconds,
     )
     return uvicorn.Server(settings)
-
-
-def use_compilation_cache(folder: str) -> None:
-    """Keeps compiled programs in a folder; empty: below the user's cache folder; none: nowhere."""
-    if folder == "none":
-        return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", folder or str(Path(home, "opencoder_jax", "jax")))
-    # Everything is kept, however small: a hundred small programs take seconds, too.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _bound(host: str, port: int) -> socket.socket:

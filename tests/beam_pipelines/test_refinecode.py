@@ -144,6 +144,7 @@ def test_a_chain_begins_with_the_source_whose_inputs_are_given() -> None:
     assert set(SOURCES) == sources
 
 
+@pytest.mark.slow
 def test_another_threshold_measures_nothing_again(sources: list[Path], finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     errors = run(sources, tmp_path / "run", "--gin.FilterConfig.seed=7")

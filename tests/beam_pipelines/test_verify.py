@@ -72,6 +72,7 @@ def test_a_summary_is_held_against_the_stages(run: Path) -> None:
     assert refused(lambda: main(["verify", str(run)]), f"{SUMMARY}: ")
 
 
+@pytest.mark.slow
 def test_a_summary_of_stages_in_folders_of_folders_is_held_against_them(run: Path, tmp_path: Path) -> None:
     """As that of web recall, whose rounds have stages of one name each."""
     (tmp_path / "web").mkdir()

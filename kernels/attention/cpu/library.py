@@ -9,7 +9,6 @@ import ctypes
 import hashlib
 import logging
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +16,8 @@ from functools import cache
 from pathlib import Path
 
 import jax
+
+from opencoder_jax.machine import processor, user_cache
 
 MAIN = Path(__file__).with_name("kernels.cc")
 HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
@@ -31,8 +32,8 @@ def loaded() -> bool:
         logging.warning("no C++ compiler (c++, g++, clang++) is there: on CPUs, answers take longer")
         return False
     try:
-        library = ctypes.CDLL(str(compiled(by, cache_folder())))
-    except (OSError, subprocess.CalledProcessError) as error:
+        library = ctypes.CDLL(str(compiled(by, user_cache("kernels"))))
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         said = error.stderr[-500:] if isinstance(error, subprocess.CalledProcessError) else str(error)
         logging.warning("%s couldn't compile kernels for this CPU; answers take longer: %s", by, said)
         return False
@@ -47,14 +48,9 @@ def compiler() -> str | None:
     return next(filter(None, map(shutil.which, named)), None)
 
 
-def cache_folder() -> Path:
-    """Where libraries are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "opencoder_jax", "kernels")
-
-
 def compiled(by: str, folder: Path) -> Path:
     """The library, compiled unless it's there. Raises OSError, or CalledProcessError with what the compiler says."""
-    told = "\n".join((*(source.read_text() for source in (MAIN, *HEADERS)), by, jax.__version__, *FLAGS, _processor()))
+    told = "\n".join((*(source.read_text() for source in (MAIN, *HEADERS)), by, jax.__version__, *FLAGS, processor()))
     library = folder / f"kernels-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -64,12 +60,3 @@ def compiled(by: str, folder: Path) -> Path:
             subprocess.run(command, check=True, capture_output=True, text=True)
             new.replace(library)  # others may compile it, too
     return library
-
-
-def _processor() -> str:
-    """What it can do, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return platform.machine() + next((line for line in lines if line.startswith(("flags", "Features"))), "")

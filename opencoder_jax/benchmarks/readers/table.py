@@ -20,6 +20,7 @@ from opencoder_jax.benchmarks.problems import FunctionProblem
 from opencoder_jax.benchmarks.programs import ProgramProblem
 from opencoder_jax.benchmarks.readers import apps, bigcodebench, cruxeval, humaneval, mbpp, polyglot
 from opencoder_jax.benchmarks.readers.humaneval import InfillingProblem
+from opencoder_jax.machine import user_cache
 from opencoder_jax.recipe import UserError
 
 AnyProblem = FunctionProblem | DifferentialProblem | InfillingProblem | ProgramProblem
@@ -212,13 +213,7 @@ def present(place: str | Path | None = None) -> list[str]:
 
 def place_of(place: str | Path | None) -> Path:
     """Where files are looked for."""
-    return Path(place or os.environ.get("BENCHMARKS") or cache())
-
-
-def cache() -> Path:
-    """The user's own folder of benchmarks."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "opencoder_jax" / "benchmarks"
+    return Path(place or os.environ.get("BENCHMARKS") or user_cache("benchmarks"))
 
 
 def _found(name: str, row: Published, place: str | Path | None) -> Path:

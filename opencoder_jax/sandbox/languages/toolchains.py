@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from opencoder_jax.machine import user_cache
 from opencoder_jax.sandbox.languages.row import LanguageRow, Line
 from opencoder_jax.sandbox.languages.table import LANGUAGES
 
@@ -62,10 +63,7 @@ class Toolchain:
         """The directory of what it prepares; another for another version or row."""
         row = self.language
         key = hashlib.sha256(repr((self.version, self.root, row.prepare, sorted(row.prepared.items()))).encode())
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return (
-            home / "opencoder_jax" / "toolchains" / f"{re.sub('[^a-z]', '_', row.name.lower())}-{key.hexdigest()[:16]}"
-        )
+        return user_cache("toolchains") / f"{re.sub('[^a-z]', '_', row.name.lower())}-{key.hexdigest()[:16]}"
 
     def prepare(self) -> None:
         """Makes what all programs use, unless it is there. Several processes may ask at once: one does it.

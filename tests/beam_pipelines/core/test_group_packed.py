@@ -36,6 +36,7 @@ def test_values_are_grouped_as_by_the_runner(
     assert sum(file.stat().st_size for file in folder.iterdir()) == sum(len(packed) for _, packed in rows)
 
 
+@pytest.mark.slow
 def test_threads_write_files_of_their_own(tmp_path: Path) -> None:
     rows = [(number % 16, number.to_bytes(4, "big") * 5000) for number in range(400)]
     with BeamOptions(("--direct_num_workers=2",)).pipeline(9.0, threads=True) as pipeline:

@@ -66,6 +66,7 @@ def test_it_is_a_stage_in_few_lines(databases: Path, tmp_path: Path, capsys: pyt
         command("snippets", "snippets", "", [f"--databases={tmp_path / 'code'}", f"--output={tmp_path / 'other'}"])
 
 
+@pytest.mark.slow
 def test_a_change_of_its_code_runs_it_again(databases: Path, tmp_path: Path) -> None:
     """In a process of its own each, as a user would."""
 

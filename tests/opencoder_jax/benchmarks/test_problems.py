@@ -42,6 +42,7 @@ def test_references_pass(tmp_path: Path) -> None:
 WRONG = ("return None", "return 0", "return ''", "return []", "return True")
 
 
+@pytest.mark.slow
 def test_constant_answers_fail() -> None:
     """Tests that a constant passes would let a model score that has learnt to return it."""
     attempts = [(problem, wrong) for problem in PROBLEMS for wrong in WRONG]

@@ -134,6 +134,7 @@ def test_a_program_moves_what_is_due(mesh: dict[str, int]) -> None:
         assert moved == pytest.approx(asked, rel=0.01), (kind, axes)
 
 
+@pytest.mark.slow
 @libtpu
 def test_gradients_that_are_summed_up_whole_are_named() -> None:
     """A part of the heads that doesn't fill the lanes has a layout in which XLA can't scatter it."""

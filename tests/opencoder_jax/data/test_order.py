@@ -29,6 +29,7 @@ def test_a_place_depends_on_nothing_but_itself(size: int, data: st.DataObject) -
     assert len(set(alone)) == len(set(places))
 
 
+@pytest.mark.slow
 def test_all_orders_of_five_are_equally_likely() -> None:
     counts = Counter(tuple(permuted(np.arange(5), 5, str(key)).tolist()) for key in range(2400))
     expected = 2400 / 120

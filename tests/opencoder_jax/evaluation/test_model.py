@@ -100,6 +100,7 @@ def test_a_run_is_asked_and_gives_the_same_again(run: Path, benchmark: Path, tmp
         main([*command, "--gin.SamplingConfig.seed=1"])
 
 
+@pytest.mark.slow
 def test_a_tuned_run_is_asked_in_conversations(run: Path, benchmark: Path, tmp_path: Path) -> None:
     main(flags(run, benchmark, tmp_path, "--gin.EvaluateConfig.chat=True"))
     assert all("solution" in answer for answer in read(tmp_path / "samples.jsonl"))

@@ -37,7 +37,7 @@ def shares(**fields: Any) -> np.ndarray:
     return np.bincount(drawn(logits, all_, random), minlength=len(PROBABILITIES)) / ROWS
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("temperature", [0.5, *(pytest.param(other, marks=pytest.mark.slow) for other in (1.0, 2.0))])
 def test_tokens_are_drawn_as_often_as_they_are_likely(temperature: float) -> None:
     expected = PROBABILITIES ** (1 / temperature)
     expected /= expected.sum()

@@ -161,6 +161,7 @@ def test_a_host_without_its_python_is_set_up_again(cloud: Cloud) -> None:
     assert len(cloud.lines("made")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cloud", [(["ACTIVE"], [[75, 0]])], indirect=True)
 def test_a_rebooted_host_is_set_up_again(cloud: Cloud) -> None:
     main(["start", *SLICE, "--setup=echo >>$HOME/mounted", *TRAIN])

@@ -203,7 +203,8 @@ def test_weights_begin_as_the_configuration_says() -> None:
     assert not np.array_equal(decoder.head[...], init(1).head[...])
 
 
-@pytest.mark.parametrize("config", [GROUPED, pytest.param(ONE_TO_ONE, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [GROUPED, ONE_TO_ONE])
 def test_rows_that_fill_no_tile_are_lengthened_for_tpus_and_stay_the_same(
     config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import Decoder
 from opencoder_jax.model.decoding import empty_cache, extend, in_eight_bits, logits, weights_of
+from tests.slow_cases import slow_but
 
 ONE_TO_ONE = ModelConfig(40, 2, 24, 2, 2, 160, 20, 10_000.0, 1e-5, 32, 0.2, "float32")
 GROUPED = ModelConfig(40, 3, 24, 6, 2, 8, 20, 500_000.0, 1e-5, 32, 0.2, "float32")
 LIKE_LLAMA_3 = dataclasses.replace(GROUPED, rope_scaling=(8.0, 1.0, 4.0, 16), tied_head=True)
+CONFIGS = {"one to one": ONE_TO_ONE, "grouped": GROUPED, "Llama 3's": LIKE_LLAMA_3}
 ROWS, LENGTH, AT_ONCE = 3, 24, 6
 
 extend_jitted = jax.jit(extend, static_argnames="config")
 
 
-@pytest.mark.parametrize("config", [ONE_TO_ONE, GROUPED, LIKE_LLAMA_3], ids=["one to one", "grouped", "Llama 3's"])
-def test_read_in_pieces_equals_read_at_once(config: ModelConfig) -> None:
+@pytest.mark.parametrize("name", slow_but(CONFIGS, "grouped"))
+def test_read_in_pieces_equals_read_at_once(name: str) -> None:
+    config = CONFIGS[name]
     decoder = Decoder(config, nnx.Rngs(0))
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, (ROWS, LENGTH))
     positions = np.broadcast_to(np.arange(LENGTH), tokens.shape)

@@ -138,6 +138,7 @@ def two_hosts(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_two_hosts_are_one_run(two_hosts: Path, data: Path, tmp_path: Path) -> None:
     train(small_recipe(TrainConfig_steps=8), data, tmp_path / "one")
     assert losses(two_hosts) == pytest.approx(losses(tmp_path / "one"), rel=1e-4)

@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint(run: Path, damage: str) -> None:
     assert load(run, 2).step == 2
 
 
-@pytest.mark.parametrize("flips", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_flipped_bit_anywhere_is_seen_by_every_reader(flips: int, tmp_path: Path) -> None:
     """Also in what no reader needs: by inference, by going on, and by `verify`."""
     write_config(tmp_path, CONFIG)

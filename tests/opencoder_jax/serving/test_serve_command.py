@@ -1,5 +1,6 @@
 """python -m opencoder_jax serve: starts, answers, stops when told, and says in one line why it can't."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -48,9 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
 @contextmanager
 def serving(run: Path, cache: Path, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", openai.OpenAI]]:
     """The command as a process of its own."""
-    arguments = [f"--checkpoint={run}", "--port=0", f"--gin.ServeConfig.compilation_cache={cache}", *flags]
-    command = [sys.executable, "-m", "opencoder_jax", "serve", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "opencoder_jax", "serve", f"--checkpoint={run}", "--port=0", *flags]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -294,6 +294,7 @@ def test_a_record_from_before_a_field_means_its_default_and_a_newer_one_is_refus
         train(small_recipe(), data, output)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_leaves_the_last_checkpoint(whole: Path, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"

@@ -100,6 +100,7 @@ def test_a_run_of_spikes_stops(data: Path, tmp_path: Path) -> None:
         train(recipe, data, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_moments_of_a_guarded_run_need_a_guard(data: Path, tmp_path: Path) -> None:
     train(small_recipe(OptimizerConfig_spike_limit=LIMIT, TrainConfig_steps=2), data, tmp_path / "guarded")
     with pytest.raises(UserError, match=r"it has a spike guard; set OptimizerConfig\.spike_limit as there"):

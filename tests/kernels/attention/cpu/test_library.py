@@ -9,6 +9,7 @@ import pytest
 
 from opencoder_jax.kernels.attention.cpu import library
 from opencoder_jax.kernels.attention.rows import cpu_kernels
+from opencoder_jax.machine import user_cache
 
 # An engine of the benchmark's kind answers; prints whether it had our kernels, and what it said.
 ANSWERS = """
@@ -48,7 +49,7 @@ def test_without_a_compiler_that_can_there_is_a_warning(
 
 @pytest.mark.skipif(not cpu_kernels(), reason="no C++ compiler, or no CPU")
 def test_what_was_compiled_is_there_the_next_time(tmp_path: Path) -> None:
-    kept = library.compiled(library.compiler() or "", library.cache_folder())
+    kept = library.compiled(library.compiler() or "", user_cache("kernels"))
     (tmp_path / kept.name).write_bytes(b"kept")
     assert library.compiled(library.compiler() or "", tmp_path).read_bytes() == b"kept"
 
