@@ -36,7 +36,7 @@ from opencoder_jax.model.decoding import Alike, empty_cache
 from opencoder_jax.parallel.model_directory import LoadedModel, load
 from opencoder_jax.recipe import UserError, build
 
-READS = (32, 128)  # tokens of a prompt that are read at once
+READS = (32, 256)  # tokens of a prompt that are read at once
 READ_IN_A_STEP = 256  # at most, while others wait for their next token
 WORTH_A_COPY = 32  # tokens of a prompt that another row has read
 LEAST_ROWS, LEAST_SLOTS = 2, 256  # of a cache; it grows to four times the rows, and twice the slots, as it has to
@@ -237,20 +237,33 @@ class Engine:
         taken = self._slots.taken
         reading = [(row, answer) for row, answer in taken if not answer.has_read_its_prompt]
         budget = READ_IN_A_STEP if len(reading) < len(taken) else math.inf
+        copies: list[tuple[int, int, int]] = []
         if reading:
             self._make_room(max(answer.length for _, answer in reading))
         for place, (row, answer) in enumerate(reading):
             earlier = [other for _, other in reading[:place] if not other.has_read_its_prompt]
             if any(shared(other, answer) >= max(answer.read, other.read) + WORTH_A_COPY for other in earlier):
                 continue  # until the other has read it
-            source = max(range(self._cache.rows), key=lambda row: self._slots.common(row, answer))
-            common = self._slots.common(source, answer)
+            source, common = self._slots.most_like(answer)
             if common >= answer.read + WORTH_A_COPY:
-                self._cache = programs.copy(self._cache, np.int32(source), np.int32(row))
                 self._slots.use(source)
                 self._slots.has_read(row, common)
+                copies.append((source, row, common))
+            if not answer.has_read_its_prompt and budget > 0:
+                self._copy(copies)
+                copies.clear()
             while not answer.has_read_its_prompt and budget > 0:
                 budget -= self._read_part(row, answer)
+        self._copy(copies)
+
+    def _copy(self, copies: Sequence[tuple[int, int, int]]) -> None:
+        """Copies of rows so many tokens to others: (source, target, tokens)."""
+        if copies:
+            padded = np.zeros((3, self._cache.rows), np.int32)
+            padded[:, : len(copies)] = np.transpose(copies)
+            began = time.perf_counter()
+            self._cache = jax.block_until_ready(programs.copy(self._cache, padded, np.int32(len(copies))))
+            self.device_seconds += time.perf_counter() - began
 
     def _read_part(self, row: int, answer: OpenAnswer) -> int:
         """Reads some more of a prompt, and returns how much."""

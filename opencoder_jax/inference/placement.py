@@ -10,6 +10,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.kernels.attention.cpu.layers import takes
+from opencoder_jax.kernels.attention.cpu.pages import in_large_pages
 from opencoder_jax.kernels.attention.rows import cpu_kernels
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract, weight_axes
@@ -46,7 +47,10 @@ def place_weights(
         return _rounded(matrix) if config.weights == "int8" else matrix
 
     by_kernels = mesh is None and takes(model.head_size, dtype) and cpu_kernels()
-    return weights_of(parameters, model, place, hold, by_kernels)
+    weights = weights_of(parameters, model, place, hold, by_kernels)
+    if by_kernels:
+        in_large_pages(jax.tree.leaves(weights))
+    return weights
 
 
 def abstract_weights(model: ModelConfig, config: EngineConfig, mesh: Mesh) -> Weights:

@@ -16,6 +16,7 @@ from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoding import Alike, Cache, Weights, extend, logits
 
 STEPS = 16  # most steps of one call
+COPIED = 128  # slots of a row that are copied at once
 MOST_LIKELY = 20  # likeliest tokens that can be asked for in a token's place
 
 
@@ -77,14 +78,23 @@ def read_and_rate(
 
 
 @jit_by_rows(donate_argnames="cache")
-def copy(cache: Cache, source: Int[Array, ""], target: Int[Array, ""]) -> Cache:
-    """Copies what one row has read to another."""
+def copy(cache: Cache, copies: Int[Array, "3 R"], number: Int[Array, ""]) -> Cache:
+    """Copies what rows have read, one after the other: so many times a source, a target, and the number of tokens."""
+    sizes = (1, cache.keys[0].shape[1], COPIED, cache.keys[0].shape[3])
 
-    def copied(each: Array) -> Array:
-        row = jax.lax.dynamic_slice_in_dim(each, source, 1)
-        return jax.lax.dynamic_update_slice_in_dim(each, row, target, axis=0)
+    def one(index: Array, cache: Cache) -> Cache:
+        source, target, tokens = copies[:, index]
 
-    return jax.tree.map(copied, cache)
+        def block(index: Array, cache: Cache) -> Cache:
+            def copied(each: Array) -> Array:
+                part = jax.lax.dynamic_slice(each, (source, 0, index * COPIED, 0), sizes)
+                return jax.lax.dynamic_update_slice(each, part, (target, 0, index * COPIED, 0))
+
+            return jax.tree.map(copied, cache)
+
+        return jax.lax.fori_loop(0, -(-tokens // COPIED), block, cache)
+
+    return jax.lax.fori_loop(0, number, one, cache)
 
 
 @jit_by_rows(static_argnames="slots")

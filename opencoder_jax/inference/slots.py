@@ -99,6 +99,16 @@ class Slots:
         """How many tokens of an answer's prompt a row has read, from the first on; the last isn't asked for."""
         return 0 if answer.request.prompt_logprobs else common(self.held[row], answer.tokens[: answer.length - 1])
 
+    def most_like(self, answer: OpenAnswer) -> tuple[int, int]:
+        """The row that has read most of an answer's prompt, and how much of it."""
+        best = (0, 0)
+        for row in reversed(self._used):
+            if (same := self.common(row, answer)) > best[1]:
+                best = row, same
+            if best[1] >= answer.length - 1:
+                break
+        return best
+
     def alike(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each row an earlier one that has read the same first tokens, or itself, and how many."""
         source, count = np.arange(len(self.held), dtype=np.int32), np.zeros(len(self.held), np.int32)
@@ -145,5 +155,7 @@ class Slots:
 def common(one: np.ndarray, other: np.ndarray) -> int:
     """The length of what two arrays begin with alike."""
     length = min(len(one), len(other))
+    if not length or one[0] != other[0]:
+        return 0
     differ = one[:length] != other[:length]
     return int(differ.argmax()) if differ.any() else length

@@ -40,7 +40,7 @@ template <int R, int C, typename Number>
   const Number* at = columns.numbers;
   for (int64_t k = 0; k < depth; ++k, at += columns.stride) {
     if constexpr (R > 3) {  // with fewer rows there's nothing else to do than to wait for the matrix
-      for (int c = 0; c < C; c += kVectors) __builtin_prefetch(at + ahead + c / kVectors * columns.tile_stride);
+      for (int c = 0; c < C; c += kVectors) __builtin_prefetch(at + ahead + c / kVectors * columns.tile_stride, 0, 2);
     }
     Vector column[C];
     for (int c = 0; c < C; ++c) {
