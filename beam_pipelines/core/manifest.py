@@ -27,6 +27,7 @@ QUARANTINE = "quarantine"  # the folder of what broke its reader, and the tally'
 UNITS = "units.json"  # what became of each unit of a source's input, so that another run can keep it
 PLAN = "plan.json"  # the head of the manifest, while the stage isn't finished
 
+DAMAGED = "damaged after it was written"
 _REASONS = 12  # for drops that are told by name; all are in the manifest
 
 # A tree of counts: {"in": {"documents": {"Python": 3}}, "drop": {"bytes": {"too_large": 9}}, "count": {...}}
@@ -88,6 +89,7 @@ class Manifest:
     def write(self, directory: Directory) -> None:
         """Finishes a stage."""
         directory.write_sealed(MANIFEST, asdict(self))
+        _finished.cache_clear()  # the times of a bucket's objects are whole seconds
 
     def shards(self, table: str = "documents") -> list[str]:
         """The names of a table's shards, in order."""
@@ -161,17 +163,22 @@ def describe(manifest: Manifest) -> str:
 
 def digest(directory: Directory, name: str) -> str:
     """128 bits of a file's content, in hexadecimal."""
+    with directory.fetch(name) as stream:
+        return _digest(stream)
+
+
+def _digest(stream: pa.NativeFile) -> str:
     hasher = xxhash.xxh3_128()
-    with directory.read(name) as stream:
-        while block := stream.read(1 << 20):
-            hasher.update(block)
+    while block := stream.read(1 << 20):
+        hasher.update(block)
     return hasher.hexdigest()
 
 
 def open_finished(directory: Directory, name: str) -> pa.NativeFile:
     """Opens a file once all of it was found as the stage that wrote it left it; a process looks once at each.
 
-    Files of directories that aren't finished stages, or that a stage doesn't count as its own, are opened as they are.
+    What comes from a bucket is a copy on this machine, looked at each time. Files of directories that aren't finished
+    stages, or that a stage doesn't count as its own, are opened as they are.
 
     Raises:
         UserError: the file, or the stage's manifest, is damaged or missing.
@@ -189,8 +196,17 @@ def open_whole(directory: Directory, name: str, known: str) -> pa.NativeFile:
     Raises:
         UserError: it's damaged or missing.
     """
-    _refuse_damaged(directory.uri, name, known, directory.size(name), directory.changed(name))
-    return directory.read(name)
+    if directory.local():
+        _refuse_damaged(directory.uri, name, known, directory.size(name), directory.changed(name))
+        return directory.read(name)
+    try:
+        stream = directory.fetch(name)
+    except FileNotFoundError:
+        raise _damaged(directory, name, "missing") from None
+    if _digest(stream) != known:
+        raise _damaged(directory, name, DAMAGED)
+    stream.seek(0)
+    return stream
 
 
 def read_finished(directory: Directory, name: str) -> bytes:
@@ -207,17 +223,21 @@ def _finished(uri: str, changed: int) -> Manifest:
 @lru_cache(1 << 16)
 def _refuse_damaged(uri: str, name: str, known: str, size: int, changed: int) -> None:
     if why := damage(Directory(uri), name, known):
-        raise UserError(
-            f"{uri}/{name}: {why}; delete it and run the command that wrote it again, which makes only what is "
-            f"missing (python -m beam_pipelines verify {uri} --delete looks at every file)"
-        )
+        raise _damaged(Directory(uri), name, why)
+
+
+def _damaged(directory: Directory, name: str, why: str) -> UserError:
+    return UserError(
+        f"{directory.uri}/{name}: {why}; delete it and run the command that wrote it again, which makes only what is "
+        f"missing (python -m beam_pipelines verify {directory.uri} --delete looks at every file)"
+    )
 
 
 def damage(directory: Directory, name: str, known: str) -> str:
     """What is wrong with a file whose digest should be `known`, in a few words; nothing where it's whole."""
     if not directory.exists(name):
         return "missing"
-    return "" if digest(directory, name) == known else "damaged after it was written"
+    return "" if digest(directory, name) == known else DAMAGED
 
 
 def tally_documents(side: str, documents: pa.RecordBatch) -> Tally:

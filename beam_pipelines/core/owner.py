@@ -3,10 +3,10 @@
 On this machine the system knows who lives: its lock on the directory goes with the process that holds it, however that
 ends. A file beside the lock, `owner-….json`, says who it is.
 
-A bucket has no locks, and those of some shared disks don't reach other hosts. There, signs of life decide: an owner
-writes its file anew every `BEAT` seconds, and one whose file stays the same for `SILENCE` seconds is dead. What is
-compared is the file with itself, no clock of one host with that of another. Of two that begin at once in a bucket, one
-or both withdraw.
+A bucket has no locks, and those of some shared disks don't reach other hosts. There, an owner that was a process of
+this system is dead once that has ended. Of others signs of life decide: an owner writes its file anew every `BEAT`
+seconds, and one whose file stays the same for `SILENCE` seconds is dead. What is compared is the file with itself, no
+clock of one host with that of another. Of two that begin at once in a bucket, one or both withdraw.
 """
 
 import fcntl
@@ -43,13 +43,15 @@ def owned(directory: Directory) -> Iterator[None]:
     with ExitStack() as held:
         locked = held.enter_context(_locked(directory))
         about = {"host": socket.gethostname(), "process": os.getpid(), "since": _now(), "kernel": _kernel()}
+        about |= {"processes": _processes(), "started": _started(os.getpid())}
         mine = f"{_PREFIX}{secrets.token_hex(4)}.json"
         held.enter_context(_signs_of_life(directory, mine, about))
         for name in filter(is_owner, directory.names()):
             if name != mine:
                 other = _read(directory, name)
                 # Where the lock is ours, no process of this machine has it.
-                if not (locked and other.get("kernel") == about["kernel"]) and _lives(directory, name, other):
+                gone = other.get("kernel") == about["kernel"] and (locked or _has_ended(other))
+                if not gone and _lives(directory, name, other):
                     raise _told(directory, other)
                 directory.remove(name)
         yield
@@ -138,6 +140,27 @@ def _told(directory: Directory, other: dict[str, Any]) -> UserError:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def _has_ended(other: dict[str, Any]) -> bool:
+    """Whether an owner was a process that this one would see, on the same kernel, and isn't any more."""
+    return (
+        bool(_processes()) and other.get("processes") == _processes() and other["started"] != _started(other["process"])
+    )
+
+
+def _processes() -> str:
+    """What tells the processes that one container sees from those of another; empty where the system doesn't say."""
+    with suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+def _started(process: Any) -> str:
+    """When a process began, in ticks of its system; empty where there's none."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    return ""
 
 
 def _kernel() -> str:

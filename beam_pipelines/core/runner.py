@@ -9,30 +9,26 @@ import argparse
 import logging
 import os
 import shlex
-import signal
 import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import apache_beam as beam
-import grpc  # type: ignore[import-untyped]
 import pyarrow
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from opencoder_jax.beam_pipelines.core.engines.failures import explained_cluster, noticed_loss, refuse_absent_server
 from opencoder_jax.beam_pipelines.core.memory import return_large_arrays
 from opencoder_jax.code_version import code_version
-from opencoder_jax.recipe import TryAgain, UserError
+from opencoder_jax.recipe import UserError
 
 # Work of one core, in seconds, above which starting worker processes pays (each imports Beam first, about 3 s).
 WORTH_STARTING = 6.0
-JOB_SERVER_SECONDS = 30  # to wait for one that is only starting
 WORTH_THREADS = 2.0  # the same for threads, which cost what passes through Beam's local connections
 
 
@@ -123,115 +119,6 @@ class BeamOptions:
                 quiet.enter_context(noticed_loss())
             with beam.Pipeline(runner=runner, options=PipelineOptions(flags)) as pipeline:
                 yield pipeline
-
-
-class _Ended(BaseException):
-    """Raised by a signal within a pipeline."""
-
-
-@contextmanager
-def noticed_loss() -> Iterator[None]:
-    """Ends a pipeline by Ctrl-C, or when a worker process has ended before it.
-
-    Beam waits for ever for a worker that never came, and some of its code swallows what a signal raises there. So the
-    signal is repeated until the pipeline has ended.
-
-    Raises:
-        TryAgain: a worker ended; as it's killed where memory is short.
-    """
-    main = threading.main_thread().ident
-    if main is None or main != threading.get_ident():  # only there signals can be handled
-        yield
-        return
-    ended, interrupted, codes = threading.Event(), threading.Event(), list[str]()
-
-    def insist() -> None:
-        while not ended.wait(1):  # Ctrl-C ends workers, too, and shall be heard first
-            signal.pthread_kill(main, signal.SIGINT if interrupted.is_set() else signal.SIGUSR1)
-
-    def heard(number: int, _: object) -> NoReturn:
-        if number == signal.SIGINT and not interrupted.is_set():
-            interrupted.set()
-            threading.Thread(target=insist, daemon=True).start()
-        raise _Ended
-
-    def hook(thread: threading.ExceptHookArgs) -> None:
-        if not str(thread.exc_value).startswith("Worker subprocess exited"):
-            others(thread)
-        elif not ended.is_set():
-            codes.append(str(thread.exc_value).rpartition(" ")[2])
-            insist()  # in the thread that the worker had
-
-    others, threading.excepthook = threading.excepthook, hook
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGUSR1)}
-    try:
-        yield
-    except BaseException:
-        if interrupted.is_set():
-            raise KeyboardInterrupt from None
-        if codes:
-            raise TryAgain(f"a worker process ended (code {codes[0]}); the same command goes on from here") from None
-        raise
-    finally:
-        ended.set()
-        threading.excepthook = others
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-        if not codes:  # else one may still come, which would end this process
-            signal.signal(signal.SIGUSR1, before[signal.SIGUSR1])
-
-
-def refuse_absent_server(options: PipelineOptions) -> None:
-    """Waits a while for the job server that the flags name; Beam itself would wait for minutes without a word.
-
-    Raises:
-        UserError: nothing answers there.
-    """
-    portable = options.view_as(PortableOptions)
-    endpoint = portable.job_endpoint
-    if not endpoint or endpoint == "embed":
-        return
-    host, _, port = endpoint.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"--job_endpoint={endpoint}: write HOST:PORT, such as localhost:8099")
-    wait = min(portable.job_server_timeout, JOB_SERVER_SECONDS)
-    until, told = time.monotonic() + wait, False
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=max(1, wait)).close()
-        except (OSError, OverflowError) as error:
-            if time.monotonic() >= until:
-                raise UserError(
-                    f"--job_endpoint={endpoint}: no job server answers ({error}); start it, or name the right address"
-                ) from None
-            if not told:
-                print(f"waiting {wait} s for the job server at {endpoint} ({error})", file=sys.stderr, flush=True)
-                told = True
-            time.sleep(min(1, wait / 10))
-        else:
-            return
-
-
-@contextmanager
-def explained_cluster() -> Iterator[None]:
-    """Tells what a cluster lost from what a worker's Python raised, whose traceback the message holds.
-
-    Raises:
-        UserError: the job server says nothing.
-        TryAgain: the server, or a worker and with it the job, has gone.
-        RuntimeError: a worker's error.
-    """
-    try:
-        yield
-    except grpc.FutureTimeoutError:
-        raise UserError("the job server doesn't answer as one: is it another program's port?") from None
-    except grpc.RpcError as error:
-        told = error.details() if isinstance(error, grpc.Call) else str(error)
-        raise TryAgain(f"the job server went away ({told}); start it and run the same command again") from None
-    except RuntimeError as error:
-        if "Traceback (most recent call last):" in str(error):
-            raise
-        told = " ".join(str(error).split())[:300]
-        raise TryAgain(f"the cluster ended the job ({told}); the same command goes on from here") from None
 
 
 def libraries() -> dict[str, str]:

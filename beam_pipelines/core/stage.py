@@ -12,13 +12,14 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 
+from opencoder_jax.beam_pipelines.core.engines.failures import explained
 from opencoder_jax.beam_pipelines.core.manifest import (
     MANIFEST,
     PLAN,
@@ -398,37 +399,3 @@ class FollowReports:
     def _update(self) -> None:
         done = sum(name.endswith(".json") for name in self.reports.names())
         self.progress.update_to(int(self.total_bytes * done / self.shards))
-
-
-# The errors of a worker that are the user's to mend, not ours, as Beam wraps them.
-_OS_ERRORS = "OSError|PermissionError|FileNotFoundError|FileExistsError|NotADirectoryError|IsADirectoryError"
-_LACKING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'|AttributeError: Can't get attribute")
-_MENDABLE = re.compile(rf"(?:RuntimeError: )?(?:[\w.]+\.)?(?:UserError|{_OS_ERRORS}): (.*)")
-
-
-@contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Makes one line of an error that the user can mend.
-
-    Of a worker's error only the text of its traceback reaches the driver; the exception that ended it comes last,
-    behind those that it was raised from.
-    """
-    try:
-        yield
-    except UserError as error:
-        raise UserError(_without_step(str(error))) from None
-    except RuntimeError as error:
-        last = str(error).rsplit("Traceback (most recent call last):\n", 1)[-1]
-        ending = next((line for line in last.splitlines() if not line.startswith(" ")), "")
-        if mendable := _MENDABLE.match(ending):
-            raise UserError(f"{name}: {_without_step(mendable[1])}") from None
-        if _LACKING.match(ending):
-            raise UserError(
-                f"{name}: a worker hasn't this project, or another version of it ({_without_step(ending)}); install "
-                "the same version of it and its requirements there"
-            ) from None
-        raise
-
-
-def _without_step(message: str) -> str:
-    return message.split(" [while running")[0]

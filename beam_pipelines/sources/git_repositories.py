@@ -6,12 +6,13 @@ The files of HEAD's tree are read, not those of a work tree: the same commit giv
 name is that of its origin ("owner/name"), else of its folder; a file's commit time that of the last commit on the
 first-parent line that changed it, as the keep rule of duplicates wants it (the latest, of equal stars).
 
-Everything is read through libgit2 (formats/repositories.py); git itself is never run.
+Everything is read through libgit2 (formats/repositories.py); git itself is never run. Of a repository in a bucket a
+worker makes a copy first, to know its commit and again to read it.
 """
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,9 +21,18 @@ from pygit2.enums import FileMode
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stores.trees import (
+    FOLDER,
+    LINK,
+    base_name,
+    entries,
+    is_remote,
+    kind_of,
+    on_this_machine,
+)
 from opencoder_jax.beam_pipelines.languages.detect import Language
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
-from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Late, printable
+from opencoder_jax.beam_pipelines.sources.formats.members import Damaged, Late, Unit, printable
 from opencoder_jax.beam_pipelines.sources.formats.repositories import (
     DAMAGED,
     attributes_of,
@@ -34,12 +44,13 @@ from opencoder_jax.beam_pipelines.sources.formats.repositories import (
     repository_name,
     tree_entries,
 )
-from opencoder_jax.beam_pipelines.sources.inputs import Unit
+from opencoder_jax.beam_pipelines.sources.listing.workers import looked_at
 from opencoder_jax.beam_pipelines.sources.stars import read_stars
 from opencoder_jax.beam_pipelines.sources.units import USUAL, QuarantineConfig, collect_units
 from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import UserError, configurable
 
+LOCAL = BeamOptions()
 SPEED = 20.0  # megabytes of packed objects a second on one core
 
 
@@ -63,17 +74,22 @@ class GitConfig:
         check(self, max_file_bytes=at_least(1))
 
 
-def list_repositories(inputs: Sequence[str]) -> list[Unit]:
+def list_repositories(inputs: Sequence[str], output: str = "", options: BeamOptions = LOCAL) -> list[Unit]:
     """The repositories of all inputs by their names, however deep, also behind links; those without a commit too.
+
+    Args:
+        output: of the stage; on a cluster, workers that open the repositories write there for a moment.
 
     Raises:
         UserError: an input is missing, holds no repository with a commit, or two repositories have one name.
     """
     found: dict[str, Unit] = {}
     for given in inputs:
-        if not os.path.isdir(given):
+        if kind_of(given) != FOLDER:
             raise UserError(f"input {given}: no such folder")
-        units = [_unit(folder, given) for folder in _folders(given, set())]
+        units = looked_at(
+            _known, [Unit(*each, 0) for each in _folders(given, base_name(given), set())], output, options
+        )
         for unit in units:
             if (other := found.setdefault(unit.name, unit)).directory != unit.directory:
                 raise UserError(f"{other.directory} and {unit.directory} are both {unit.name}; leave one of them out")
@@ -82,33 +98,48 @@ def list_repositories(inputs: Sequence[str]) -> list[Unit]:
     return [found[name] for name in sorted(found)]
 
 
-def _unit(folder: str, given: str) -> Unit:
-    place = os.path.abspath(folder)
+def _known(unit: Unit) -> Unit:
+    """A repository by its own name and its commit; of one that can't be read, nothing is known but where it lies."""
     try:
-        repository = open_repository(folder)
-        broken_blobs(repository)  # the walk to the newest commit must not meet what is broken
-        name = repository_name(repository, folder)
-        if (commit := newest_commit(repository)) is None:
-            return Unit(place, os.path.relpath(folder, os.path.dirname(os.path.abspath(given))), 0, reason="no_commit")
-        return Unit(place, name, _packed_bytes(repository.path), str(commit.id))
+        with _opened(unit.directory) as (folder, repository):
+            broken_blobs(repository)  # the walk to the newest commit must not meet what is broken
+            name = repository_name(repository, folder)
+            if (commit := newest_commit(repository)) is None:
+                return unit._replace(reason="no_commit")
+            return unit._replace(name=name, size=_packed_bytes(repository.path), state=str(commit.id))
     except DAMAGED as error:
-        # Its reader will say so again. Of its name nothing is known but where it lies.
-        return Unit(place, os.path.relpath(place, os.path.dirname(os.path.abspath(given))), 0, type(error).__name__)
+        return unit._replace(state=type(error).__name__)  # its reader will say so again
 
 
-def _folders(folder: str, seen: set[str]) -> Iterator[str]:
-    """A repository's folder, or those below a folder that is none; each once, whatever links lead to it."""
-    real = os.path.realpath(folder)
+@contextmanager
+def _opened(place: str) -> Iterator[tuple[str, pygit2.Repository]]:
+    """A repository and the folder of this machine that it lies in."""
+    with on_this_machine(place) as folder:
+        if folder != place:  # a bucket has no empty folders, and libgit2 wants to see these
+            inner = f"{folder}/.git" if os.path.isdir(f"{folder}/.git") else folder
+            for name in ("objects", "refs"):
+                os.makedirs(f"{inner}/{name}", exist_ok=True)
+        yield folder, open_repository(folder)
+
+
+def _folders(folder: str, name: str, seen: set[str]) -> Iterator[tuple[str, str]]:
+    """A repository's place and its path from the input's folder on, or those below a folder that is none.
+
+    Each comes once, whatever links lead to it.
+    """
+    place = folder.rstrip("/") if is_remote(folder) else os.path.abspath(folder)
+    real = place if is_remote(folder) else os.path.realpath(folder)
     if real in seen:
         return
     seen.add(real)
-    if is_repository(folder):
-        yield folder
-        return
     with suppress(OSError):  # a folder that can't be read
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.is_dir():
-                yield from _folders(entry.path, seen)
+        found = entries(place)
+        if is_repository({each.name for each in found}):
+            yield place, name
+            return
+        for each in found:
+            if each.kind == FOLDER or (each.kind == LINK and kind_of(f"{place}/{each.name}") == FOLDER):
+                yield from _folders(f"{place}/{each.name}", f"{name}/{each.name}", seen)
 
 
 def _packed_bytes(folder: str) -> int:
@@ -119,21 +150,22 @@ def _packed_bytes(folder: str) -> int:
 def read_repository(unit: Unit, config: GitConfig) -> Iterator[Row | Late]:
     """The files of a repository as documents and drops."""
     stars = read_stars(config.stars_table).get(unit.name, 0)
-    repository = open_repository(unit.directory)
-    broken = broken_blobs(repository)
-    commit = newest_commit(repository)
-    if commit is None:
-        raise Damaged("the repository is gone")
-    entries = list(tree_entries(commit.peel(pygit2.Tree), broken))
-    attributes = attributes_of(entries)
-    times = commit_times(repository, commit, {path for path, _ in entries})
-    for path, entry in entries:
-        name = printable(path)
-        if isinstance(entry, pygit2.Tree):
-            yield {"passed": f"skipped folder {entry.name}"}
-        else:
-            language = attributes.language(name)
-            yield Late(name, partial(_row, repository, entry, unit.name, name, language, times[path], stars, config))
+    with _opened(unit.directory) as (_, repository):
+        broken = broken_blobs(repository)
+        commit = newest_commit(repository)
+        if commit is None:
+            raise Damaged("the repository is gone")
+        held = list(tree_entries(commit.peel(pygit2.Tree), broken))
+        attributes = attributes_of(held)
+        times = commit_times(repository, commit, {path for path, _ in held})
+        for path, entry in held:
+            name = printable(path)
+            if isinstance(entry, pygit2.Tree):
+                yield {"passed": f"skipped folder {entry.name}"}
+            else:
+                language = attributes.language(name)
+                make = partial(_row, repository, entry, unit.name, name, language, times[path], stars, config)
+                yield Late(name, make)
 
 
 def _row(
@@ -189,5 +221,5 @@ def run(
     Raises:
         UserError: an input is missing or holds no repository, or too many are damaged.
     """
-    units = list_repositories(repositories)
+    units = list_repositories(repositories, output, options)
     return collect_units(__name__, units, read_repository, config, output, options, SPEED, quarantine, own_ids=True)

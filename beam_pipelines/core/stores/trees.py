@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
@@ -16,6 +17,7 @@ from pyarrow import fs
 from opencoder_jax.beam_pipelines.core.stores.google import google_folder
 from opencoder_jax.beam_pipelines.core.stores.systems import is_disk, located
 
+_AT_ONCE = 16  # files that are copied from a bucket
 FILE, FOLDER, LINK, OTHER = "file", "folder", "link", "other"  # kinds of entries
 
 
@@ -97,8 +99,19 @@ def on_this_machine(folder: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         copy = os.path.join(scratch, base_name(folder))
         os.mkdir(copy)
-        fs.copy_files(path, copy, system, fs.LocalFileSystem())
-        yield copy
+        inside = [each.name for each in files_below(folder) if ".." not in each.name.split("/")]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda name: _copy(system, f"{path}/{name}", f"{copy}/{name}"), inside))
+        try:
+            yield copy
+        except Exception as error:  # what it says shall be the same whichever copy it was
+            error.args = tuple(arg.replace(copy, folder) if isinstance(arg, str) else arg for arg in error.args)
+            raise
+
+
+def _copy(system: fs.FileSystem, path: str, to: str) -> None:
+    os.makedirs(os.path.dirname(to), exist_ok=True)
+    fs.copy_files(path, to, system, fs.LocalFileSystem(), use_threads=False)
 
 
 def _at(place: str) -> tuple[fs.FileSystem, str]:

@@ -91,10 +91,12 @@ def _kind_of_broken(file: str) -> bytes | None:
     return start.partition(b" ")[0]
 
 
-def is_repository(folder: str) -> bool:
-    """Whether a folder is meant to be a repository, sound or not."""
-    held = {name for name in (".git", "HEAD", "objects", "refs") if os.path.lexists(os.path.join(folder, name))}
-    return ".git" in held or len(held) == 3
+def is_repository(names: Set[str]) -> bool:
+    """Whether a folder that holds such names is meant to be a repository, sound or not.
+
+    A bucket has no empty folders, as `refs` is where all are packed.
+    """
+    return ".git" in names or ({"HEAD", "objects"} <= names and not names.isdisjoint({"refs", "packed-refs"}))
 
 
 def repository_name(repository: pygit2.Repository, folder: str) -> str:

@@ -18,8 +18,8 @@ import apache_beam as beam
 import xxhash
 
 from opencoder_jax.beam_pipelines.core.documents import shard_of
+from opencoder_jax.beam_pipelines.core.engines.failures import explained
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions, SameVersion
-from opencoder_jax.beam_pipelines.core.stage import explained
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.formats.members import Unit
 from opencoder_jax.beam_pipelines.sources.listing.folders import File, Folder, Root, listed, top_of, walk

@@ -112,6 +112,25 @@ def test_where_there_are_no_locks_signs_of_life_decide(tmp_path: Path, monkeypat
     assert len(own(tmp_path)) == 1
 
 
+def test_without_locks_a_killed_process_of_this_system_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = hold(tmp_path)
+    process.kill()
+    process.communicate()
+    [left] = tmp_path.iterdir()
+    monkeypatch.setattr(Directory, "local", lambda self: None)
+    monkeypatch.setattr(owner, "_lives", lambda *_: pytest.fail("waits for a sign of life"))
+    assert left.name not in own(tmp_path)
+    told = json.loads(f'{{"process": {os.getpid()}, "started": "long ago"}}')
+    left.write_text(json.dumps(told | {"kernel": owner._kernel(), "processes": owner._processes()}))
+    assert left.name not in own(tmp_path)  # its number is another process's by now
+    monkeypatch.setattr(owner, "_lives", lambda *_: True)
+    left.write_text(json.dumps(told | {"kernel": owner._kernel(), "processes": "of another container"}))
+    with pytest.raises(UserError, match="has been writing there"):
+        own(tmp_path)
+
+
 @pytest.mark.usefixtures("quick")
 def test_of_two_that_begin_at_once_without_locks_never_both_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

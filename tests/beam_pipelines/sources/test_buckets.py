@@ -7,16 +7,20 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pygit2
 import pytest
 from buckets import SCHEMES, bucket, objects
+from pygit2.enums import FileMode
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.sources import archives, collect, tables
+from opencoder_jax.beam_pipelines.sources import archives, collect, git_repositories, tables
 from opencoder_jax.beam_pipelines.sources.archives import ArchivesConfig
 from opencoder_jax.beam_pipelines.sources.collect import CollectConfig
+from opencoder_jax.beam_pipelines.sources.git_repositories import GitConfig
 from opencoder_jax.beam_pipelines.sources.tables import TablesConfig
+from opencoder_jax.beam_pipelines.sources.units import QuarantineConfig
 from opencoder_jax.recipe import UserError
 
 LOCAL = BeamOptions()
@@ -151,3 +155,41 @@ def test_archives_and_tables_of_a_bucket(store: str, tmp_path: Path) -> None:
     for here, there in found.values():
         assert here.files == there.files
         assert here.tally == there.tally
+
+
+def repositories(folder: Path) -> None:
+    """A bare one whose references are packed, so that it has empty folders; one that is checked out; a broken one."""
+    for name in ("bare.git", "checked_out"):
+        made = pygit2.init_repository(str(folder / name), bare=name == "bare.git")
+        tree = made.TreeBuilder()
+        tree.insert(f"{name[:4]}.py", made.create_blob(f"{CODE}# {name}\n".encode()), FileMode.BLOB)
+        who = pygit2.Signature("a", "a@example.org", 1_600_000_000)
+        commit = made.create_commit("refs/heads/main", who, who, "first", tree.write(), [])
+        made.set_head("refs/heads/main")
+        if name == "bare.git":
+            (folder / name / "packed-refs").write_text(f"{commit} refs/heads/main\n")
+            (folder / name / "refs/heads/main").unlink()
+    for name in ("objects", "refs"):
+        (folder / "broken/.git" / name).mkdir(parents=True)
+    (folder / "broken/.git/HEAD").write_text("nonsense")
+
+
+@pytest.mark.slow
+def test_git_repositories_of_a_bucket(store: str, tmp_path: Path) -> None:
+    repositories(tmp_path / "git")
+    there = put(tmp_path / "git", f"{store}/repositories/git")
+    quarantine = QuarantineConfig(max_share=1.0)
+    manifests = [
+        git_repositories.run([place], output, GitConfig(), options, quarantine)
+        for place, output, options in (
+            (str(tmp_path / "git"), str(tmp_path / "out"), LOCAL),
+            (there, f"{store}/git_here", LOCAL),
+            (there, f"{store}/git_workers", WORKERS),
+        )
+    ]
+    assert manifests[0].total("out", "documents") == 2
+    assert manifests[0].total("quarantine", "units") == 1
+    for manifest in manifests[1:]:
+        assert manifest.config == manifests[0].config
+        assert manifest.tally == manifests[0].tally
+        assert manifest.files == manifests[0].files

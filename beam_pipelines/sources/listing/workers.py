@@ -1,0 +1,43 @@
+"""Looks at each unit of an input before anything is planned: here, or on all workers of a cluster."""
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+
+import apache_beam as beam
+
+from opencoder_jax.beam_pipelines.core.engines.failures import explained
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.sources.formats.members import Unit
+
+_ANSWERS = "units.json"
+
+
+def looked_at(look: Callable[[Unit], Unit], units: Sequence[Unit], output: str, options: BeamOptions) -> list[Unit]:
+    """What `look` makes of each unit, in their order.
+
+    Args:
+        look: a function that can be imported.
+        output: the stage's; workers leave there what they found, for the moment.
+    """
+    if options.is_local():
+        return [look(unit) for unit in units]
+    # A name of its own: whether the output has an owner already, only the stage will see.
+    folder = Directory(output).child("listing").child(secrets.token_hex(8))
+    try:
+        with explained("list"), options.pipeline(0.0) as pipeline:
+            _ = (
+                pipeline
+                | "units" >> beam.Create(list(enumerate(units)))
+                | "on all workers" >> beam.Reshuffle()
+                | "look" >> beam.MapTuple(lambda number, unit: (number, look(Unit(*unit))))
+                | "together" >> beam.GroupBy(lambda _: 0)
+                | "write" >> beam.MapTuple(lambda _, found: _write(found, folder))
+            )
+        return [Unit(*unit) for unit in folder.read_json(_ANSWERS)]
+    finally:
+        folder.remove_tree()
+
+
+def _write(found: Iterable[tuple[int, Unit]], folder: Directory) -> None:
+    folder.write_json(_ANSWERS, [unit for _, unit in sorted(found)])
