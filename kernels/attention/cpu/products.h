@@ -17,7 +17,7 @@ constexpr int64_t kRows = 144;   // rows of which as much stays in the second on
 constexpr int64_t kSmall = 32768;  // numbers of all rows that stay in it whole
 constexpr int kMost = 6;         // rows whose sums fit into the registers
 constexpr int kMany = 2;         // vectors of columns beside them
-constexpr int kFew = 64 / kLanes / 2;  // the same for up to three rows
+constexpr int kFew = 64 / kLanes / 2;  // the same for one row or two
 
 // Columns of a matrix: column c of tile t, row k, lies at numbers[t * tile_stride + k * stride + c].
 template <typename Number>
@@ -44,7 +44,7 @@ template <int R, int C, typename Number>
     }
     Vector column[C];
     for (int c = 0; c < C; ++c) {
-      column[c] = vector(at + c / kVectors * columns.tile_stride + c % kVectors * kLanes);
+      column[c] = in_register(vector(at + c / kVectors * columns.tile_stride + c % kVectors * kLanes));
     }
     for (int r = 0; r < R; ++r) {
       for (int c = 0; c < C; ++c) sums[r][c] += row[r][k] * column[c];
@@ -71,36 +71,45 @@ void multiply_some(int64_t count, Rest... rest) {
   }
 }
 
+// How many of `left` rows to multiply next: parts as even as can be, but 6 and 2 rather than 4 and 4, whose sums are too
+// few for the processor to be always at work on some.
+inline int64_t next_part(int64_t left) {
+  const int64_t parts = (left + kMost - 1) / kMost, rest = left % kMost;
+  return parts > 1 && parts < 4 && (rest == 1 || rest == 2) ? kMost : (left + parts - 1) / parts;
+}
+
 // Some rows times some tiles of columns, from row k of these and number k of those on: added to the sums if k > 0, or
 // set.
 template <typename Number>
 void multiply_tiles(const float* const* rows, int64_t count, Columns<Number> columns, int64_t tiles, int64_t k,
                     int64_t depth, int64_t ahead, float* const* out, int64_t out_column) {
   constexpr int kVectors = kTile / kLanes;
-  auto of_all_rows = [&](auto vectors, int64_t tile) {
+  constexpr int64_t kFewTiles = kFew / kVectors, kManyTiles = kMany / kVectors;
+  auto of = [&](auto vectors, int64_t first, int64_t part, int64_t tile) {
     const Columns<Number> at{columns.numbers + tile * columns.tile_stride + k * columns.stride, columns.tile_stride,
                              columns.stride};
-    for (int64_t first = 0; first < count;) {
-      // As even parts as can be: of seven rows three and four, not six and one.
-      const int64_t parts = (count - first + kMost - 1) / kMost, part = (count - first + parts - 1) / parts;
-      const float* row[kMost];
-      float* to[kMost];
-      for (int64_t r = 0; r < part; ++r) {
-        row[r] = rows[first + r] + k;
-        to[r] = out[first + r] + out_column + tile * kTile;
-      }
-      multiply_some<decltype(vectors)::value>(part, row, at, depth, ahead, to, k > 0);
-      first += part;
+    const float* row[kMost];
+    float* to[kMost];
+    for (int64_t r = 0; r < part; ++r) {
+      row[r] = rows[first + r] + k;
+      to[r] = out[first + r] + out_column + tile * kTile;
     }
+    multiply_some<decltype(vectors)::value>(part, row, at, depth, ahead, to, k > 0);
   };
-  const int64_t at_once = (count <= 3 ? kFew : kMany) / kVectors;
-  for (int64_t tile = 0; tile < tiles;) {
-    if (tile + at_once > tiles) {
-      of_all_rows(std::integral_constant<int, kVectors>(), tile++);
-    } else {
-      count <= 3 ? of_all_rows(std::integral_constant<int, kFew>(), tile)
-                 : of_all_rows(std::integral_constant<int, kMany>(), tile);
-      tile += at_once;
+  int64_t last = count;  // rows of the last part
+  while (last > kMost) last -= next_part(last);
+  const int64_t at_once = last <= 2 ? kFewTiles : kManyTiles;
+  for (int64_t begin = 0; begin < tiles; begin += at_once) {
+    const int64_t end = std::min(tiles, begin + at_once);
+    for (int64_t first = 0, part; first < count; first += part) {
+      part = next_part(count - first);
+      if (part <= 2 && end - begin == kFewTiles) {
+        of(std::integral_constant<int, kFew>(), first, part, begin);
+        continue;
+      }
+      int64_t tile = begin;
+      for (; tile + kManyTiles <= end; tile += kManyTiles) of(std::integral_constant<int, kMany>(), first, part, tile);
+      for (; tile < end; ++tile) of(std::integral_constant<int, kVectors>(), first, part, tile);
     }
   }
 }
