@@ -17,7 +17,7 @@ PIP_INSTALL := $(VENV) -m pip install --quiet --disable-pip-version-check
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help cookbook test test-all lint docs notebook lock build-file .venv
+.PHONY: help cookbook test test-all lint docs notebook lock build-file emulators .venv
 .SILENT:
 .DELETE_ON_ERROR:
 
@@ -30,6 +30,7 @@ help:
 	echo 'make notebook   runs docs/miniature.ipynb again and keeps what it prints and draws'
 	echo 'make lock       remakes the requirements*.txt after a change to pyproject.toml (with uv)'
 	echo 'make build-file remakes BUILD after a change of imports'
+	echo 'make emulators  servers of S3 and of Google storage for the tests of buckets, in .emulators (with uv and go)'
 	echo 'make .venv      only sets up the environment; PYTHON=python3.12 chooses the interpreter of a new one,'
 	echo '                LOCK=requirements-data.txt or requirements-train.txt installs what half of the house needs'
 
@@ -66,6 +67,12 @@ lock:
 
 build-file: $(READY)
 	$(VENV) -m tests.make_build
+
+# What is in their buckets is gone with them. Tests look here, or where S3_EMULATOR and GCS_EMULATOR say.
+emulators:
+	uv venv --quiet --clear .emulators
+	uv pip install --quiet --python .emulators/bin/python 'moto[server]>=5.1'
+	GOBIN="$(CURDIR)/.emulators/bin" go install github.com/fsouza/fake-gcs-server@latest
 
 .venv: $(READY)
 

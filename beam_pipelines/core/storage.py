@@ -7,6 +7,7 @@ upload (stores/systems.py).
 
 import json
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -166,6 +167,20 @@ class Directory:
         system, path = self._place()
         system.create_dir(path, recursive=True)
         system.delete_dir_contents(path)
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator["Directory"]:
+        """An empty folder on this machine while the block lasts: in the directory, where that's on a disk."""
+        if self.local() is None:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Directory(folder)
+            return
+        inside = self.child(name)
+        inside.remove_tree()  # of a run that was killed
+        try:
+            yield inside
+        finally:
+            inside.remove_tree()
 
     def remove_tree(self) -> None:
         system, path = self._place()

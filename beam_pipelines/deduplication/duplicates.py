@@ -89,12 +89,15 @@ def deduplicate(
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
         documents = Directory(source)
-        reports, shuffle = directory.child("reports"), directory.child("shuffle")
+        reports = directory.child("reports")
         reports.remove_tree()
-        shuffle.remove_tree()
-        group = GroupPacked(shuffle if options.is_local() else None)
         seconds = size / 1e6 / megabytes_per_second
-        with FollowReports(f"{name}: find", reports, len(names), size), options.pipeline(seconds, threads) as pipeline:
+        with (
+            directory.scratch("shuffle") as shuffle,
+            FollowReports(f"{name}: find", reports, len(names), size),
+            options.pipeline(seconds, threads) as pipeline,
+        ):
+            group = GroupPacked(shuffle if options.is_local() else None)
             shards = pipeline | "shards" >> beam.Create(range(len(names)))
             edges = find(shards | "read" >> beam.FlatMap(read_units, documents, names, config), group)
             if config.level == "repository":
@@ -108,7 +111,6 @@ def deduplicate(
                 | "verdicts of a shard" >> beam.GroupByKey()
                 | "write" >> beam.Map(write_verdicts, documents, names, directory, config.level)
             )
-        shuffle.remove_tree()
         tally, files = gather_reports(directory, len(names))
         clusters = shard_name("clusters", 0, 1)
         write_shard(directory, clusters, [largest_clusters(directory, sorted(files))], CLUSTER_SCHEMA)

@@ -1,5 +1,6 @@
 """Sources in buckets give what the same files on a disk give, and workers list folders as one process does."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -15,12 +16,15 @@ from pygit2.enums import FileMode
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.sources import archives, collect, git_repositories, tables
+from opencoder_jax.beam_pipelines.sources import archives, collect, conversations, git_repositories, tables
 from opencoder_jax.beam_pipelines.sources.archives import ArchivesConfig
 from opencoder_jax.beam_pipelines.sources.collect import CollectConfig
+from opencoder_jax.beam_pipelines.sources.conversations import ConversationsConfig
 from opencoder_jax.beam_pipelines.sources.git_repositories import GitConfig
 from opencoder_jax.beam_pipelines.sources.tables import TablesConfig
 from opencoder_jax.beam_pipelines.sources.units import QuarantineConfig
+from opencoder_jax.beam_pipelines.web import pages
+from opencoder_jax.beam_pipelines.web.pages import PagesConfig
 from opencoder_jax.recipe import UserError
 
 LOCAL = BeamOptions()
@@ -130,7 +134,7 @@ def test_workers_tell_what_is_wrong_with_an_input(folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_archives_and_tables_of_a_bucket(store: str, tmp_path: Path) -> None:
+def test_archives_tables_crawls_and_chats_of_a_bucket(store: str, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     (raw / "sub").mkdir(parents=True)
     with zipfile.ZipFile(raw / "one.zip", "w", zipfile.ZIP_DEFLATED) as packed:
@@ -141,18 +145,32 @@ def test_archives_and_tables_of_a_bucket(store: str, tmp_path: Path) -> None:
         member.size = len(CODE)
         tar.addfile(member, io.BytesIO(CODE.encode()))
     (raw / "README").write_text("no archive\n")
-    rows = "".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(20))
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/a.jsonl").write_text(rows)
-    found: dict[str, list[Manifest]] = {"archives": [], "tables": []}
-    for where in (str(tmp_path), f"{store}/units"):
-        if where != str(tmp_path):
-            put(raw, f"{where}/raw")
-            put(tmp_path / "tables", f"{where}/tables")
-        members, lines = ArchivesConfig(), TablesConfig()
-        found["archives"].append(archives.run([f"{where}/raw"], f"{where}/a", members, LOCAL))
-        found["tables"].append(tables.run([f"{where}/tables/a.jsonl"], f"{where}/t", lines, LOCAL))
-    for here, there in found.values():
+    html = "<html><body><main><p>" + "A page about sorting and searching. " * 20 + "</p></main></body></html>"
+    answer = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{html}"
+    head = (
+        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: https://example.org/\r\nContent-Type: application/http\r\n"
+    )
+    record = f"{head}WARC-Date: 2024-05-06T07:08:09Z\r\nContent-Length: {len(answer)}\r\n\r\n{answer}\r\n\r\n"
+    chat = {"instruction": "What is 1 + 1?", "output": "2"}
+    for name, content in (
+        ("tables/a.jsonl", "".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(20)).encode()),
+        ("crawl/b.warc.gz", gzip.compress(record.encode())),
+        ("chats/c.jsonl", json.dumps(chat).encode()),
+    ):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
+    put(tmp_path, f"{store}/units")
+
+    def manifests(where: str) -> list[Manifest]:
+        return [
+            archives.run([f"{where}/raw"], f"{where}/out/archives", ArchivesConfig(), LOCAL),
+            tables.run([f"{where}/tables/a.jsonl"], f"{where}/out/tables", TablesConfig(), LOCAL),
+            pages.run([f"{where}/crawl"], f"{where}/out/pages", PagesConfig(), LOCAL),
+            conversations.run([f"{where}/chats"], f"{where}/out/chats", ConversationsConfig(), LOCAL),
+        ]
+
+    for here, there in zip(manifests(str(tmp_path)), manifests(f"{store}/units"), strict=True):
+        assert here.total("out", "documents") > 0
         assert here.files == there.files
         assert here.tally == there.tally
 
