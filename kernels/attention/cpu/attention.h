@@ -36,20 +36,20 @@ void put_value(const float* value, int64_t slot, int64_t size, Number* values) {
 // 16, 0. Returns their sum.
 inline float weigh(float* scores, int64_t visible, int64_t slots) {
   for (int64_t slot = visible; slot < slots; ++slot) scores[slot] = -std::numeric_limits<float>::infinity();
-  Tile highs = tile_at(scores);
-  for (int64_t slot = kTile; slot < slots; slot += kTile) {
-    const Tile here = tile_at(scores + slot);
+  Vector highs = vector(scores);
+  for (int64_t slot = kLanes; slot < slots; slot += kLanes) {
+    const Vector here = vector(scores + slot);
     highs = here > highs ? here : highs;
   }
   float highest = highs[0];
-  for (int lane = 1; lane < kTile; ++lane) highest = std::max(highest, highs[lane]);
-  Tile sums{};
-  for (int64_t slot = 0; slot < slots; slot += kTile) {
-    Tile& at = tile_at(scores + slot);
+  for (int lane = 1; lane < kLanes; ++lane) highest = std::max(highest, highs[lane]);
+  Sum sums;
+  for (int64_t slot = 0; slot < slots; slot += kLanes) {
+    Vector& at = vector(scores + slot);
     at = exponential(at - highest);
-    sums += at;
+    sums.lanes[slot % kTile / kLanes] += at;
   }
-  return sum_of(sums);
+  return sums.total();
 }
 
 // What some queries, already scaled, see of a head: query r of the slots [0, visible[r]), in ascending order.
@@ -78,6 +78,6 @@ void attend(const Head<Number>& head, int64_t size, const std::vector<const floa
     slot = end;
   }
   for (int64_t row = 0; row < count; ++row) {
-    for (int64_t d = 0; d < size; d += kTile) tile_at(out[row] + d) /= sums[row];
+    for (int64_t d = 0; d < size; ++d) out[row][d] /= sums[row];
   }
 }

@@ -38,10 +38,10 @@ struct Places {
 };
 
 inline void normed(const float* x, const float* scale, int64_t width, float eps, float* out) {
-  Tile squares{};
+  Sum squares;
   int64_t at = 0;
-  for (; at + kTile <= width; at += kTile) squares += tile_at(x + at) * tile_at(x + at);
-  float sum = sum_of(squares);
+  for (; at + kLanes <= width; at += kLanes) squares.lanes[at % kTile / kLanes] += vector(x + at) * vector(x + at);
+  float sum = squares.total();
   for (; at < width; ++at) sum += x[at] * x[at];
   const float by = 1 / __builtin_sqrtf(sum / width + eps);
   for (at = 0; at < width; ++at) out[at] = x[at] * by * scale[at];
@@ -124,7 +124,8 @@ class Stack {
         for (int64_t token = 0; token < count; ++token) {
           for (int64_t tile = begin; tile < end; tile += 2) {
             const float* at = both[token] + tile * kTile;
-            tile_at(inner[token] + tile / 2 * kTile) = silu(tile_at(at)) * tile_at(at + kTile);
+            float* to = inner[token] + tile / 2 * kTile;
+            for (int c = 0; c < kTile; c += kLanes) vector(to + c) = silu(vector(at + c)) * vector(at + kTile + c);
           }
         }
       });

@@ -16,13 +16,13 @@ typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4), may_ali
 typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
 typedef int8_t Bytes __attribute__((vector_size(kLanes), aligned(1), may_alias));
-typedef float Tile __attribute__((vector_size(4 * kTile), aligned(4), may_alias));
-typedef int32_t TileBits __attribute__((vector_size(4 * kTile)));
+typedef int32_t Integers __attribute__((vector_size(4 * kLanes)));
 
 struct BFloat16 {
   uint16_t bits;
 };
 
+inline Vector& vector(float* at) { return *reinterpret_cast<Vector*>(at); }
 inline Vector vector(const float* at) { return *reinterpret_cast<const Vector*>(at); }
 inline Vector vector(const int8_t* at) {
   return __builtin_convertvector(*reinterpret_cast<const Bytes*>(at), Vector);
@@ -39,9 +39,6 @@ inline Vector in_register(Vector value) {
   return value;
 }
 
-inline Tile& tile_at(float* at) { return *reinterpret_cast<Tile*>(at); }
-inline const Tile& tile_at(const float* at) { return *reinterpret_cast<const Tile*>(at); }
-
 inline void put(float value, float* at) { *at = value; }
 inline void put(float value, BFloat16* at) {  // to the nearest, ties to even; what comes here is finite
   uint32_t bits;
@@ -49,32 +46,35 @@ inline void put(float value, BFloat16* at) {  // to the nearest, ties to even; w
   at->bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// The sum of lanes, in one order.
-inline float sum_of(Tile lanes) {
-  float sum = 0;
-  for (int lane = 0; lane < kTile; ++lane) sum += lanes[lane];
-  return sum;
-}
+// The sum of the lanes of vectors that together have 16, in one order.
+struct Sum {
+  Vector lanes[kTile / kLanes] = {};
+  float total() const {
+    float sum = 0;
+    for (int lane = 0; lane < kTile; ++lane) sum += lanes[lane / kLanes][lane % kLanes];
+    return sum;
+  }
+};
 
 // e^x of numbers up to 0, within two units of the last place; 0 where it is below 2^-125.
-inline Tile exponential(Tile x) {
-  const Tile magic = Tile{} + 12582912.0f;  // whose last bit is worth 1
-  Tile whole = (x * 1.44269504088896341f + magic) - magic;
-  Tile rest = x - whole * 0.693359375f;
+inline Vector exponential(Vector x) {
+  const Vector magic = Vector{} + 12582912.0f;  // whose last bit is worth 1
+  Vector whole = (x * 1.44269504088896341f + magic) - magic;
+  Vector rest = x - whole * 0.693359375f;
   rest -= whole * -2.12194440e-4f;
-  Tile series = Tile{} + 1.9875691500e-4f;
+  Vector series = Vector{} + 1.9875691500e-4f;
   series = series * rest + 1.3981999507e-3f;
   series = series * rest + 8.3334519073e-3f;
   series = series * rest + 4.1665795894e-2f;
   series = series * rest + 1.6666665459e-1f;
   series = series * rest + 5.0000001201e-1f;
   series = series * rest * rest + rest + 1.0f;
-  TileBits power = (__builtin_convertvector(whole, TileBits) + 127) << 23;
-  return x < -86.0f ? Tile{} : series * (Tile)power;
+  Integers power = (__builtin_convertvector(whole, Integers) + 127) << 23;
+  return x < -86.0f ? Vector{} : series * (Vector)power;
 }
 
 // x * sigmoid(x).
-inline Tile silu(Tile x) {
-  const Tile small = exponential(x < 0 ? x : -x);
-  return x * (x < 0 ? small : Tile{} + 1.0f) / (1.0f + small);
+inline Vector silu(Vector x) {
+  const Vector small = exponential(x < 0 ? x : -x);
+  return (x < 0 ? x * small : x) / (1.0f + small);
 }

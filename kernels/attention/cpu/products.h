@@ -52,8 +52,8 @@ template <int R, int C, typename Number>
   }
   for (int r = 0; r < R; ++r) {
     for (int c = 0; c < C; ++c) {
-      Vector* to = reinterpret_cast<Vector*>(out[r] + c * kLanes);
-      *to = add ? *to + sums[r][c] : sums[r][c];
+      Vector& to = vector(out[r] + c * kLanes);
+      to = add ? to + sums[r][c] : sums[r][c];
     }
   }
 }
@@ -168,9 +168,7 @@ void product_of(Team& team, const std::vector<const float*>& rows, const Number*
       }
     }
     for (int64_t row = 0; matrix.scales && row < count; ++row) {
-      for (int64_t column = begin * kTile; column < end * kTile; column += kTile) {
-        tile_at(out[row] + column) *= tile_at(matrix.scales + column);
-      }
+      for (int64_t column = begin * kTile; column < end * kTile; ++column) out[row][column] *= matrix.scales[column];
     }
     then(begin, end);
   };
