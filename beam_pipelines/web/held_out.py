@@ -3,7 +3,8 @@
 Held out are seeds, and other pages without a label, many of which are of the kind that is looked for, too, though
 seldom like the seeds: a grader marks what is plain. So seeds say little of how many pages there are over a threshold,
 or how many are right. Sites say more. On a site where hardly another page scores high, a page that does is false: there
-the share of false pages is measured, and what more is over a threshold anywhere is right.
+the share of false pages is measured, and what more is over a threshold anywhere is right. Where there are few such
+pages, as sites have a handful of pages each, the threshold is one by which the kinds are parted at least.
 """
 
 import json
@@ -23,6 +24,7 @@ _RELATED = 0.1  # the share of a site's other pages that score high, from which 
 _HIGH = 0.5  # a score that both kinds, shown equally often, are parted by
 _OTHERS = 4  # other pages of a site by which a page is judged, at least
 _ABOUT = 0.99  # of the best balance
+_TELLING = 100  # pages of unrelated sites that tell false ones
 _FALSE = 0.1  # the largest share of false pages from which the number of right ones is told
 
 
@@ -86,7 +88,9 @@ def measured(
         {"from": place / 10, "pages": int((bins == place).sum()), "seeds": int(seeds[bins == place].sum())}
         for place in range(10)
     ]
-    chosen = _chosen(curve, precision)
+    # Where hardly a page tells which ones are false, no threshold below what parts the kinds may be trusted.
+    least = _HIGH if elsewhere.sum() < _TELLING else 0.0
+    chosen = _chosen([each for each in curve if each["threshold"] >= least], precision)
     return {"share": share, "chosen": chosen, "curve": curve, "calibration": calibration}
 
 

@@ -64,7 +64,7 @@ def main() -> None:
         name: [text for text, mine in zip(texts, training, strict=True) if bool(mine) == (name == "training")]
         for name in ("training", "unseen")
     }
-    config = ClassifierConfig(threads=2)
+    config = ClassifierConfig(threads=2, least_shown=1)
     began = time.perf_counter()
     classifier = Classifier.fit(parts["training"], wanted[training].tolist(), tokenizer, config)
     took = time.perf_counter() - began

@@ -6,6 +6,7 @@ A directory of a classifier holds `classifier.bin`, which any fastText reads giv
 `tokenizer.model` that cuts texts into those words.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,9 @@ class ClassifierConfig:
         dim: of a row.
         word_ngrams: the longest n-gram of tokens that counts.
         buckets: rows that the n-grams share.
-        epochs: passes over the texts.
+        epochs: passes over the texts, at least.
+        least_shown: texts that are shown in all, at least. Fewer tell so little that all scores stay near a half; so
+            few texts are shown oftener.
         learning_rate: at first; it falls to 0.
         seed: of rows and order.
         threads: how many compute; the bytes don't depend on it.
@@ -46,12 +49,13 @@ class ClassifierConfig:
     word_ngrams: int = 2
     buckets: int = 200_000
     epochs: int = 5
+    least_shown: int = 8_000
     learning_rate: float = 0.5
     seed: int = 0
     threads: int = 1
 
     def __post_init__(self) -> None:
-        counts = ("dim", "word_ngrams", "buckets", "epochs", "threads")
+        counts = ("dim", "word_ngrams", "buckets", "epochs", "least_shown", "threads")
         check(self, **dict.fromkeys(counts, at_least(1)), learning_rate=above(0), seed=at_least(0))
 
 
@@ -86,6 +90,7 @@ class Classifier:
         words = spelling(tokenizer)
         hashes = word_hashes(words)
         rows = [rows_of(each, hashes, config.word_ngrams, config.buckets) for each in tokens]
+        epochs = max(config.epochs, math.ceil(config.least_shown / len(rows)))
         counts = np.zeros(len(words) + config.buckets, np.int64)
         for each in rows:
             np.add.at(counts, each, 1)
@@ -95,7 +100,7 @@ class Classifier:
             rows=len(counts),
             classes=2,
             dim=config.dim,
-            epochs=config.epochs,
+            epochs=epochs,
             learning_rate=config.learning_rate,
             seed=config.seed,
             threads=config.threads,
@@ -108,7 +113,7 @@ class Classifier:
             inputs=trained.inputs,
             outputs=trained.outputs,
             word_ngrams=config.word_ngrams,
-            epochs=config.epochs,
+            epochs=epochs,
             learning_rate=config.learning_rate,
         )
         return cls(model, tokenizer)

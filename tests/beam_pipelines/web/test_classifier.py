@@ -20,7 +20,7 @@ from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
 
 Pages = tuple[list[str], list[bool]]
-CONFIG = ClassifierConfig(dim=16, buckets=1000, epochs=3)
+CONFIG = ClassifierConfig(dim=16, buckets=1000, epochs=3, least_shown=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ texts, wanted, model = pickle.load(sys.stdin.buffer)
 found = []
 for run in range(20):
     threads = (1, 2, 4, 8, 16)[run % 5]
-    config = ClassifierConfig(dim=16, buckets=1000, epochs=3, threads=threads)
+    config = ClassifierConfig(dim=16, buckets=1000, epochs=3, least_shown=1, threads=threads)
     trained = Classifier.fit(texts, wanted, Tokenizer(model), config).model
     assert np.isfinite(trained.inputs).all() and np.isfinite(trained.outputs).all()
     found.append(trained.to_bytes())
@@ -72,7 +72,7 @@ def test_twenty_runs_of_one_to_sixteen_threads(classifier: Classifier, pages: Pa
 
 def test_a_step_is_that_of_the_definition(tokenizer: Tokenizer) -> None:
     """One text, one epoch, in float64: the gradient of the cross-entropy of softmax over the mean row."""
-    config = ClassifierConfig(dim=4, buckets=50, epochs=1, learning_rate=0.3)
+    config = ClassifierConfig(dim=4, buckets=50, epochs=1, least_shown=1, learning_rate=0.3)
     texts = ["def class", "the garden"]
     found = Classifier.fit(texts, [True, False], tokenizer, config).model
     rng = np.random.Generator(np.random.Philox(key=config.seed))
@@ -86,6 +86,18 @@ def test_a_step_is_that_of_the_definition(tokenizer: Tokenizer) -> None:
         outputs += 0.3 * np.outer(np.eye(2)[label] - 0.5, state)
     np.testing.assert_allclose(found.outputs, outputs, atol=1e-6)
     np.testing.assert_allclose(found.inputs, inputs, atol=1e-6)  # the outputs were zero: no gradient gets through
+
+
+def test_few_texts_are_shown_oftener(pages: Pages, tokenizer: Tokenizer) -> None:
+    """Ten of each kind, in five passes, leave all scores near a half."""
+    texts, wanted = pages
+    few, shown = (
+        Classifier.fit(texts[:20], wanted[:20], tokenizer, replace(CONFIG, epochs=5, least_shown=least))
+        for least in (1, 4_000)
+    )
+    assert np.abs(few.scores(texts[200:]) - 0.5).max() < 0.1
+    assert np.mean((shown.scores(texts[200:]) > 0.9) == np.array(wanted[200:])) > 0.9
+    assert (few.model.epochs, shown.model.epochs) == (5, 200)
 
 
 def test_the_file_comes_back(classifier: Classifier, pages: Pages, tmp_path: Path) -> None:

@@ -322,9 +322,10 @@ def test_hidden_pages_score_as_seeds_do(pages: tuple[list[str], list[bool]], tok
 @given(st.integers(0, 2**32), st.floats(0.05, 0.5), st.sampled_from([0.5, 0.9, 0.99]))
 def test_the_threshold_has_the_precision_and_the_best_balance(seed: int, listed: float, precision: float) -> None:
     rng = np.random.default_rng(seed)
-    seeds = rng.random(200) < 0.5
+    seeds = rng.random(800) < 0.5
     scores = np.clip(rng.normal(np.where(seeds, 0.7, 0.3), 0.2), 0, 1).astype(np.float32)
-    report = measured(scores, seeds, rng.random(200) < 0.5, listed, precision)
+    unrelated = rng.random(800) < 0.5
+    report = measured(scores, seeds, unrelated, listed, precision)
     curve, chosen = report["curve"], report["chosen"]
     good = [each for each in curve if each["precision"] >= precision and each["recall"] > 0] or curve
     assert chosen in good
@@ -338,7 +339,9 @@ def test_the_threshold_has_the_precision_and_the_best_balance(seed: int, listed:
     half = curve[99]
     assert half["seeds"] == pytest.approx((scores >= 0.5)[seeds].mean(), abs=1e-4)
     assert half["precision"] == pytest.approx(precision_of(report["share"], half["recall"], half["false"]), abs=1e-3)
-    assert sum(each["pages"] for each in report["calibration"]) == 200
+    assert sum(each["pages"] for each in report["calibration"]) == 800
+    few = measured(scores, seeds, unrelated & (np.arange(800) < 200), listed, precision)["chosen"]
+    assert few["threshold"] >= 0.5  # hardly a page tells which ones are false
 
 
 @given(st.integers(0, 2**32), st.sampled_from([0.1, 0.3]))
