@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +73,7 @@ SEEDED = ("openjdk-17-doc", "python3.11-doc", "libglib2.0-doc", "sqlite3-doc")
 _LEFT_OUT = re.compile(r"libreoffice/help/.*/(?:sbasic|python)/")
 _HTML = re.compile(r"\.x?html?$")
 _LARGEST = 2_000_000  # bytes of a page
+_SHOWN = 12  # mistakes of a kind
 
 
 class Page(NamedTuple):
@@ -158,10 +160,8 @@ def main() -> None:
 
 def show(documents: Path, place: Path, labels: dict[str, dict[str, Any]]) -> None:
     """Prints what a round kept, by package where it's wrong."""
-    rows = [
-        (labels[url]["package"], labels[url]["wanted"], hit)
-        for url, hit in zip(column(str(documents), "documents", "url"), is_kept(place), strict=True)
-    ]
+    pages = list(zip(column(str(documents), "documents", "url"), is_kept(place), strict=True))
+    rows = [(labels[url]["package"], labels[url]["wanted"], hit) for url, hit in pages]
     print(f"{place.name}: {len(rows)} pages of {len({package for package, *_ in rows})} packages")
     for name, seeded in (("all packages", ()), ("without seeds", SEEDED)):
         mine = [row for row in rows if row[0] not in seeded]
@@ -177,6 +177,12 @@ def show(documents: Path, place: Path, labels: dict[str, dict[str, Any]]) -> Non
         found.append(f"{package} {share:.3f} of {len(hits)}")
     print("  kept: " + ", ".join(found))
     print(f"  domains that are wrong: {', '.join(wrong) or 'none'}")
+    for name, mistaken in (("missed", True), ("false", False)):
+        urls = [url for url, hit in pages if labels[url]["wanted"] is mistaken and hit is not mistaken]
+        packages = Counter(labels[url]["package"] for url in urls)
+        print(f"  {name}: {', '.join(f'{count} of {package}' for package, count in packages.most_common(8))}")
+        for url in sorted(urls, key=xxhash.xxh3_64_intdigest)[:_SHOWN]:
+            print(f"    {url}")
 
 
 def _share(rows: Iterator[tuple[str, bool]]) -> Interval:
