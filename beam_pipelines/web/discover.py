@@ -200,12 +200,12 @@ class _Judge:
         over, before, seeds = _flags(scores, "recalled"), _flags(labels, "recalled"), _flags(labels, "seed")
         doubted = scores.column("score").to_numpy() < np.float32(self.strict)
         poor = np.array([s in self.unrelated or p in self.poor for s, p in zip(sites, places, strict=True)], bool)
-        found = scores.column("score").to_numpy()
+        found, other = scores.column("score").to_numpy(), _flags(labels, "other")
         likely = found >= np.float32(self.floor)
         pairs = zip(places, likely.tolist(), strict=True)
-        under = np.array([place in (self.accepted if good else self.trusted) for place, good in pairs], bool)
+        under = np.array([place in (self.accepted if good else self.trusted) for place, good in pairs], bool) & ~other
         ours = np.array([site in self.related for site in sites], bool)
-        recalled = over & ~(poor & doubted)
+        recalled = over & ~(poor & doubted) & ~other
         next_seeds = seeds | under
         rejected = over & poor & doubted & ~next_seeds
         sizes = documents.column("bytes").to_numpy()
@@ -220,7 +220,7 @@ class _Judge:
             counts[name] += int(which.sum())
             counts[f"{name}, bytes"] += int(sizes[which].sum())
         random = ~next_seeds & ~(recalled & ours)
-        columns = [pa.array(each) for each in (next_seeds, random, rejected, recalled)]
+        columns = [pa.array(each) for each in (next_seeds, random, rejected, recalled, other)]
         return pa.RecordBatch.from_arrays(columns, schema=LABELS)
 
 

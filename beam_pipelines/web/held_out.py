@@ -21,7 +21,7 @@ HELD_OUT = "held_out.json"
 NEVER = 1.01  # a threshold that no score reaches
 _STEPS = 199  # thresholds that are looked at: 0.005 to 0.995
 _RELATED = 0.1  # the share of a site's other pages that score high, from which on a page isn't held false (the paper's)
-_HIGH = 0.5  # a score that both kinds, shown equally often, are parted by
+HIGH = 0.5  # a score that both kinds, shown equally often, are parted by
 _OTHERS = 4  # other pages of a site by which a page is judged, at least
 _ABOUT = 0.99  # of the best balance
 _TELLING = 100  # pages of unrelated sites that tell false ones
@@ -36,7 +36,7 @@ def on_unrelated_sites(scores: np.ndarray, seeds: np.ndarray, sites: np.ndarray)
         seeds: bool [pages].
         sites: of each page, a number from 0 on.
     """
-    high = (seeds | (scores >= _HIGH)).astype(np.int64)
+    high = (seeds | (scores >= HIGH)).astype(np.int64)
     others = np.bincount(sites)[sites] - 1
     theirs = np.bincount(sites, high).astype(np.int64)[sites] - high
     found: np.ndarray = (others >= _OTHERS) & (theirs <= _RELATED * others)
@@ -89,7 +89,7 @@ def measured(
         for place in range(10)
     ]
     # Where hardly a page tells which ones are false, no threshold below what parts the kinds may be trusted.
-    least = _HIGH if elsewhere.sum() < _TELLING else 0.0
+    least = HIGH if elsewhere.sum() < _TELLING else 0.0
     chosen = _chosen([each for each in curve if each["threshold"] >= least], precision)
     return {"share": share, "chosen": chosen, "curve": curve, "calibration": calibration}
 

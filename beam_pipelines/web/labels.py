@@ -6,6 +6,9 @@ Seeds are pages that a table names by their `url` (with a `score`, those that sc
 what an LLM graded, as the paper's 500,000 pages from AutoMathText); pages under a reviewed pattern of addresses (the
 paper's lists ship: "code", "math"); text files by the paper's gate of file names.
 
+What a table scores `SeedsConfig.most_other` or less is surely of another kind: a few such pages say more than any
+number that nobody has looked at.
+
 Writes a row of `labels` for each page.
 """
 
@@ -35,6 +38,7 @@ LABELS = pa.schema(
         ("random", pa.bool_()),  # a page that may stand for all others
         ("rejected", pa.bool_()),  # one of these that surely is of another kind, whatever it scores
         ("recalled", pa.bool_()),  # by the round that wrote this
+        ("other", pa.bool_()),  # a page that was graded as of another kind
     ]
 )
 # Paper section 2.1.1 and the released filters: names of text files that are about code.
@@ -48,13 +52,19 @@ class SeedsConfig:
 
     Attributes:
         least_score: of a table with scores, the least that makes a seed.
+        most_other: of a table with scores, the most that makes a page of another kind.
         patterns: "code" or "math", the paper's lists of addresses, or a file of your own; "" for none.
         file_names: whether text files called README, NOTES, TODO, DESCRIPTION, CMakeLists or *requirement* are.
     """
 
     least_score: float = 0.5
+    most_other: float = 0.2
     patterns: str = ""
     file_names: bool = False
+
+    def __post_init__(self) -> None:
+        if self.most_other >= self.least_score:
+            raise ValueError(f"most_other={self.most_other}: must be less than least_score, {self.least_score}")
 
 
 @dataclass(frozen=True)
@@ -69,23 +79,26 @@ class SeedsPlan:
 class MarkSeeds:
     """The kernel: documents in, labels out."""
 
-    urls: np.ndarray  # sorted hashes
+    urls: np.ndarray  # of seeds, sorted hashes
+    others: np.ndarray  # of pages of another kind
     patterns: tuple[str, ...]
     file_names: bool
 
     def __call__(self, documents: pa.RecordBatch) -> Result:
         matcher = _matcher(self.patterns)
         places = places_of(documents)
-        seeds = np.zeros(len(places), bool)
-        if len(self.urls):
-            urls = [_hash(one_spelling(url)) for url in documents.column("url").to_pylist()]
-            seeds = np.isin(np.array(urls, np.uint64), self.urls)
+        seeds, others = np.zeros((2, len(places)), bool)
+        if len(self.urls) + len(self.others):
+            urls = np.array([_hash(one_spelling(url)) for url in documents.column("url").to_pylist()], np.uint64)
+            seeds, others = np.isin(urls, self.urls), np.isin(urls, self.others)
         for row, place in enumerate(places):
             named = self.file_names and _ABOUT_CODE.fullmatch(place.rpartition("/")[2]) is not None
             seeds[row] |= named or place in matcher
+        others &= ~seeds
         none = np.zeros(len(seeds), bool)
-        table = pa.RecordBatch.from_arrays([pa.array(each) for each in (seeds, ~seeds, none, none)], schema=LABELS)
-        return Result(table, counts={"seeds": int(seeds.sum())})
+        columns = [pa.array(each) for each in (seeds, ~seeds, none, none, others)]
+        counts = {"seeds": int(seeds.sum()), "graded as others": int(others.sum())}
+        return Result(pa.RecordBatch.from_arrays(columns, schema=LABELS), counts=counts)
 
 
 @lru_cache(8)
@@ -119,12 +132,18 @@ def _hash(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "replace"))
 
 
-def _seeds_of(urls: Sequence[str], least: float) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The sorted hashes of all seeds' addresses, and the digests of their tables."""
+def _graded(urls: Sequence[str], config: SeedsConfig) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """The sorted hashes of the addresses of seeds and of others, and the digests of their tables."""
     units = [unit for unit in list_units(urls, TABLES) if not unit.reason] if urls else []
-    scored = (each for unit in units for each in scored_urls(unit))
-    found = {_hash(url) for url, score in scored if score is None or score >= least}
-    return np.array(sorted(found), np.uint64), tuple(unit.state for unit in units)
+    seeds, others = set[int](), set[int]()
+    for unit in units:
+        for url, score in scored_urls(unit):
+            if score is None or score >= config.least_score:
+                seeds.add(_hash(url))
+            elif score <= config.most_other:
+                others.add(_hash(url))
+    digests = tuple(unit.state for unit in units)
+    return np.array(sorted(seeds), np.uint64), np.array(sorted(others), np.uint64), digests
 
 
 def run(documents: str, output: str, config: SeedsConfig, options: BeamOptions, urls: Sequence[str] = ()) -> Manifest:
@@ -137,13 +156,13 @@ def run(documents: str, output: str, config: SeedsConfig, options: BeamOptions, 
     Raises:
         UserError: nothing says which pages are seeds, or none is.
     """
-    hashes, digests = _seeds_of(urls, config.least_score)
+    seeds, others, digests = _graded(urls, config)
     accepted = tuple(each.pattern for each in read_patterns(config.patterns) if each.accepted)
-    if not (len(hashes) or accepted or config.file_names):
+    if not (len(seeds) or accepted or config.file_names):
         raise UserError("no seeds: give --urls=TABLE, or --gin.SeedsConfig.patterns or .file_names")
     folder, name = split_path(place_of_patterns(config.patterns)) if config.patterns else ("", "")
     plan = SeedsPlan(replace(config, patterns=digest(Directory(folder), name) if name else ""), digests)
-    kernel = MarkSeeds(hashes, accepted, config.file_names)
+    kernel = MarkSeeds(seeds, others, accepted, config.file_names)
     manifest = map_stage("seeds", kernel, [documents], output, plan, options, table="labels")
     if not manifest.total("count", "seeds"):
         raise UserError(f"{documents}: none of its pages is a seed; are the addresses those of this crawl?")

@@ -15,6 +15,9 @@ counts by the root of its seeds, for a few sites have most of them. Of a site on
 scores a `site_sure` of that is doubtful, too. A page that an earlier round rejected, by the part of the site in which
 it lies, is no doubtful one: these are the hard negatives.
 
+Where a grader said of some pages that they are of another kind, the first judgement is by these against the seeds
+alone, and a page is doubtful that scores a half, or as the seeds do: no page that nobody has looked at has a say in it.
+
 In each language both kinds are shown equally often. Else a language becomes a sign of the kind, where its seeds or its
 other pages come from a few sites.
 
@@ -36,12 +39,13 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import TOKENIZER, Classifier, ClassifierConfig, tokens_of
-from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, measured, on_unrelated_sites
+from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, HIGH, measured, on_unrelated_sites
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
 
 _MOST_OFTEN = 20  # times that a seed is shown
+_GRADED = 20  # pages that were graded as others, from which on they judge the rest
 _FEWEST = 5  # sites with seeds in a fold; with fewer, pages are parted into folds and not sites
 
 
@@ -92,6 +96,7 @@ class DrawnPage(NamedTuple):
         wanted: whether it's a seed.
         random: whether training may take it for a page of another kind.
         rejected: whether it surely is one.
+        graded: whether it was graded as one.
     """
 
     order: int
@@ -102,6 +107,7 @@ class DrawnPage(NamedTuple):
     wanted: bool
     random: bool
     rejected: bool
+    graded: bool
 
 
 def _number(text: str, seed: int) -> int:
@@ -111,30 +117,35 @@ def _number(text: str, seed: int) -> int:
 def draw(documents: str, labels: str, config: SamplesConfig) -> tuple[list[DrawnPage], Counter[bool]]:
     """The seeds and the others that were drawn, and how many there are of each."""
     pairs = list(zip(input_shards(documents), input_shards(labels, "labels"), strict=True))
-    heaps: dict[bool, list[DrawnPage]] = {True: [], False: []}
-    sizes = {True: config.seeds, False: config.random}
+    heaps: dict[tuple[bool, bool], list[DrawnPage]] = {}  # of a kind: whether they are seeds, and were graded as others
     there: Counter[bool] = Counter()
-    sites: dict[tuple[str, bool], list[int]] = {}
+    sites: dict[tuple[str, bool, bool], list[int]] = {}
     for shard, (name, marks) in enumerate(pairs):
         first = 0
         batches = read_shard(Directory(documents), name, ["id", "repository", "language"])
         for batch, marked in zip(batches, read_shard(Directory(labels), marks), strict=True):
-            flags = (marked.column(name) for name in ("seed", "random", "rejected"))
+            flags = (marked.column(name) for name in ("seed", "random", "rejected", "other"))
             columns = (each.to_pylist() for each in (*batch.columns, *flags))
-            for row, (own, site, language, seed, other, rejected) in enumerate(zip(*columns, strict=True)):
+            for row, (own, site, language, seed, other, rejected, graded) in enumerate(zip(*columns, strict=True)):
                 there[seed] += 1
                 order = _number(own, config.seed)
                 # Of a site, those with the smallest numbers; heapq keeps the smallest first, so numbers are negated.
-                mine = sites.setdefault((site, seed), [])
+                mine = sites.setdefault((site, seed, graded), [])
                 if len(mine) >= config.per_site and -order < mine[0]:
                     continue
                 (heapq.heappush if len(mine) < config.per_site else heapq.heappushpop)(mine, -order)
-                sample = DrawnPage(-order, shard, first + row, site, language, seed, other, rejected)
-                (heapq.heappush if len(heaps[seed]) < sizes[seed] else heapq.heappushpop)(heaps[seed], sample)
+                sure = rejected or graded
+                sample = DrawnPage(-order, shard, first + row, site, language, seed, other or graded, sure, graded)
+                heap = heaps.setdefault((seed, graded), [])
+                most = config.seeds if seed else config.random
+                (heapq.heappush if len(heap) < most else heapq.heappushpop)(heap, sample)
             first += batch.num_rows
     # A page that was later pushed out of its site's may still be there.
     kept = [
-        sample for heap in heaps.values() for sample in heap if sample.order >= sites[sample.site, sample.wanted][0]
+        sample
+        for heap in heaps.values()
+        for sample in heap
+        if sample.order >= sites[sample.site, sample.wanted, sample.graded][0]
     ]
     return sorted(kept, key=lambda sample: sample[1:3]), there
 
@@ -154,13 +165,18 @@ def _texts(documents: str, samples: Sequence[DrawnPage]) -> Iterator[str]:
 
 
 def folds_of(samples: Sequence[DrawnPage], config: SamplesConfig) -> tuple[np.ndarray, str]:
-    """The fold of each sample, int [samples], and what was parted: "sites", or "pages" where sites are few."""
+    """The fold of each sample, int [samples], and what was parted: "sites", or "pages" where sites are few.
+
+    Sites without a label are never parted: what is taught of a site's pages would judge the others.
+    """
     by_site = np.array([_number(each.site, config.seed + 1) % config.folds for each in samples])
     seeded = {(each.site, fold) for each, fold in zip(samples, by_site.tolist(), strict=True) if each.wanted}
     there = Counter(fold for _, fold in seeded)
     if min(there[fold] for fold in range(config.folds)) >= _FEWEST:
         return by_site, "sites"
-    return np.array([_number(f"{each.shard} {each.row}", config.seed + 1) % config.folds for each in samples]), "pages"
+    labelled = {each.site for each in samples if each.wanted or each.graded}
+    by_page = np.array([_number(f"{each.shard} {each.row}", config.seed + 1) % config.folds for each in samples])
+    return np.where([each.site in labelled for each in samples], by_page, by_site), "pages"
 
 
 def shown_evenly(wanted: np.ndarray, which: np.ndarray, languages: np.ndarray) -> np.ndarray:
@@ -245,25 +261,30 @@ def run(
         if not (there[True] and there[False]):
             raise UserError(f"{labels}: {there[True]} seeds and {there[False]} other pages; a classifier needs both")
         folds, kind = folds_of(drawn, samples)
-        wanted, random, rejected = (
-            np.array([getattr(each, name) for each in drawn]) for name in ("wanted", "random", "rejected")
+        wanted, random, rejected, graded = (
+            np.array([getattr(each, name) for each in drawn]) for name in ("wanted", "random", "rejected", "graded")
         )
         if len(np.unique(folds[wanted])) < 2:
             raise UserError(f"{labels}: {there[True]} seeds are too few to train on some and measure on others")
         model = Tokenizer(read_finished(Directory(tokenizer), TOKENIZER))
         tokens = [tokens_of(model, text) for text in _texts(documents, drawn)]
         texts = LabelledTexts(tokens, wanted, np.array([each.language for each in drawn]))
-        scores = judged(texts, wanted | random, folds, model, config)
+        by_grades = graded.sum() >= _GRADED
+        scores = judged(texts, wanted | (graded if by_grades else random), folds, model, config)
         sites = np.unique([each.site for each in drawn], return_inverse=True)[1]
         limit = low_score(scores[wanted], sites[wanted], 1 - samples.sure)
-        limits = np.where(on_unrelated_sites(scores, wanted, sites), limit, samples.site_sure * limit)
+        if by_grades:
+            limits = np.full(len(scores), min(limit, HIGH))
+        else:
+            limits = np.where(on_unrelated_sites(scores, wanted, sites), limit, samples.site_sure * limit)
         doubtful = random & ~rejected & (scores >= limits)
         taught = wanted | (random & ~doubtful)
         scores = judged(texts, taught, folds, model, config)
         classifier = texts.fit(taught, model, config)
-        unrelated = on_unrelated_sites(scores, wanted, sites)
+        unrelated = on_unrelated_sites(scores, wanted, sites) | graded
         report = measured(scores, wanted, unrelated, there[True] / sum(there.values()), samples.precision)
         counts = {"seeds": there[True], "other pages": there[False], "doubtful": int(doubtful.sum())}
+        counts |= {"graded as others": int(graded.sum())}
         counts |= {"rejected": int(rejected.sum()), "trained on": int(taught.sum()), "held out": len(scores)}
         directory.write_json(HELD_OUT, {"held_out": kind, "pages": counts} | report)
         for name, content in classifier.files().items():

@@ -80,7 +80,7 @@ def is_kept(place: str | Path) -> Iterator[bool]:
 
 def no_seeds(documents: str, output: str) -> str:
     """Labels of pages that nobody knows."""
-    kernel = MarkSeeds(np.zeros(0, np.uint64), (), False)
+    kernel = MarkSeeds(np.zeros(0, np.uint64), np.zeros(0, np.uint64), (), False)
     map_stage("seeds", kernel, [documents], output, SeedsConfig(), BeamOptions(), table="labels")
     return output
 

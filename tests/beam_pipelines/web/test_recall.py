@@ -148,7 +148,7 @@ def test_what_sites_say_of_pages(batch: Any) -> None:
         floor=0.02,
         strict=0.9,
     )
-    places = {  # score, and what follows: seed, random, rejected, recalled
+    places = {  # score, and what follows: seed, random, rejected, recalled, graded as of another kind
         "cats.org/1": (0.7, (0, 1, 1, 0)),
         "cats.org/2": (0.95, (0, 1, 0, 1)),
         "cats.org/3": (0.1, (0, 1, 0, 0)),
@@ -158,14 +158,18 @@ def test_what_sites_say_of_pages(batch: Any) -> None:
         "code.org/docs/2": (0.03, (1, 0, 0, 0)),
         "code.org/mine/1": (0.01, (1, 0, 0, 0)),
         "other.org/1": (0.7, (0, 1, 0, 1)),
+        "other.org/graded": (0.7, (0, 1, 0, 0)),  # whatever the classifier says, and wherever it lies
+        "code.org/docs/graded": (0.9, (0, 1, 0, 0)),
     }
+    graded = ["graded" in place for place in places]
     documents = batch(*({"text": "x", "url": f"https://{one}", "repository": one.split("/")[0]} for one in places))
     scores = pa.record_batch({"score": pa.array([one for one, _ in places.values()], pa.float32()),
                               "recalled": [one >= 0.5 for one, _ in places.values()]})  # fmt: skip
     none = pa.array([False] * len(places))
-    before = pa.RecordBatch.from_arrays([none] * len(labels.LABELS), schema=labels.LABELS)
+    before = pa.RecordBatch.from_arrays([*[none] * 4, pa.array(graded)], schema=labels.LABELS)
     counts = Counter[str]()
     found = judge.labelled((documents, scores, before), counts).to_pydict()
+    assert found.pop("other") == graded
     assert dict(zip(places, zip(*found.values(), strict=True), strict=True)) == {
         place: tuple(map(bool, flags)) for place, (_, flags) in places.items()
     }
@@ -234,6 +238,8 @@ def test_seeds(documents: str, tmp_path: Path) -> None:
         {"url": "https://elsewhere.org/", "score": 1.0},
         {"url": "no address", "score": 1.0},
         {"url": "https://site5.org/p/5"},
+        {"url": "https://site2.org/p/2", "score": 0.1},
+        {"url": "https://site7.org/p/7", "score": 0.1},  # a seed all the same: a person accepted the pattern
     ]
     (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "own.toml").write_text(
@@ -247,6 +253,7 @@ def test_seeds(documents: str, tmp_path: Path) -> None:
     assert seeds == {1, 5, *range(7, 300, 30)}
     assert all(row["random"] == (not row["seed"]) and not row["recalled"] for row in marked)
     assert manifest.total("count", "seeds") == 12
+    assert [number for number, row in enumerate(marked) if row["other"]] == [2]
     # Another table or file in the same place is another plan; the same elsewhere isn't.
     (tmp_path / "own.toml").write_text('[[patterns]]\npattern = "site7.org/p/7"\naccepted = true\n')
     again = labels.run(documents, str(tmp_path / "seeds"), config, OPTIONS, [str(tmp_path / "seeds.jsonl")])
@@ -262,11 +269,11 @@ def test_scores_that_are_none_and_addresses_in_any_spelling(tmp_path: Path, batc
     scores = ["0.9", "n/a", "NaN", [1], 0.4, 1]
     rows = [{"url": f"https://a.org/{n}", "score": score} for n, score in enumerate(scores)]
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    hashes, _ = labels._seeds_of([str(tmp_path / "s.jsonl")], 0.5)
+    hashes, _, _ = labels._graded([str(tmp_path / "s.jsonl")], labels.SeedsConfig())
     urls = ["HTTPS://A.org:443/0#top", *(f"https://a.org/{n}" for n in range(1, 5)), "https://a.org/5?utm_source=x", ""]
     documents = batch(*({"text": "x", "url": url} for url in urls))
     assert labels.places_of(documents)[0] == "a.org/0"
-    marked = labels.MarkSeeds(hashes, (), False)(documents).table
+    marked = labels.MarkSeeds(hashes, np.zeros(0, np.uint64), (), False)(documents).table
     assert marked.column("seed").to_pylist() == [True, False, False, False, False, True, False]
     scored = score.ScorePages("", 0, str(tmp_path / "s.jsonl"), 0.5)(documents).table
     assert scored.column("score").to_pylist() == pytest.approx([0.9, 0, 0, 0, 0.4, 1, 0])
@@ -300,7 +307,20 @@ def test_the_draw_depends_on_the_pages_alone(documents: str, tmp_path: Path, bat
     labels.run(other, str(tmp_path / "b"), labels.SeedsConfig(patterns=str(tmp_path / "own.toml")), OPTIONS)
     again, _ = draw(other, str(tmp_path / "b"), config)
     assert {each.order for each in again} == {each.order for each in drawn}
-    assert folds_of(drawn, config)[1] == "pages"  # for sites with seeds are few
+    folds, parted = folds_of(drawn, config)
+    assert parted == "pages"  # for sites with seeds are few; the others aren't parted
+    assert all(len({fold for fold, page in zip(folds.tolist(), drawn, strict=True) if page.site == site}) == 1
+               for site in {page.site for page in drawn} - {"site7.org"})  # fmt: skip
+
+
+def test_a_page_that_was_graded_as_another_is_always_drawn(documents: str, tmp_path: Path) -> None:
+    rows = [{"url": f"https://site{n}.org/p/{n}", "score": float(n % 2)} for n in range(30)]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels.run(documents, str(tmp_path / "a"), labels.SeedsConfig(), OPTIONS, [str(tmp_path / "seeds.jsonl")])
+    drawn, there = draw(documents, str(tmp_path / "a"), SamplesConfig(random=15, per_site=1))
+    assert sum(page.graded and page.rejected for page in drawn) == 15
+    assert 0 < sum(not page.wanted and not page.graded for page in drawn) <= 15
+    assert there == Counter({False: 285, True: 15})
 
 
 def test_hidden_pages_score_as_seeds_do(pages: tuple[list[str], list[bool]], tokenizer: Tokenizer) -> None:
@@ -456,6 +476,23 @@ def test_a_round(documents: str, tmp_path: Path, tokenizer: Tokenizer, stage_dir
     config = discover.DiscoverConfig(related=0.5, least_pages=5, reviewed=str(tmp_path / "reviewed.toml"))
     discover.run(documents, scores, marked, found, config, OPTIONS)
     assert [number for number, row in enumerate(table(found, "labels")) if row["seed"] and number % 30 == 29] == []
+
+
+def test_grades_judge_what_nobody_looked_at(documents: str, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Half of the pages that nobody graded are of the kind: hardly one of them is taken for another."""
+    place = tmp_path / "tokenizer"
+    Directory(str(place)).write_bytes("tokenizer.model", tokenizer.model)
+    Manifest("given", {}, {}, [], {}).write(Directory(str(place)))
+    rows = [{"url": f"https://site{n % 30}.org/p/{n}", "score": float(n % 2)} for n in range(0, 300, 5)]
+    (tmp_path / "graded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels.run(documents, str(tmp_path / "a"), labels.SeedsConfig(), OPTIONS, [str(tmp_path / "graded.jsonl")])
+    config = ClassifierConfig(buckets=2000, dim=16)
+    found = train_classifier.run(
+        documents, str(tmp_path / "a"), str(place), str(tmp_path / "c"), SamplesConfig(folds=2), config, OPTIONS
+    ).table("count")
+    assert (found["seeds"], found["graded as others"]) == (30, 30)
+    assert 110 < found["doubtful"] < 140  # of 120 of the kind that nobody graded
+    assert 160 < found["trained on"] < 190
 
 
 def test_a_table_of_scores_in_the_classifiers_place(documents: str, tmp_path: Path) -> None:
