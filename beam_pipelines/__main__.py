@@ -71,6 +71,7 @@ VERBS = COMMANDS | {
         ("held_out", "synthesis.grammar.held_out", "--gin.HeldOutConfig.problems=200", "runs/held_out"),
         ("hold_out", "experiments.hold_out", "--documents=runs/archives", "runs/train"),
         ("popular", "experiments.popular", "--documents=runs/archives", "runs/popular"),
+        ("library_crawl", "experiments.library_crawl", "", "runs/library_crawl"),
         ("shuffle_lines", "experiments.shuffle_lines", "--documents=runs/clean", "runs/shuffled"),
         ("train_tokenizer", "tokens.train_tokenizer", "--documents=runs/clean", "runs/tokenizer"),
         ("released_tokenizer", "tokens.released_tokenizer", "--released=OpenCoder-8B-Instruct", "runs/tokenizer"),

@@ -20,8 +20,7 @@ from collections.abc import Sequence
 
 from opencoder_jax.beam_pipelines.chains import SUMMARIES, chain_parser, parse_chain, run_stages
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
-from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.web.report import REPORT, report
+from opencoder_jax.beam_pipelines.web.report import REPORT, write_page
 from opencoder_jax.chain import Step, stage
 from opencoder_jax.recipe import UserError
 
@@ -107,8 +106,7 @@ def main(argv: list[str]) -> None:
     chain = steps(output, shared, flags.rounds, flags.crawl, flags.documents, flags.urls)
     table = run_stages(chain, flags.accept, output, SUMMARY)
     places = [f"{output}/round_{number}" for number in range(1, flags.rounds + 1)]
-    found = report(f"{output}/near_duplicates", f"{output}/seeds", places)
-    Directory(output).write_bytes(REPORT, found.encode())
+    write_page(output, flags.rounds)
     print(table)
     print(told(places))
     print(f"report: {output}/{REPORT}")

@@ -21,6 +21,7 @@ TINY = [
     "--gin.TrainConfig.log_every=1",
     "--gin.OptimizerConfig.warmup_steps=1",
     "--gin.TokenRecordsConfig.heldout=0.2",
+    "--gin.LibraryCrawlConfig.sites=12",
     "--gin.GrammarConfig.items=40",
     "--gin.HeldOutConfig.problems=4",
     "--gin.EvaluateConfig.samples_per_problem=1",

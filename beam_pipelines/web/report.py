@@ -59,6 +59,13 @@ def report(documents: str, seeds: str, rounds: Sequence[str]) -> Html:
     return page("Web recall", opening, [_summary(rounds), *chapters])
 
 
+def write_page(output: str, rounds: int) -> None:
+    """Writes the page of a finished chain (web_recall.py) into its directory."""
+    places = [f"{output}/round_{number}" for number in range(1, rounds + 1)]
+    found = report(f"{output}/near_duplicates", f"{output}/seeds", places)
+    Directory(output).write_bytes(REPORT, found.encode())
+
+
 def _summary(rounds: Sequence[str]) -> Section:
     rows = []
     for number, place in enumerate(rounds, 1):

@@ -9,10 +9,11 @@ import logging
 import sys
 from pathlib import Path
 
+from opencoder_jax.beam_pipelines.web.report import write_page
 from opencoder_jax.chain import Step, run_chain
 from opencoder_jax.cookbook.corpus_size import small_corpus_warning
 from opencoder_jax.cookbook.report import write_report
-from opencoder_jax.cookbook.steps import RECORDS, CookbookConfig, steps
+from opencoder_jax.cookbook.steps import RECORDS, ROUNDS, CookbookConfig, steps
 from opencoder_jax.files import read_json, write_json
 from opencoder_jax.recipe import build, parse_flags, refuse_unknown
 
@@ -45,6 +46,8 @@ def main(argv: list[str]) -> None:
     for step, seconds in run_chain(recipe, flags.accept):
         if seconds is not None:
             note_time(flags.output, step, seconds)
+        if step.output == f"{flags.output}/web/recalled":
+            write_page(f"{flags.output}/web", ROUNDS)
         if step.name == RECORDS[0] and (warning := small_corpus_warning(flags.output)):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
     print(f"report: {write_report(flags.output, recipe)}")

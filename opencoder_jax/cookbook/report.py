@@ -28,6 +28,7 @@ CHAPTERS = (
     data_sections.rules,
     data_sections.redacted,
     data_sections.derived,
+    data_sections.recalled,
     data_sections.mixture,
     model_sections.training,
     model_sections.samples,

@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 from opencoder_jax.beam_pipelines.core.documents import read_shard_columns
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.experiments.library_crawl import LABELS
+from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT
 from opencoder_jax.chain import Step
-from opencoder_jax.cookbook.steps import DERIVED, GRAMMAR
+from opencoder_jax.cookbook.steps import DERIVED, GRAMMAR, ROUNDS
 from opencoder_jax.evaluation.scores.score import Score, Share
 from opencoder_jax.files import read_json, read_lines
 from opencoder_jax.recipe import UserError
@@ -57,6 +59,13 @@ class Copies(NamedTuple):
     kept: str
     others: tuple[str, ...]
     bytes: int
+
+
+class RecallRound(NamedTuple):
+    """A round of web recall: the threshold with its precision and recall on held-out pages, and what it did."""
+
+    chosen: dict[str, float]
+    counts: dict[str, int]
 
 
 class TrainingStage(NamedTuple):
@@ -121,6 +130,31 @@ class Results:
         """The manifests of all token records, in the order of their steps."""
         outputs = [Path(step.output) for step in self.steps]
         return {output.name: self._manifest(output) for output in outputs if output.parent == self.run / "tokens"}
+
+    @cached_property
+    def rounds(self) -> list[RecallRound]:
+        """The rounds of web recall, in their order."""
+        places = [self.run / "web" / f"round_{number}" for number in range(1, ROUNDS + 1)]
+        return [
+            RecallRound(
+                read_json(self._required(place / "classifier" / HELD_OUT))["chosen"],
+                self._manifest(place / "discovered").table("count"),
+            )
+            for place in places
+        ]
+
+    def recalled(self) -> tuple[int, int, int]:
+        """Of the crawl's pages that are no duplicates: those about code, those that were recalled, and both."""
+        labels = read_lines(self._required(self.run / "data" / "library_crawl" / LABELS))
+        wanted = {row["url"] for _, row in labels if row["wanted"]}
+        there, kept = (self._addresses(self.run / "web" / name) for name in ("near_duplicates", "recalled"))
+        return len(wanted & there), len(kept), len(wanted & kept)
+
+    def _addresses(self, output: Path) -> set[str]:
+        """The addresses of a stage's documents."""
+        shards = self._manifest(output).shards()
+        tables = (read_shard_columns(Directory(str(output)), shard, ["url"]) for shard in shards)
+        return {url for table in tables for url in table.column("url").to_pylist()}
 
     def drop_reasons(self, name: str) -> list[DropReason]:
         """Why a stage dropped documents, the most frequent reason first; none where it dropped none."""

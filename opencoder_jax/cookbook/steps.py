@@ -1,6 +1,7 @@
 """The recipe as a list: every step of the cookbook is a command that anyone can run alone.
 
 Read from the top, it's OpenCoder's order (sections 2 to 4 of the paper): raw code is cleaned, tokenised and trained on;
+beside it, pages about code are recalled from a crawl, which here is Python's library laid out as pages;
 the model is annealed on better data and tuned in two stages on verified instructions; after each stage it's scored, on
 the project's own problems and on compositions of the task grammar that no training data holds. Each step reads
 directories that earlier steps wrote, and writes one.
@@ -9,7 +10,8 @@ directories that earlier steps wrote, and writes one.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opencoder_jax.beam_pipelines import refinecode
+from opencoder_jax.beam_pipelines import refinecode, web_recall
+from opencoder_jax.beam_pipelines.experiments.library_crawl import CRAWL, SEEDS
 from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import PROBLEMS
 from opencoder_jax.chain import Step, read_by, stage
 from opencoder_jax.recipe import configurable
@@ -22,6 +24,9 @@ GRAMMAR = ("programs", "questions", "tasks")
 
 # Token records, by the names that the mixtures of the training recipes use.
 RECORDS = ("refinecode", "refinecode_heldout", *DERIVED, *GRAMMAR)
+
+# Rounds of web recall; the paper's are three, of a crawl that isn't that small.
+ROUNDS = 2
 
 # The models that are scored, by the runs that train them; the first two go on with a prompt, the others are asked.
 MODELS = {"pretrained": "pretrain", "base": "anneal", "stage1": "sft_stage1", "tuned": "sft"}
@@ -120,6 +125,8 @@ def steps(config: CookbookConfig, run: str, sources: Sequence[str], overrides: S
         ]
 
     made = {form: f"{data}/grammar_{form}" for form in GRAMMAR}
+    crawl = f"{data}/library_crawl"
+    pages, seeds = [f"{crawl}/{CRAWL}"], [f"{crawl}/{SEEDS}"]
     code = [f'def {signature}:\n    """{purpose}"""\n' for signature, purpose in config.functions]
     tasks = [f"Write a Python function `{signature}`.\n\n{purpose}" for signature, purpose in config.functions]
     base, tuned, clean = f"{train}/anneal", f"{train}/sft", f"{data}/decontaminate"
@@ -141,6 +148,8 @@ def steps(config: CookbookConfig, run: str, sources: Sequence[str], overrides: S
         stage("decontaminate", "decontaminate", clean, flags, documents=f"{data}/sample"),
         *derived("", ""),
         *(library if sources else []),
+        stage("lay out Python's library as a crawl", "library_crawl", crawl, flags),
+        *web_recall.steps(f"{run}/web", flags, ROUNDS, crawl=pages, documents=[], urls=seeds),
         *(
             stage(
                 f"draw {form} from the grammar", "grammar", made[form], [*flags, f'--gin.GrammarConfig.form="{form}"']

@@ -75,7 +75,7 @@ def test_a_second_run_redoes_nothing(source: Path, cooked: Path) -> None:
     before = times()
     errors = cook(source, cooked)
     assert times() == before
-    assert errors.count("up to date") >= 44
+    assert errors.count("up to date") >= 56
 
 
 def test_what_others_left_is_not_deleted(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_another_folder_holds_the_same(source: Path, cooked: Path, tmp_path: Pat
 def test_killed_anywhere_it_goes_on(source: Path, cooked: Path, tmp_path: Path) -> None:
     """Killed with all its workers as a step begins; kills within training are tested there."""
     output = tmp_path / "killed"
-    for kill_at in range(2, 45, 4):
+    for kill_at in range(2, 56, 5):
         process = start(source, output)
         seen = 0
         assert process.stderr is not None

@@ -124,6 +124,21 @@ def write_evaluation(run: Path) -> None:
     write_lines(run / "samples" / "tuned" / "completions.jsonl", [said | {"text": "\ud800 half a pair"}])
 
 
+def write_recall(run: Path) -> None:
+    """Ten pages, of which six are about code; five of these were recalled, and another one."""
+    pages = [document(f"{number}.html", 100) | {"url": f"https://a.example/{number}"} for number in range(10)]
+    labels = [{"url": page["url"], "wanted": number < 6} for number, page in enumerate(pages)]
+    write_stage(run / "data" / "library_crawl", [], counts={"pages": 10})
+    write_lines(run / "data" / "library_crawl" / "labels.jsonl", labels)
+    write_stage(run / "web" / "near_duplicates", pages)
+    write_stage(run / "web" / "recalled", pages[1:7])
+    for number in (1, 2):
+        place = run / "web" / f"round_{number}"
+        write_json(place / "classifier" / "held_out.json",
+                   {"chosen": {"threshold": 0.5, "precision": 0.91, "recall": 0.4 + number / 10}})  # fmt: skip
+        write_stage(place / "discovered", [], counts={"recalled": 6, "gained": 3 * number, "sites": 2})
+
+
 def recipe(run: Path) -> list[Step]:
     return steps(CookbookConfig(), str(run), [f"/src/{EVIL}"], [])
 
@@ -156,6 +171,7 @@ def make_run(run: Path) -> list[Step]:
         write_stage(run / "tokens" / name, rest, tokens=tokens)
     for name, (first, last) in zip(TRAININGS, ((8.3, 4.5), (4.4, 4.2), (5.5, 3.1), (5.0, 2.9)), strict=True):
         write_training(run / "train" / name, first, last, held_out=4.75 if name == "pretrain" else None)
+    write_recall(run)
     write_evaluation(run)
     recipe_steps = recipe(run)
     write_json(run / "timings.json", {Path(step.output).relative_to(run).as_posix(): 6.0 for step in recipe_steps[:20]})
@@ -253,6 +269,7 @@ def test_chapters_stand_in_the_order_of_the_recipe(page: str) -> None:
         "rules",
         "redacted",
         "derived",
+        "recalled",
         "mixture",
         "training",
         "samples",
@@ -279,6 +296,12 @@ def test_a_cluster_names_the_kept_copy_and_the_others(page: str) -> None:
     assert "Clusters: 1. Copies dropped: 3 (0.03 MB)." in duplicates
     assert "4 0.03 repo/kept.py repo/copy0.py repo/copy1.py repo/copy2.py" in duplicates
     assert "No near duplicates were found." in duplicates
+
+
+def test_what_was_recalled_is_held_against_the_labels(page: str) -> None:
+    shown = words(chapter(page, "recalled"))
+    assert "6 pages are about code: 5 of them were recalled (83.3 %). Recalled pages of other kinds: 1." in shown
+    assert "2 0.50 91.0 % 60.0 % 6 6 0 2 0" in shown
 
 
 def test_epochs_follow_from_mixture_and_tokens(page: str) -> None:
@@ -399,6 +422,7 @@ def test_a_run_without_drops_counts_levels_or_times_says_so(tmp_path: Path) -> N
         ("data/filter/stage.json", "python -m beam_pipelines filter"),
         ("data/snippets/stage.json", "python -m beam_pipelines doctests"),
         ("tokens/algorithmic/stage.json", "python -m beam_pipelines records"),
+        ("web/round_1/classifier/held_out.json", "python -m beam_pipelines train_classifier"),
         ("train/anneal/metrics.jsonl", "python -m opencoder_jax train"),
         ("train/sft/run.json", "python -m opencoder_jax train"),
         ("evaluation/held_out_stage1/score.json", "python -m opencoder_jax eval"),
