@@ -1,6 +1,6 @@
 """Web recall on a corpus that nobody generated: the HTML documentation of Debian's packages, each package a domain.
 
-    python -m tests.benchmarks.web_debian --cache=/tmp/debian --pages=2500        # at most so many of a package
+    python -m tests.benchmarks.web_debian --cache=/tmp/debian --pages=3000        # at most so many of a package
 
 PACKAGES lists them with their labels. They are downloaded by `apt-get download` and read without being installed; a
 package that Debian doesn't have (any more) is passed over and named. A label is the package's: of LibreOffice's help
@@ -142,7 +142,7 @@ def write_corpus(folder: Path, cache: Path, most: int, share: float) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", default="/tmp/debian", help="where packages are kept")
-    parser.add_argument("--pages", type=int, default=2500, help="of a package, at most")
+    parser.add_argument("--pages", type=int, default=3000, help="of a package, at most")
     parser.add_argument("--seeds", type=float, default=0.03, help="the share of the pages that is graded")
     parser.add_argument("--output", required=True)
     flags, more = parser.parse_known_args()
