@@ -12,7 +12,9 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
@@ -40,6 +42,7 @@ from opencoder_jax.files import WRITING
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
 
+_READERS = 32  # reports of a bucket that are read at a time
 _TOLD = 8  # reasons to run a stage again, of which there may be one a unit
 
 
@@ -239,9 +242,9 @@ def _reported(directory: Directory) -> dict[str, Any]:
     reports = directory.child("reports")
     with suppress(UserError, FileNotFoundError):
         found |= directory.read_sealed(UNITS)
-    for name in reports.names():
+    for name, report in _each_report(reports):
         with suppress(UserError):
-            found[name.removesuffix(".json")] = reports.read_sealed(name)
+            found[name.removesuffix(".json")] = report()
     return found
 
 
@@ -364,11 +367,18 @@ def gather_reports(directory: Directory, shards: int) -> tuple[Tally, dict[str, 
         UserError: shards have no report: the pipeline ended without running, as a dry run does.
     """
     place = directory.child("reports")
-    reports = [place.read_sealed(name) for name in place.names() if name.endswith(".json")]
+    reports = [report() for name, report in _each_report(place) if name.endswith(".json")]
     if len(reports) != shards:
         raise UserError(f"{directory.uri}: {shards - len(reports)} of {shards} shards weren't written; run it again")
     files = {name: value for report in reports for name, value in report["files"].items()}
     return merge_tallies(report["tally"] for report in reports), files
+
+
+def _each_report(reports: Directory) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The names of reports, and what returns or raises what is read; of a bucket many are asked for at a time."""
+    with ThreadPoolExecutor(1 if reports.local() else _READERS) as pool:
+        waiting = [(name, pool.submit(reports.read_sealed, name).result) for name in reports.names()]
+        yield from waiting
 
 
 class FollowReports:
@@ -393,8 +403,11 @@ class FollowReports:
         self.progress.close()
 
     def _follow(self) -> None:
-        while not self.ended.wait(0.5):
+        took = 0.0
+        while not self.ended.wait(max(0.5, 10 * took)):  # a list of a bucket's 99,999 reports takes seconds
+            began = time.monotonic()
             self._update()
+            took = time.monotonic() - began
 
     def _update(self) -> None:
         done = sum(name.endswith(".json") for name in self.reports.names())

@@ -197,5 +197,5 @@ def run(
     Raises:
         UserError: an input is missing or holds no archive, or too many are damaged.
     """
-    units = named_apart(list_units(archives, ENDINGS))
+    units = named_apart(list_units(archives, ENDINGS, output, options))
     return collect_units(__name__, units, read_archive, config, output, options, SPEED, quarantine, own_ids=True)

@@ -147,5 +147,5 @@ def run(
     Raises:
         UserError: an input is missing, holds no table or nowhere the columns, or too much is damaged.
     """
-    files = list_units(conversations, TABLES)
+    files = list_units(conversations, TABLES, output, options)
     return collect_units(__name__, files, read_conversations, config, output, options, SPEED, quarantine, own_ids=True)

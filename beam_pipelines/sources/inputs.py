@@ -1,19 +1,21 @@
 """What sources read: the files of their inputs, each a unit that is named by its content."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, digest
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.core.stores.trees import files_below, is_remote
 from opencoder_jax.beam_pipelines.sources.formats.members import Unit
 from opencoder_jax.beam_pipelines.sources.formats.rows import Rows, read_rows
 from opencoder_jax.beam_pipelines.sources.listing.folders import is_stage
+from opencoder_jax.beam_pipelines.sources.listing.workers import looked_at
 from opencoder_jax.recipe import UserError
 
 # What lies beside tables and is none: Hugging Face's descriptions of a data set, and a stage's of itself.
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", MANIFEST, PLAN)
+HERE = BeamOptions()
 _READERS = 8  # files whose digests are made at a time
 
 
@@ -23,12 +25,19 @@ def split_path(path: str) -> tuple[str, str]:
     return folder or ("/" if path.startswith("/") else "."), name
 
 
-def list_units(inputs: Sequence[str], endings: tuple[str, ...]) -> list[Unit]:
+def list_units(
+    inputs: Sequence[str], endings: tuple[str, ...], output: str = "", options: BeamOptions = HERE
+) -> list[Unit]:
     """The files of all inputs, folders or files, by their names; those without one of some endings have a reason.
 
     Folders are read with all that lies in their folders, as data sets are published, but for what stages wrote there.
     A file of a disk is known by its content, and all of it is read for a digest; an object of a bucket by its size and
     time.
+
+    Args:
+        inputs: paths or URIs.
+        endings: of files that there is a reader for.
+        output: of the stage; on a cluster, workers that make the digests write there for a moment.
 
     Raises:
         UserError: an input is missing or holds no such file, or two files have one name.
@@ -51,14 +60,12 @@ def list_units(inputs: Sequence[str], endings: tuple[str, ...]) -> list[Unit]:
         if unit.name == other.name and not (unit.reason or other.reason):
             both = f"{unit.directory} and {other.directory} both hold {unit.name}"
             raise UserError(f"{both}; give a folder that holds them both")
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(_known, units))
+    looked = iter(looked_at(_known, [unit for unit in units if not unit.state], output, options, _READERS))
+    return [unit if unit.state else next(looked) for unit in units]
 
 
 def _known(unit: Unit) -> Unit:
     """With its size, and what tells its content from others'."""
-    if unit.state:
-        return unit
     directory = Directory(unit.directory)
     try:
         state = "" if unit.reason else _state(directory, unit.name)

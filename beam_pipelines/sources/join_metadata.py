@@ -303,7 +303,7 @@ def run(
     Raises:
         UserError: the metadata or the corpus is missing, no row has a text, or too much is damaged.
     """
-    tables = list_units(metadata, TABLES)
+    tables = list_units(metadata, TABLES, output, options)
     # In an order of their own, so that that of the inputs doesn't show.
     stages = sorted(corpus, key=lambda stage: Manifest.read(stage).fingerprint)
     shards = [(stage, name) for stage in stages for name in input_shards(stage)]

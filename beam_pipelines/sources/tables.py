@@ -182,6 +182,6 @@ def run(
     Raises:
         UserError: an input is missing, holds no table or nowhere the column of the text, or too much is damaged.
     """
-    units = list_units(tables, TABLES)
+    units = list_units(tables, TABLES, output, options)
     own = "path" not in config.columns()  # but the file's name
     return collect_units(__name__, units, read_table, config, output, options, SPEED, quarantine, own_ids=own)

@@ -216,5 +216,5 @@ def run(
     Raises:
         UserError: an input is missing, holds no page or nowhere the columns, or too much is damaged.
     """
-    units = list_units(crawl, (*WARCS, *TABLES))
+    units = list_units(crawl, (*WARCS, *TABLES), output, options)
     return collect_units(__name__, units, read_pages, config, output, options, SPEED, quarantine)

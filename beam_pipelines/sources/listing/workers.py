@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import apache_beam as beam
 
@@ -13,15 +14,19 @@ from opencoder_jax.beam_pipelines.sources.formats.members import Unit
 _ANSWERS = "units.json"
 
 
-def looked_at(look: Callable[[Unit], Unit], units: Sequence[Unit], output: str, options: BeamOptions) -> list[Unit]:
+def looked_at(
+    look: Callable[[Unit], Unit], units: Sequence[Unit], output: str, options: BeamOptions, at_once: int = 1
+) -> list[Unit]:
     """What `look` makes of each unit, in their order.
 
     Args:
         look: a function that can be imported.
         output: the stage's; workers leave there what they found, for the moment.
+        at_once: how many this machine looks at at a time.
     """
-    if options.is_local():
-        return [look(unit) for unit in units]
+    if options.is_local() or not units:
+        with ThreadPoolExecutor(at_once) as pool:
+            return list(pool.map(look, units))
     # A name of its own: whether the output has an owner already, only the stage will see.
     folder = Directory(output).child("listing").child(secrets.token_hex(8))
     try:

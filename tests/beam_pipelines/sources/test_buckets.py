@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -112,6 +113,17 @@ def test_workers_list_as_one_process_does(folder: Path, tmp_path: Path, capfd: p
     collect.run(folders=[str(folder)], output=str(tmp_path / "one"), config=config, options=WORKERS)
     assert "up to date" in capfd.readouterr().err
     assert not (tmp_path / "one/listing/").exists() or not list((tmp_path / "one/listing/").iterdir())
+
+
+@pytest.mark.slow
+def test_workers_know_archives_as_one_process_does(folder: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    shutil.make_archive(str(packed / "two"), "zip", folder / "two")
+    (packed / "notes").write_text("no archive")
+    for name, options in (("here", LOCAL), ("there", WORKERS)):
+        archives.run([str(packed)], str(tmp_path / name), ArchivesConfig(), options)
+    assert local_objects(tmp_path / "here") == local_objects(tmp_path / "there")
 
 
 def test_workers_tell_what_is_wrong_with_an_input(folder: Path, tmp_path: Path) -> None:
