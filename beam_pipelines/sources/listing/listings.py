@@ -23,6 +23,7 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions, SameVersion
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.formats.members import Unit
 from opencoder_jax.beam_pipelines.sources.listing.folders import File, Folder, Root, listed, top_of, walk
+from opencoder_jax.beam_pipelines.sources.listing.workers import answers
 from opencoder_jax.recipe import UserError
 
 _AT_ONCE = 1000  # folders, about, that are left to workers; the process that submits lists those above them
@@ -183,10 +184,10 @@ def _by_workers(
             | "all" >> beam.Flatten()
             | "by shard" >> beam.GroupByKey()
             | "write" >> beam.Map(write_shard_list, shards, folder)
-            | "together" >> beam.GroupBy(lambda _: 0)
+            | "together" >> beam.GroupByKey()
             | "report" >> beam.Map(_write_report, folder)
         )
-    report = folder.read_json(_REPORT)
+    report = answers(folder, _REPORT)
     if not report["endings"]:
         raise _nothing(roots)
     units = [Unit(*unit) for unit in report["units"]]
@@ -221,21 +222,21 @@ class ListFolders(beam.DoFn):
             yield _PASSED, json.dumps(passed)
 
 
-def write_shard_list(element: tuple[int, Iterable[str]], shards: int, folder: Directory) -> dict[str, Any]:
-    """(shard, lines of its files) -> what the submitting process has to know; writes the list.
+def write_shard_list(element: tuple[int, Iterable[str]], shards: int, folder: Directory) -> tuple[int, dict[str, Any]]:
+    """(shard, lines of its files) -> (0, what the submitting process has to know); writes the list.
 
     Raises:
         UserError: two files would be one document.
     """
     shard, blocks = element
     if shard == _PASSED:
-        return {"passed": sum((Counter(json.loads(block)) for block in blocks), Counter[str]())}
+        return 0, {"passed": sum((Counter(json.loads(block)) for block in blocks), Counter[str]())}
     files = [File(*json.loads(line)) for block in blocks for line in block.splitlines()]
     files.sort(key=lambda file: (file.identifier, file.location))
     _refuse_clash(files)
     unit = listing_unit(shard, shards, files)._replace(directory=folder.uri)
     write_list(folder, unit.name, files)
-    return {"unit": unit, "endings": endings_of(files)}
+    return 0, {"unit": unit, "endings": endings_of(files)}
 
 
 def _write_report(element: tuple[int, Iterable[dict[str, Any]]], folder: Directory) -> None:

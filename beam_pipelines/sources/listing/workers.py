@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import apache_beam as beam
 
@@ -10,6 +11,7 @@ from opencoder_jax.beam_pipelines.core.engines.failures import explained
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.formats.members import Unit
+from opencoder_jax.recipe import UserError
 
 _ANSWERS = "units.json"
 
@@ -35,14 +37,27 @@ def looked_at(
                 pipeline
                 | "units" >> beam.Create(list(enumerate(units)))
                 | "on all workers" >> beam.Reshuffle()
-                | "look" >> beam.MapTuple(lambda number, unit: (number, look(Unit(*unit))))
-                | "together" >> beam.GroupBy(lambda _: 0)
-                | "write" >> beam.MapTuple(lambda _, found: _write(found, folder))
+                | "look" >> beam.Map(_looked, look)
+                | "together" >> beam.GroupByKey()
+                | "write" >> beam.Map(_write, folder)
             )
-        return [Unit(*unit) for unit in folder.read_json(_ANSWERS)]
+        return [Unit(*unit) for unit in answers(folder, _ANSWERS)]
     finally:
         folder.remove_tree()
 
 
-def _write(found: Iterable[tuple[int, Unit]], folder: Directory) -> None:
-    folder.write_json(_ANSWERS, [unit for _, unit in sorted(found)])
+def answers(folder: Directory, name: str) -> Any:
+    """What workers wrote. Raises UserError where the pipeline ended without running, as a dry run does."""
+    if not folder.exists(name):
+        raise UserError(f"{folder.uri}: the input wasn't listed, as the job ended without running; run it again")
+    return folder.read_json(name)
+
+
+# Lambdas would travel with the name of this file.
+def _looked(numbered: tuple[int, Unit], look: Callable[[Unit], Unit]) -> tuple[int, tuple[int, Unit]]:
+    number, unit = numbered
+    return 0, (number, look(Unit(*unit)))
+
+
+def _write(together: tuple[int, Iterable[tuple[int, Unit]]], folder: Directory) -> None:
+    folder.write_json(_ANSWERS, [unit for _, unit in sorted(together[1])])

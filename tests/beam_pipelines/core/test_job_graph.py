@@ -19,6 +19,7 @@ from pyarrow import fs
 
 from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.stores import systems
+from opencoder_jax.beam_pipelines.sources import inputs
 from opencoder_jax.recipe import ROOT, UserError
 
 BUCKET = "gs://bucket"
@@ -97,11 +98,9 @@ def _modules(payload: bytes) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("verb", STAGES)
-def test_a_job_names_no_place_of_this_machine(
-    verb: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    graphs = []
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[beam_runner_api_pb2.Pipeline]:
+    """The pipelines of this test, none of which runs."""
+    graphs: list[beam_runner_api_pb2.Pipeline] = []
 
     def record(self: beam.Pipeline, test_runner_api: str = "AUTO") -> PipelineResult:
         graphs.append(self.to_runner_api())
@@ -110,11 +109,34 @@ def test_a_job_names_no_place_of_this_machine(
         return result
 
     monkeypatch.setattr(beam.Pipeline, "run", record)
+    return graphs
+
+
+@pytest.mark.parametrize("verb", STAGES)
+def test_a_job_names_no_place_of_this_machine(
+    verb: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = recorded(monkeypatch)
     with pytest.raises(UserError, match=r"(\d) of \1 shards weren't written"):
         main([verb, *flags_of(verb, prepared)])
     assert graphs
     for graph in graphs:
         check(graph, bucket)
+
+
+@pytest.mark.parametrize(("verb", "flag"), [("collect", "folders"), ("archives", "archives")])
+def test_a_job_that_lists_names_no_place_of_this_machine(
+    verb: str, flag: str, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bucket / "in/repository").mkdir(parents=True)
+    for name in ("a.py", "b.zip"):
+        (bucket / "in/repository" / name).write_text("x = 1\n")
+    graphs = recorded(monkeypatch)
+    runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+    with pytest.raises(UserError, match=r"gs://bucket/out/listing/.*: the input wasn't listed"):
+        main([verb, f"--{flag}={BUCKET}/in", f"--output={BUCKET}/out", f"--runner={runner}"])
+    [graph] = graphs
+    check(graph, bucket)
 
 
 @pytest.mark.parametrize("verb", STAGES)
@@ -125,6 +147,8 @@ def test_dataflow_builds_its_job_without_a_cloud(
     pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs apache-beam[gcp]")
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
+    # Their files are known by their content here, as the bucket is a folder, which would be the workers' to find.
+    monkeypatch.setattr(inputs, "looked_at", lambda look, units, *_: [look(unit) for unit in units])
     runners = []
     real = DataflowRunner.run_pipeline
 
