@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ from opencoder_jax.files import WRITING
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
 
+_PLAN: ContextVar[tuple[str, int, int] | None] = ContextVar("plan", default=None)  # of a cluster's job
 _READERS = 32  # reports of a bucket that are read at a time
 _TOLD = 8  # reasons to run a stage again, of which there may be one a unit
 
@@ -331,7 +333,50 @@ def run_shards(
         return
     seconds = total_bytes / 1e6 / megabytes_per_second
     with FollowReports(name, reports, len(shards), total_bytes), options.pipeline(seconds, threads) as pipeline:
-        _ = pipeline | beam.Create(missing) | name >> beam.ParDo(step if options.is_local() else SameVersion(step))
+        _ = (
+            pipeline
+            | beam.Create(missing)
+            | name >> beam.ParDo(step if options.is_local() else OfPlan(SameVersion(step), directory))
+        )
+
+
+class OfPlan(beam.DoFn):
+    """A step for workers of a cluster, which goes on only as long as its output is made by the plan of its submitter.
+
+    A job outlives a submitter that was killed. Once another recipe has begun there, what it still makes is wrong.
+    """
+
+    def __init__(self, step: beam.DoFn, directory: Directory) -> None:
+        super().__init__()
+        self.step = step
+        self.directory = directory
+        self.plan = _plan_of(directory)
+
+    def setup(self) -> None:
+        self.step.setup()
+
+    def process(self, element: Any) -> list[Any]:
+        """As the step's; `report_shard` finds its plan."""
+        _refuse_other_plan(self.directory, self.plan)
+        outer = _PLAN.set(self.plan)
+        try:
+            return list(self.step.process(element) or ())
+        finally:
+            _PLAN.reset(outer)
+
+    def teardown(self) -> None:
+        self.step.teardown()
+
+
+def _plan_of(directory: Directory) -> tuple[str, int, int]:
+    """What tells a plan from one that begins later: to read it would take long where it names a million units."""
+    name = PLAN if directory.exists(PLAN) else MANIFEST
+    return name, directory.size(name), directory.changed(name)
+
+
+def _refuse_other_plan(directory: Directory, plan: tuple[str, int, int]) -> None:
+    if _plan_of(directory) != plan:
+        raise UserError(f"{directory.uri}: another command has begun there anew, or finished; this job ends")
 
 
 def _report_what_is_left(directory: Directory, shards: int) -> None:
@@ -357,6 +402,8 @@ def report_shard(directory: Directory, shard: int | str, tally: Tally, names: Se
     """Marks a shard as finished. `names` are the files that it wrote."""
     files = {name: digest(directory, name) for name in names}
     report = shard if isinstance(shard, str) else f"{shard:05d}"
+    if plan := _PLAN.get():
+        _refuse_other_plan(directory, plan)
     directory.child("reports").write_sealed(f"{report}.json", {"tally": tally, "files": files})
 
 

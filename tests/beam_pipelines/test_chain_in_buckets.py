@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -95,6 +96,32 @@ def test_a_chain_in_a_bucket_that_is_killed_gives_the_bytes_of_a_disk(
         found = {path: data for path, data in objects(f"{address}/out").items() if not path.endswith("/")}
         assert found.keys() == expected.keys()
         assert {path for path in found if found[path] != expected[path]} <= TIMES
+        run_all([[sys.executable, "-m", "beam_pipelines", "verify", f"{address}/out"]])
         told = [json.loads(files["chain/collect/stage.json"]) for files in (found, expected)]
         assert told[0]["files"] == told[1]["files"]
         assert told[0]["tally"] == told[1]["tally"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_two_submitters_into_one_bucket(scheme: str, folder: Path) -> None:
+    """The second is told who is there, and stops or comes to find all done: what is there at the end is true."""
+    chance = random.Random(scheme)
+    said = ""
+    with bucket(scheme) as (address, _):
+        for number in range(3):
+            output = f"{address}/out_{number}"
+            command = [sys.executable, "-m", "beam_pipelines", "collect", f"--folders={folder}", f"--output={output}"]
+            pair = []
+            for _ in range(2):
+                pair.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+                time.sleep(chance.uniform(0, 1))  # moments are what is drawn here
+            for process in pair:
+                told = process.communicate()[1]
+                assert process.returncode == 0 or "has been writing there" in told, told
+                said += told
+            run_all([command])  # nobody is in the way
+            run_all([[sys.executable, "-m", "beam_pipelines", "verify", output]])
+            left = {path for path in objects(output) if not path.endswith("/")}
+            assert not [path for path in left if "owner" in path or "listing" in path or "reports" in path]
+    assert f"on {socket.gethostname()} was writing there" in said

@@ -15,8 +15,11 @@ from apache_beam.portability.api import beam_job_api_pb2 as api
 from apache_beam.portability.api import beam_job_api_pb2_grpc
 
 from opencoder_jax.beam_pipelines.__main__ import main
+from opencoder_jax.beam_pipelines.core.manifest import PLAN
 from opencoder_jax.beam_pipelines.core.maps import MapShard, Result
 from opencoder_jax.beam_pipelines.core.runner import SameVersion
+from opencoder_jax.beam_pipelines.core.stage import OfPlan, report_shard
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import TryAgain, UserError
 
 JAVA = "java.lang.IllegalStateException: the worker 7 was lost\n\tat org.apache.flink.Whatever(Whatever.java:1)"
@@ -153,3 +156,31 @@ def test_a_step_for_workers_does_what_the_step_does() -> None:
     finally:
         SameVersion._here = real  # type: ignore[method-assign]
     assert found == [42]
+
+
+class Report(beam.DoFn):
+    """Reports a shard; a recipe of other length begins anew before that, where one is given."""
+
+    def __init__(self, directory: Directory, other: str = "") -> None:
+        super().__init__()
+        self.directory = directory
+        self.other = other
+
+    def process(self, shard: int) -> Iterator[int]:
+        if self.other:
+            self.directory.write_json(PLAN, {"config": self.other})
+        report_shard(self.directory, shard, {}, [])
+        yield shard
+
+
+def test_a_job_whose_submitter_is_gone_reports_nothing_into_another_plan(tmp_path: Path) -> None:
+    directory = Directory(str(tmp_path))
+    directory.write_json(PLAN, {"config": "first"})
+    job, late = OfPlan(Report(directory), directory), OfPlan(Report(directory, "the second"), directory)
+    assert job.process(0) == [0]
+    for step, shard in ((late, 1), (job, 2)):
+        with pytest.raises(UserError, match="another command has begun there anew, or finished"):
+            step.process(shard)
+    assert directory.child("reports").names() == ["00000.json"]
+    assert OfPlan(Report(directory), directory).process(3) == [3]
+    assert list(Report(directory, "a third, on this machine").process(4)) == [4]  # it ends with its submitter
