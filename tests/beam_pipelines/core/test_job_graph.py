@@ -144,7 +144,7 @@ def test_dataflow_builds_its_job_without_a_cloud(
     verb: str, bucket: Path, prepared: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beam's own Dataflow runner, up to the point where it would submit; needs `pip install 'apache-beam[gcp]'`."""
-    pytest.importorskip("apache_beam.runners.dataflow.internal.apiclient", reason="needs apache-beam[gcp]")
+    pytest.importorskip("google.cloud.dataflow", reason="needs apache-beam[gcp]")
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
     # Their files are known by their content here, as the bucket is a folder, which would be the workers' to find.
