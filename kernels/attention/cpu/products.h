@@ -172,10 +172,10 @@ void product_of(Team& team, const std::vector<const float*>& rows, const Number*
     }
     then(begin, end);
   };
-  // Several tasks a thread, so that one that is held up doesn't hold up all.
-  const int64_t pairs = (tiles + 1) / 2, tasks = std::min(pairs, 6 * team.threads());
-  team.run(tasks, [&](int64_t task) {
-    multiply_all(task * pairs / tasks * 2, std::min(tiles, (task + 1) * pairs / tasks * 2));
+  // Several tasks a thread, so that one that is held up doesn't hold up all; as long as each other.
+  const int64_t pairs = (tiles + 1) / 2, some = (pairs + 6 * team.threads() - 1) / (6 * team.threads());
+  team.run((pairs + some - 1) / some, [&](int64_t task) {
+    multiply_all(task * some * 2, std::min(tiles, (task + 1) * some * 2));
   });
 }
 
