@@ -18,7 +18,16 @@ import pyarrow as pa
 import xxhash
 from pyarrow import fs
 
-from opencoder_jax.beam_pipelines.core.stores.systems import fetched, is_disk, located, naming, read, sent
+from opencoder_jax.beam_pipelines.core.stores.systems import (
+    fetched,
+    is_disk,
+    located,
+    look_below,
+    look_up,
+    naming,
+    read,
+    sent,
+)
 from opencoder_jax.files import WRITING
 from opencoder_jax.recipe import UserError
 
@@ -50,17 +59,17 @@ class Directory:
 
     def exists(self, name: str = "") -> bool:
         system, path = self._place(name)
-        return system.get_file_info(path).type != fs.FileType.NotFound
+        return look_up(system, path).type != fs.FileType.NotFound
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
         system, path = self._place(name)
-        return int(system.get_file_info(path).size or 0)
+        return int(look_up(system, path).size or 0)
 
     def changed(self, name: str) -> int:
         """When a file changed last, in nanoseconds since 1970; 0 where its file system doesn't say."""
         system, path = self._place(name)
-        return int(system.get_file_info(path).mtime_ns or 0)
+        return int(look_up(system, path).mtime_ns or 0)
 
     def names(self) -> list[str]:
         """The names of the files in it, sorted; none where the directory is missing."""
@@ -69,13 +78,13 @@ class Directory:
     def sizes(self) -> dict[str, int]:
         """The bytes of each file in it, by name; none where the directory is missing."""
         system, root = self._place()
-        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
+        found = look_below(system, root)
         return {info.base_name: int(info.size or 0) for info in found if info.type == fs.FileType.File}
 
     def tree(self) -> list[str]:
         """The paths of the files in it and in its folders, sorted; hidden ones, as of caches, are left out."""
         system, root = self._place()
-        found = system.get_file_info(fs.FileSelector(root, allow_not_found=True, recursive=True))
+        found = look_below(system, root, recursive=True)
         files = (info.path.removeprefix(root).lstrip("/") for info in found if info.type == fs.FileType.File)
         return sorted(path for path in files if not any(part.startswith(".") for part in path.split("/")))
 
@@ -107,7 +116,7 @@ class Directory:
                 with system.open_output_stream(temporary) as stream:
                     yield stream
         except BaseException:
-            if system.get_file_info(temporary).type == fs.FileType.File:
+            if look_up(system, temporary).type == fs.FileType.File:
                 system.delete_file(temporary)
             raise
         system.move(temporary, path)
@@ -159,7 +168,7 @@ class Directory:
 
     def remove(self, name: str) -> None:
         system, path = self._place(name)
-        if system.get_file_info(path).type == fs.FileType.File:
+        if look_up(system, path).type == fs.FileType.File:
             system.delete_file(path)
 
     def clear(self) -> None:
@@ -184,7 +193,7 @@ class Directory:
 
     def remove_tree(self) -> None:
         system, path = self._place()
-        if system.get_file_info(path).type == fs.FileType.Directory:
+        if look_up(system, path).type == fs.FileType.Directory:
             with suppress(FileNotFoundError):  # once its files are gone, a folder of a bucket may be, too
                 system.delete_dir(path)
 

@@ -23,6 +23,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, merge_ta
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable
 from opencoder_jax.beam_pipelines.core.stores.trees import base_name, is_remote, opened
 from opencoder_jax.beam_pipelines.languages.detect import HEAD_BYTES, Language
 from opencoder_jax.beam_pipelines.sources.builder import Row, document
@@ -89,6 +90,8 @@ def _row(file: File, config: CollectConfig, stars: Mapping[str, int]) -> Row:
     try:
         if not reason:
             content, language = _read(file, config.max_file_bytes)
+    except Unreachable:
+        raise
     except OSError:
         reason = "unreadable"
     return document(

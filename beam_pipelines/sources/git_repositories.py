@@ -12,7 +12,7 @@ worker makes a copy first, to know its commit and again to read it.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from pygit2.enums import FileMode
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable, passed_over
 from opencoder_jax.beam_pipelines.core.stores.trees import (
     FOLDER,
     LINK,
@@ -107,6 +108,8 @@ def _known(unit: Unit) -> Unit:
             if (commit := newest_commit(repository)) is None:
                 return unit._replace(reason="no_commit")
             return unit._replace(name=name, size=_packed_bytes(repository.path), state=str(commit.id))
+    except Unreachable:
+        raise
     except DAMAGED as error:
         return unit._replace(state=type(error).__name__)  # its reader will say so again
 
@@ -132,7 +135,7 @@ def _folders(folder: str, name: str, seen: set[str]) -> Iterator[tuple[str, str]
     if real in seen:
         return
     seen.add(real)
-    with suppress(OSError):  # a folder that can't be read
+    with passed_over():
         found = entries(place)
         if is_repository({each.name for each in found}):
             yield place, name

@@ -6,6 +6,7 @@ from itertools import pairwise
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, digest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable
 from opencoder_jax.beam_pipelines.core.stores.trees import files_below, is_remote
 from opencoder_jax.beam_pipelines.sources.formats.members import Unit
 from opencoder_jax.beam_pipelines.sources.formats.rows import Rows, read_rows
@@ -70,6 +71,8 @@ def _known(unit: Unit) -> Unit:
     try:
         state = "" if unit.reason else _state(directory, unit.name)
         return unit._replace(size=directory.size(unit.name), state=state)
+    except Unreachable:
+        raise
     except (OSError, UnicodeError) as error:
         return unit._replace(state=type(error).__name__)  # its reader will say more
 

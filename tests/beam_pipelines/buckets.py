@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import pytest
 from pyarrow import fs
 
+from opencoder_jax.beam_pipelines.core.stores import google, systems
 from opencoder_jax.recipe import ROOT
 
 SCHEMES = ("s3", "gs")
@@ -52,6 +53,8 @@ def bucket(scheme: str) -> Iterator[tuple[str, dict[str, str]]]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in environment.items():
             patch.setenv(key, value)
+        systems._bucket.cache_clear()  # connections to another test's server
+        google._client.cache_clear()
         try:
             _answered(process, made)
             yield f"{scheme}://bucket", environment

@@ -13,6 +13,7 @@ from typing import NoReturn
 import grpc  # type: ignore[import-untyped]
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 
+from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable
 from opencoder_jax.recipe import TryAgain, UserError
 
 JOB_SERVER_SECONDS = 30  # to wait for one that is only starting
@@ -130,7 +131,7 @@ def explained_cluster() -> Iterator[None]:
 # The errors of a worker that are the user's to mend, not ours, as Beam wraps them.
 _OS_ERRORS = "OSError|PermissionError|FileNotFoundError|FileExistsError|NotADirectoryError|IsADirectoryError"
 _LACKING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'|AttributeError: Can't get attribute")
-_MENDABLE = re.compile(rf"(?:RuntimeError: )?(?:[\w.]+\.)?(?:UserError|{_OS_ERRORS}): (.*)")
+_MENDABLE = re.compile(rf"(?:RuntimeError: )?(?:[\w.]+\.)?(?:UserError|Unreachable|{_OS_ERRORS}): (.*)")
 
 
 @contextmanager
@@ -144,6 +145,8 @@ def explained(name: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(_without_step(str(error))) from None
+    except Unreachable as error:
+        raise UserError(f"{name}: {_without_step(str(error))}") from None
     except RuntimeError as error:
         last = str(error).rsplit("Traceback (most recent call last):\n", 1)[-1]
         ending = next((line for line in last.splitlines() if not line.startswith(" ")), "")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
+from opencoder_jax.beam_pipelines.core.stores.systems import PATIENCE, Unreachable
 from opencoder_jax.recipe import UserError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,16 +33,19 @@ def google_folder(path: str) -> Iterator[tuple[str, int | None, int]]:
     """What lies in a folder, given as BUCKET/FOLDER: name, bytes (None of a folder), nanoseconds since 1970.
 
     Raises:
-        OSError: the bucket isn't there, or doesn't answer.
+        FileNotFoundError: the bucket isn't there.
+        Unreachable: it doesn't answer.
         UserError: the client isn't installed, or finds no credentials.
     """
     client = _client()
     from google.api_core.exceptions import GoogleAPIError, NotFound
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
     bucket, _, folder = path.partition("/")
     prefix = f"{folder}/" if folder else ""
     try:
-        found = client.list_blobs(bucket, prefix=prefix, delimiter="/", fields=_FIELDS)
+        patience = DEFAULT_RETRY.with_timeout(PATIENCE)
+        found = client.list_blobs(bucket, prefix=prefix, delimiter="/", fields=_FIELDS, retry=patience)
         for blob in found:
             changed = (blob.updated - _EPOCH) // timedelta(microseconds=1) * 1000
             yield blob.name.removeprefix(prefix), blob.size, changed
@@ -50,4 +54,4 @@ def google_folder(path: str) -> Iterator[tuple[str, int | None, int]]:
     except NotFound:
         raise FileNotFoundError(f"gs://{bucket}: no such bucket") from None
     except GoogleAPIError as error:
-        raise OSError(f"gs://{path}: {' '.join(str(error).split())}") from None
+        raise Unreachable(f"gs://{path}: {' '.join(str(error).split())}") from None

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 from pyarrow import fs
 
 from opencoder_jax.beam_pipelines.core.stores.google import google_folder
-from opencoder_jax.beam_pipelines.core.stores.systems import is_disk, located
+from opencoder_jax.beam_pipelines.core.stores.systems import is_disk, located, look_below, look_up, reached
 
 _AT_ONCE = 16  # files that are copied from a bucket
 FILE, FOLDER, LINK, OTHER = "file", "folder", "link", "other"  # kinds of entries
@@ -45,19 +45,21 @@ def kind_of(place: str) -> str:
     system, path = _at(place)
     if is_disk(system):
         return FOLDER if os.path.isdir(path) else FILE if os.path.exists(path) else ""
-    return _kinds(system.get_file_info(path).type)
+    return _kinds(look_up(system, path).type)
 
 
 def entries(folder: str) -> list[Found]:
-    """What lies in a folder, by name. Raises OSError for one that isn't there or can't be read."""
+    """What lies in a folder, by name. Raises OSError for one that isn't there or can't be read (see `opened`)."""
     system, path = _at(folder)
     if is_disk(system):
         with os.scandir(path) as found:
             return sorted(map(_disk_entry, found))
     if isinstance(system, fs.GcsFileSystem):
-        listed = google_folder(path)
-        return sorted(Found(name, FOLDER if size is None else FILE, size or 0, at) for name, size, at in listed if name)
-    return sorted(_bucket_entry(info) for info in system.get_file_info(fs.FileSelector(path)) if info.base_name)
+        named = (each for each in google_folder(path) if each[0])
+        return sorted(Found(name, FOLDER if size is None else FILE, size or 0, at) for name, size, at in named)
+    with reached(path):
+        listed = system.get_file_info(fs.FileSelector(path))
+    return sorted(_bucket_entry(info) for info in listed if info.base_name)
 
 
 def files_below(folder: str) -> list[Found]:
@@ -65,7 +67,7 @@ def files_below(folder: str) -> list[Found]:
     system, path = _at(folder)
     if is_disk(system):
         return sorted(_disk_files(path, ""))
-    found = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    found = look_below(system, path, recursive=True)
     files = (info for info in found if info.type == fs.FileType.File)
     return sorted(_bucket_entry(info)._replace(name=info.path.removeprefix(path).lstrip("/")) for info in files)
 
@@ -83,10 +85,16 @@ def _disk_files(folder: str, below: str) -> Iterator[Found]:
             yield each._replace(name=f"{below}{each.name}")
 
 
-def opened(place: str) -> IO[bytes]:
-    """A file to be read once, from its beginning. Raises OSError."""
+@contextmanager
+def opened(place: str) -> Iterator[IO[bytes]]:
+    """A file to be read once, from its beginning. Raises OSError; Unreachable where that isn't the file's fault."""
     system, path = _at(place)
-    return open(path, "rb") if is_disk(system) else system.open_input_file(path)
+    if is_disk(system):
+        with open(path, "rb") as file:
+            yield file
+        return
+    with reached(path), system.open_input_file(path) as stream:
+        yield stream
 
 
 @contextmanager
@@ -111,7 +119,8 @@ def on_this_machine(folder: str) -> Iterator[str]:
 
 def _copy(system: fs.FileSystem, path: str, to: str) -> None:
     os.makedirs(os.path.dirname(to), exist_ok=True)
-    fs.copy_files(path, to, system, fs.LocalFileSystem(), use_threads=False)
+    with reached(path):
+        fs.copy_files(path, to, system, fs.LocalFileSystem(), use_threads=False)
 
 
 def _at(place: str) -> tuple[fs.FileSystem, str]:

@@ -22,6 +22,7 @@ from opencoder_jax.beam_pipelines.core.manifest import (
     tally_drops,
 )
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable
 from opencoder_jax.beam_pipelines.languages.detect import UNKNOWN
 from opencoder_jax.beam_pipelines.sources.formats.clashes import documents_file, drops_file
 from opencoder_jax.beam_pipelines.sources.formats.members import Late, Row, Unit, Untrusted
@@ -66,7 +67,7 @@ def guarded(unit: Unit, rows: Iterable[Row | Late]) -> Iterator[Row]:
 
     Raises:
         Untrusted: none of them can be believed.
-        OSError: this machine is at its end.
+        OSError: this machine is at its end, or a bucket doesn't answer.
     """
     try:
         for found in rows:
@@ -103,7 +104,7 @@ def unique(rows: Iterable[Row]) -> Iterator[Row]:
 
 def _pass_on(error: Exception) -> None:
     """Raises again what isn't about one thing alone."""
-    if isinstance(error, Untrusted) or (isinstance(error, OSError) and error.errno in _MACHINE):
+    if isinstance(error, (Untrusted, Unreachable)) or (isinstance(error, OSError) and error.errno in _MACHINE):
         raise error
 
 

@@ -9,12 +9,12 @@ import os
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
 from opencoder_jax.beam_pipelines.core.documents import document_id
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable, passed_over
 from opencoder_jax.beam_pipelines.core.stores.trees import (
     FILE,
     FOLDER,
@@ -109,6 +109,8 @@ def listed(folder: Folder, max_file_bytes: int, passed: Counter[str]) -> tuple[l
     place, root, top, base, repository, attributes = folder
     try:
         found = entries(place)
+    except Unreachable:
+        raise
     except OSError:
         passed["unreadable folder"] += 1
         return [], []
@@ -132,7 +134,7 @@ def listed(folder: Folder, max_file_bytes: int, passed: Counter[str]) -> tuple[l
         else:
             below.append(Folder(child, root, top, base, repository, attributes))
     if any(each.name == NAME and each.kind == FILE for each in found):
-        with suppress(OSError), opened(f"{place}/{NAME}") as stream:
+        with passed_over(), opened(f"{place}/{NAME}") as stream:
             attributes.add(_relative(f"{place}/{NAME}", base), stream.read(MOST_BYTES))
     files = []
     for each in found:

@@ -7,16 +7,22 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pygit2
 import pytest
 from buckets import SCHEMES, bucket, objects
+from pyarrow import fs
 from pygit2.enums import FileMode
 
+from opencoder_jax.beam_pipelines.core import storage
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.core.stores import systems
+from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable
 from opencoder_jax.beam_pipelines.sources import archives, collect, conversations, git_repositories, tables
 from opencoder_jax.beam_pipelines.sources.archives import ArchivesConfig
 from opencoder_jax.beam_pipelines.sources.collect import CollectConfig
@@ -124,6 +130,35 @@ def test_workers_know_archives_as_one_process_does(folder: Path, tmp_path: Path)
     for name, options in (("here", LOCAL), ("there", WORKERS)):
         archives.run([str(packed)], str(tmp_path / name), ArchivesConfig(), options)
     assert local_objects(tmp_path / "here") == local_objects(tmp_path / "there")
+
+
+def test_a_bucket_that_does_not_answer_costs_no_unit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't the fault of what lies there, so that nothing may be dropped: the next run goes on."""
+    answers = [True]
+
+    def read_or_not(system: fs.FileSystem, path: str) -> pa.NativeFile:
+        if not answers[0]:
+            raise Unreachable(f"{path}: AWS Error NETWORK_CONNECTION")
+        return systems.read(system, path)
+
+    shutil.make_archive(str(tmp_path / "packed/two"), "zip", folder / "two")
+    monkeypatch.setattr(storage, "fetched", read_or_not)
+    units = archives.list_units([str(tmp_path / "packed")], archives.ENDINGS)
+    monkeypatch.setattr(archives, "list_units", lambda *_: units)
+    for reaches in (False, True):
+        answers[0] = reaches
+        run = partial(archives.run, [str(tmp_path / "packed")], str(tmp_path / "out"), ArchivesConfig(), LOCAL)
+        if reaches:
+            assert run().total("quarantine", "documents") == 0
+        else:
+            with pytest.raises(UserError, match=r"archives: .*two\.zip: AWS Error NETWORK_CONNECTION"):
+                run()
+    monkeypatch.setattr(collect, "opened", partial(read_or_not, None))
+    answers[0] = False
+    with pytest.raises(UserError, match=r"collect: .*: AWS Error NETWORK_CONNECTION"):
+        collect.run(folders=[str(folder)], output=str(tmp_path / "all"), config=CollectConfig(), options=LOCAL)
 
 
 def test_workers_tell_what_is_wrong_with_an_input(folder: Path, tmp_path: Path) -> None:
