@@ -1,6 +1,6 @@
 """`python -m beam_pipelines VERB …`: every stage, every chain of stages and every tool is a verb.
 
-A stage's flags follow from its function `run` (core/command.py); the module of a chain or a tool defines `main(argv)`.
+A stage's flags follow from its function `run` (command.py); the module of a chain or a tool defines `main(argv)`.
 What a verb does is the first line of its module.
 """
 
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> None:
         VERBS[name].load().main(rest)
     else:
         # Beam is imported here, after the check.
-        from opencoder_jax.beam_pipelines.core.command import command
+        from opencoder_jax.beam_pipelines.command import command
 
         command(name, VERBS[name].module, VERBS[name].example, rest)
 

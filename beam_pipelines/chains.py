@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from opencoder_jax.beam_pipelines.core.command import add_accept, beam_options
+from opencoder_jax.beam_pipelines.command import add_accept, beam_options
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, Manifest
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.chain import Step, run_chain

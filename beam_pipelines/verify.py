@@ -12,7 +12,7 @@ from typing import NamedTuple
 import google_crc32c
 
 from opencoder_jax.beam_pipelines.chains import SUMMARIES, summary_of
-from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, UNITS, Manifest, damage
+from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PARTS, PLAN, Manifest, damage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.data.token_records import (
     BLOCK,
@@ -130,11 +130,11 @@ def _damaged_stage(directory: Directory) -> Iterator[Damage]:
             progress.update_to(read := read + sizes.get(name, 0))
             if why:
                 yield Damage(directory, name, why, True)
-    if directory.exists(UNITS):  # which has a seal of its own
+    if directory.exists(PARTS):  # which has a seal of its own
         try:
-            directory.read_sealed(UNITS)
+            directory.read_sealed(PARTS)
         except UserError as error:
-            yield Damage(directory, UNITS, str(error).removeprefix(f"{directory.uri}/{UNITS}: "), True)
+            yield Damage(directory, PARTS, str(error).removeprefix(f"{directory.uri}/{PARTS}: "), True)
 
 
 def _damaged_summaries(directory: Directory, names: Sequence[str]) -> Iterator[Damage]:

@@ -24,7 +24,7 @@ from opencoder_jax.recipe import UserError
 
 MANIFEST = "stage.json"
 QUARANTINE = "quarantine"  # the folder of what broke its reader, and the tally's branch
-UNITS = "units.json"  # what became of each unit of a source's input, so that another run can keep it
+PARTS = "parts.json"  # what became of each part of the input, so that a run with another input can keep it
 PLAN = "plan.json"  # the head of the manifest, while the stage isn't finished
 
 DAMAGED = "damaged after it was written"

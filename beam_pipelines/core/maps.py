@@ -1,6 +1,7 @@
 """Stages that are maps: a kernel is handed one record batch after the other, and what it returns is written.
 
-Kernels are plain functions on Arrow data and know nothing of Beam.
+Kernels are plain functions on Arrow data and know nothing of Beam. What a shard becomes depends on nothing else, and is
+called as it is: with more input, or other, only those shards are made whose content is new.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
+import xxhash
 
-from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, ShardWriter, read_shard, shard_name
+from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, ShardWriter, read_shard
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, merge_tallies, tally_documents, tally_drops
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard, run_shards
@@ -64,37 +66,48 @@ def map_stage(
     module = getattr(kernel, "__module__", None) or type(kernel).__module__
     tables = [*input_tables, *["documents"] * (len(inputs) - len(input_tables))]
 
+    names = [input_shards(source, which) for source, which in zip(inputs, tables, strict=True)]
+    if len({len(shards) for shards in names}) != 1:
+        raise UserError(f"{name}: inputs differ in shards: {dict(zip(inputs, map(len, names), strict=True))}")
+    manifests = [Manifest.read(source) for source in inputs]
+    parts = [content_of(manifests, shards) for shards in zip(*names, strict=True)]
+
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
-        names = [input_shards(source, which) for source, which in zip(inputs, tables, strict=True)]
-        if len({len(shards) for shards in names}) != 1:
-            raise UserError(f"{name}: inputs differ in shards: {dict(zip(inputs, map(len, names), strict=True))}")
-        shards = len(names[0])
-        size = Manifest.read(inputs[0]).total("out", "bytes")
-        step = MapShard(kernel, list(inputs), names, output, table)
-        run_shards(name, directory, step, shards, options, size, megabytes_per_second, threads=threads)
-        return gather_reports(directory, shards)
+        size = manifests[0].total("out", "bytes")
+        step = MapShard(kernel, list(inputs), names, parts, output, table)
+        run_shards(name, directory, step, parts, options, size, megabytes_per_second, threads=threads)
+        return gather_reports(directory, len(parts))
 
     roots = ((module, getattr(kernel, "__name__", type(kernel).__name__)), (__name__, MapShard.__name__))
-    return Stage(name, module, config, tuple(inputs), output, roots).run(work, options)
+    return Stage(name, module, config, tuple(inputs), output, roots, tuple(parts)).run(work, options)
+
+
+def content_of(inputs: Sequence[Manifest], shards: Sequence[str]) -> str:
+    """A digest of a shard of every input, and of what they are called."""
+    told = [(shard, manifest.files[shard]) for manifest, shard in zip(inputs, shards, strict=True)]
+    return xxhash.xxh3_128_hexdigest(repr(told).encode())
 
 
 class MapShard(beam.DoFn):
     """Reads a shard of every input in step, calls the kernel on each batch, writes the result and a report."""
 
-    def __init__(self, kernel: Kernel, inputs: list[str], names: list[list[str]], output: str, table: str) -> None:
+    def __init__(
+        self, kernel: Kernel, inputs: list[str], names: list[list[str]], parts: list[str], output: str, table: str
+    ) -> None:
         self.kernel = kernel
         self.inputs = inputs
         self.names = names
+        self.parts = parts
         self.output = output
         self.table = table
 
     def process(self, shard: int) -> Iterator[int]:
         directory = Directory(self.output)
-        shards = len(self.names[0])
+        label = self.names[0][shard].partition("-")[2]  # with the ending
         tally: Tally = {}
         with (
-            ShardWriter(directory, shard_name(self.table, shard, shards)) as kept,
-            ShardWriter(directory, shard_name("drops", shard, shards)) as dropped,
+            ShardWriter(directory, f"{self.table}-{label}") as kept,
+            ShardWriter(directory, f"drops-{label}") as dropped,
         ):
             for batches in self._aligned(shard):
                 documents = batches[0]
@@ -120,7 +133,7 @@ class MapShard(beam.DoFn):
                         self._made(documents, result),
                     ]
                 )
-        report_shard(directory, shard, tally, [*kept.names, *dropped.names])
+        report_shard(directory, self.parts[shard], tally, [*kept.names, *dropped.names])
         yield shard
 
     def _made(self, documents: pa.RecordBatch, result: Result) -> Tally:

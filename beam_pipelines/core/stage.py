@@ -25,9 +25,9 @@ import apache_beam as beam
 from opencoder_jax.beam_pipelines.core.engines.failures import explained
 from opencoder_jax.beam_pipelines.core.manifest import (
     MANIFEST,
+    PARTS,
     PLAN,
     QUARANTINE,
-    UNITS,
     Manifest,
     Tally,
     changes,
@@ -59,8 +59,8 @@ class Stage:
         inputs: finished stage directories.
         output: the directory to write.
         roots: the definitions, as (module, name), whose code makes its bytes; the module's `run` by default.
-        lasting: what it makes depends on each of `config.units` alone, by whose values its reports are called. So with
-            other units only those are made that weren't.
+        parts: where what it makes depends on each part of its input alone: what tells the content of each, by which its
+            reports are called. So with other parts only those are made that weren't.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Stage:
     inputs: tuple[str, ...]
     output: str
     roots: tuple[tuple[str, str], ...] = ()
-    lasting: bool = False
+    parts: tuple[str, ...] | None = None
 
     def run(self, work: Callable[[Directory], tuple[Tally, dict[str, str]]], options: BeamOptions) -> Manifest:
         """Runs `work(output directory)` unless the output is up to date.
@@ -122,8 +122,8 @@ class Stage:
             if not stale and self._mended(work, manifest, directory, found.missing):
                 return manifest
         if not (directory.exists(PLAN) and directory.read_sealed(PLAN) == head):
-            if self.lasting and _differs_in_units(directory, head):
-                _keep_units(directory, head)
+            if self.parts is not None and _differs_in_parts(directory, head):
+                _keep_parts(directory, head, set(self.parts))
             else:
                 _start_over(directory, head)
         directory.remove(MANIFEST)
@@ -149,7 +149,7 @@ class Stage:
         """
         for name in missing:
             directory.remove(name)
-        known = _reported(directory) if self.lasting else {}
+        known = _reported(directory) if self.parts is not None else {}
         directory.child("reports").remove_tree()
         for key, report in known.items():
             if not report["files"].keys() & set(missing):
@@ -164,13 +164,13 @@ class Stage:
     def _work(
         self, work: Callable[[Directory], tuple[Tally, dict[str, str]]], directory: Directory
     ) -> tuple[Tally, dict[str, str]]:
-        """As `work`; what was made of each unit is kept beside it."""
+        """As `work`; what was made of each part is kept beside it."""
         with explained(self.name):
             tally, files = work(directory)
         check_balance(self.name, tally)
-        if self.lasting:
+        if self.parts is not None:
             # It has a seal of its own, and is no file of the manifest: its keys tell of files' times, too.
-            directory.write_sealed(UNITS, _reported(directory))
+            directory.write_sealed(PARTS, _reported(directory))
         return tally, files
 
     def _head(self) -> dict[str, Any]:
@@ -239,19 +239,19 @@ def _sizes(directory: Directory) -> dict[str, int]:
 
 
 def _reported(directory: Directory) -> dict[str, Any]:
-    """The reports of a lasting stage by their keys, finished or not; without those that are damaged."""
+    """The reports of a stage's parts by what they are called, finished or not; without those that are damaged."""
     found: dict[str, Any] = {}
     reports = directory.child("reports")
     with suppress(UserError, FileNotFoundError):
-        found |= directory.read_sealed(UNITS)
+        found |= directory.read_sealed(PARTS)
     for name, report in _each_report(reports):
         with suppress(UserError):
             found[name.removesuffix(".json")] = report()
     return found
 
 
-def _differs_in_units(directory: Directory, head: dict[str, Any]) -> bool:
-    """Whether what lies there is of the same stage, recipe and code, and at most of other units."""
+def _differs_in_parts(directory: Directory, head: dict[str, Any]) -> bool:
+    """Whether what lies there is of the same stage, recipe and code, and at most of another input."""
     name = PLAN if directory.exists(PLAN) else MANIFEST
     if not directory.exists(name):
         return False
@@ -259,15 +259,14 @@ def _differs_in_units(directory: Directory, head: dict[str, Any]) -> bool:
 
     def apart(known: dict[str, Any]) -> list[Any]:
         config = {**(known.get("config") or {}), "units": None}
-        return [config, *(known.get(key) for key in ("stage", "code", "inputs"))]
+        return [config, known.get("stage"), known.get("code")]
 
     return apart(there) == apart(head)
 
 
-def _keep_units(directory: Directory, head: dict[str, Any]) -> None:
-    """Removes what was made of other units. Killed on the way, it's begun again."""
+def _keep_parts(directory: Directory, head: dict[str, Any], wanted: set[str]) -> None:
+    """Removes what was made of other parts. Killed on the way, it's begun again."""
     reports = directory.child("reports")
-    wanted = set(head["config"]["units"].values())
     kept = {key: report for key, report in _reported(directory).items() if key in wanted}
     for key, report in kept.items():
         reports.write_sealed(f"{key}.json", report)

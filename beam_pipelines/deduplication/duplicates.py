@@ -46,7 +46,6 @@ from opencoder_jax.beam_pipelines.deduplication.levels import (
     CHUNK_BITS,
     DuplicatesConfig,
     chunks,
-    read_units,
     repository_hashes,
 )
 from opencoder_jax.recipe import UserError
@@ -68,19 +67,21 @@ GUARDS = ("alarm_share", "abort_share", "abort_documents")
 def deduplicate(
     name: str,
     module: str,
-    find: Callable[[Any, GroupPacked], Any],
+    find: Callable[[Any, Directory, list[str], GroupPacked], Any],
     megabytes_per_second: float,
     source: str,
     output: str,
     config: DuplicatesConfig,
     options: BeamOptions,
+    found_in: Sequence[str] = (),
 ) -> Manifest:
     """Finds duplicates in a stage directory and writes the documents without them, in two steps that resume apart.
 
     Args:
-        find: `find(collection of Units, how to group packed rows)` -> collection of packed edges (best copy, other
-            copy), of each cluster one star.
+        find: `find(collection of shards' numbers, the documents, their shards, how to group packed rows)` -> collection
+            of packed edges (best copy, other copy), of each cluster one star.
         megabytes_per_second: the speed of `find` on one core, about.
+        found_in: the stage directories that `find` reads beside the documents.
     """
     verdicts = f"{output.rstrip('/')}/verdicts"
     threads = config.level != "chunk"  # cutting chunks is Python; the rest is Arrow's and compiled code
@@ -99,7 +100,7 @@ def deduplicate(
         ):
             group = GroupPacked(shuffle if options.is_local() else None)
             shards = pipeline | "shards" >> beam.Create(range(len(names)))
-            edges = find(shards | "read" >> beam.FlatMap(read_units, documents, names, config), group)
+            edges = find(shards, documents, names, group)
             if config.level == "repository":
                 losers = documents_of_repositories(edges, shards, documents, names, config.segments)
             else:
@@ -117,7 +118,7 @@ def deduplicate(
         return tally, files | {clusters: digest(directory, clusters)}
 
     unguarded = replace(config, **{name: getattr(DuplicatesConfig, name) for name in GUARDS})
-    found = Stage(f"{name}_verdicts", module, unguarded, (source,), verdicts).run(work, options)
+    found = Stage(f"{name}_verdicts", module, unguarded, (source, *found_in), verdicts).run(work, options)
     guard(name, found, config)
     kernel = ApplyToChunks(config.chunk_tokens, config.tokenizer) if config.level == "chunk" else apply_verdicts
     side = ["documents", "verdicts"]
@@ -218,7 +219,7 @@ def write_verdicts(
     verdicts = chunk_verdicts if level == "chunk" else document_verdicts
     columns, lost = verdicts(table.num_rows, losers[:, 0].astype(np.int64), keepers, sizes)
     found = pa.table([table.column("bytes"), *columns], CHUNK_SCHEMA if level == "chunk" else VERDICT_SCHEMA)
-    name = shard_name("verdicts", shard, len(names))
+    name = names[shard].replace("documents-", "verdicts-", 1)
     write_shard(output, name, aligned_batches(found, documents, names[shard]), found.schema)
     sources = table.column("source").to_pylist()
     tally = {

@@ -23,8 +23,9 @@ from opencoder_jax.beam_pipelines.core.shuffles import (
     sort_rows,
     unpack,
 )
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.deduplication.duplicates import deduplicate, stars
-from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, Units
+from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, Units, read_units
 from opencoder_jax.recipe import configurable
 
 KEYS = 2  # the first 128 bits of the hash
@@ -66,7 +67,8 @@ def run(documents: str, output: str, config: ExactDuplicatesConfig, options: Bea
         documents: the directory of the documents.
     """
 
-    def find(units: Any, group: GroupPacked) -> Any:
+    def find(shards: Any, source: Directory, names: list[str], group: GroupPacked) -> Any:
+        units = shards | "read" >> beam.FlatMap(read_units, source, names, config)
         rows = units | "hash" >> beam.FlatMap(hash_units, config)
         if config.level == "repository":
             files = rows | "group by repository" >> group

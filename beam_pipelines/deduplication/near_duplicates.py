@@ -20,17 +20,32 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 
+from opencoder_jax.beam_pipelines.core.documents import PRIORITY_COLUMNS, addresses, priorities, read_shard_columns
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
+from opencoder_jax.beam_pipelines.core.maps import Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.shuffles import NODE, GroupPacked, SpanningForest, by_segment, run_starts, unpack
+from opencoder_jax.beam_pipelines.core.shuffles import (
+    NODE,
+    GroupPacked,
+    SpanningForest,
+    by_segment,
+    pack,
+    run_starts,
+    unpack,
+)
+from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.deduplication.duplicates import deduplicate, stars
-from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, Units
+from opencoder_jax.beam_pipelines.deduplication.levels import DuplicatesConfig, Units, read_units
 from opencoder_jax.beam_pipelines.deduplication.minhash import band_hashes, document_bands, grams, signatures
+from opencoder_jax.beam_pipelines.deduplication.texts import Texts
 from opencoder_jax.checks import at_least, check, one_of
 from opencoder_jax.recipe import configurable
 
 RULES = ("components", "bucket_winner")
+SIGN_SPEED = 150.0  # megabytes of documents a second on one core
+FIND_SPEED = 2000.0  # where they are signed
 
 
 @configurable
@@ -54,6 +69,39 @@ class NearDuplicatesConfig(DuplicatesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, shingle=at_least(1), bands=at_least(1), rows=at_least(1), rule=one_of(*RULES))
+
+
+BAND_SCHEMA = pa.schema(
+    [("bytes", pa.int64()), ("bands", pa.binary())]  # uint64 [bands]; null: a text shorter than one gram, has none
+)
+
+
+@dataclass(frozen=True)
+class SignDocuments:
+    """Documents -> the hashes of their bands, which are kept: who adds documents signs only those."""
+
+    shingle: int
+    bands: int
+    rows: int
+
+    def __call__(self, documents: pa.RecordBatch) -> Result:
+        hashes, offsets = grams(Texts.of(documents.column("text")), self.shingle)
+        found = map(pack, document_bands(hashes, offsets, self.bands, self.rows))
+        bands = [band if signed else None for band, signed in zip(found, np.diff(offsets) > 0, strict=True)]
+        return Result(
+            pa.RecordBatch.from_arrays([documents.column("bytes"), pa.array(bands, pa.binary())], schema=BAND_SCHEMA)
+        )
+
+
+def read_bands(
+    shard: int, source: Directory, names: list[str], signed: Directory, config: NearDuplicatesConfig
+) -> Iterator[tuple[int, bytes]]:
+    """The documents of a shard -> ((band, segment), packed rows of [band hash, node])."""
+    documents = read_shard_columns(source, names[shard], list(PRIORITY_COLUMNS))
+    bands = read_shard_columns(signed, names[shard].replace("documents-", "bands-", 1), ["bands"]).column("bands")
+    nodes = np.column_stack([priorities(documents), addresses(shard, documents.num_rows)])
+    hashes = unpack(bands.drop_null().to_pylist(), config.bands)
+    yield from rows_by_band(hashes, nodes[bands.is_valid().to_numpy()], config.segments)
 
 
 def sign_units(units: Units, config: NearDuplicatesConfig) -> Iterator[tuple[int, bytes]]:
@@ -119,14 +167,23 @@ def run(documents: str, output: str, config: NearDuplicatesConfig, options: Beam
     Args:
         documents: the directory of the documents.
     """
+    signed = f"{output.rstrip('/')}/bands"
 
-    def find(units: Any, group: GroupPacked) -> Any:
-        if config.level == "repository":
+    def find(shards: Any, source: Directory, names: list[str], group: GroupPacked) -> Any:
+        if config.level == "file":
+            bands = shards | "read" >> beam.FlatMap(read_bands, source, names, Directory(signed), config)
+        elif config.level == "repository":
+            units = shards | "read" >> beam.FlatMap(read_units, source, names, config)
             files = units | "sign" >> beam.FlatMap(sign_repositories, config) | "group by repository" >> group
             bands = files | "merge signatures" >> beam.FlatMap(bands_of_repositories, config)
         else:
+            units = shards | "read" >> beam.FlatMap(read_units, source, names, config)
             bands = units | "sign" >> beam.FlatMap(sign_units, config)
         edges = bands | "group by band" >> group | "stars" >> beam.Map(stars, 1)
         return edges | "components" >> beam.CombineGlobally(SpanningForest()) if config.rule == "components" else edges
 
-    return deduplicate("near_duplicates", __name__, find, 150.0, documents, output, config, options)
+    if config.level != "file":
+        return deduplicate("near_duplicates", __name__, find, SIGN_SPEED, documents, output, config, options)
+    kernel = SignDocuments(config.shingle, config.bands, config.rows)
+    map_stage("near_duplicates_bands", kernel, [documents], signed, kernel, options, "bands", (), SIGN_SPEED, True)
+    return deduplicate("near_duplicates", __name__, find, FIND_SPEED, documents, output, config, options, [signed])

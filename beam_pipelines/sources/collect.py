@@ -156,6 +156,7 @@ def run(
             return merge_tallies([tally, {"count": listing.passed}]), written
 
         plan = UnitsPlan.of(config, listing.units)
-        manifest = Stage("collect", __name__, plan, (), output, lasting=True).run(work, options)
+        stage = Stage("collect", __name__, plan, (), output, parts=tuple(plan.units.values()))
+        manifest = stage.run(work, options)
     tell_quarantine(manifest, output, config.shards, quarantine)
     return manifest

@@ -194,7 +194,8 @@ def collect_units(
             tally, files = settle_units(directory, units, reader, config, options, documents)
         return tally, files
 
-    manifest = Stage(name, module, UnitsPlan.of(config, units), (), output, lasting=True).run(work, options)
+    plan = UnitsPlan.of(config, units)
+    manifest = Stage(name, module, plan, (), output, parts=tuple(plan.units.values())).run(work, options)
     if lost := manifest.table("drop", "documents").get(REASON):
         what = f"{lost} documents have the repository and path of one in an earlier unit"
         print(f"{name}: {what}; its drops name them ({REASON})", file=sys.stderr)

@@ -15,7 +15,7 @@ from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
 
 MakeBatch = Callable[..., pa.RecordBatch]
-MakeStage = Callable[[Path, Sequence[Sequence[pa.RecordBatch]]], str]
+MakeStage = Callable[..., str]
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,18 @@ def batch() -> MakeBatch:
 
 @pytest.fixture(scope="session")
 def stage_directory() -> MakeStage:
-    """`stage_directory(place, [[batch, batch], [batch]])` writes a shard a list, a row group a batch."""
+    """`stage_directory(place, [[batch, batch], [batch]])` writes a shard a list, a row group a batch.
 
-    def write(place: Path, shards: Sequence[Sequence[pa.RecordBatch]]) -> str:
+    Shards may have labels: `stage_directory(place, {"a.zip": [batch]})`.
+    """
+
+    def write(place: Path, given: Sequence[Sequence[pa.RecordBatch]] | dict[str, Sequence[pa.RecordBatch]]) -> str:
+        shards = list(given.values()) if isinstance(given, dict) else given
+
         def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
             names = [shard_name("documents", shard, len(shards)) for shard in range(len(shards))]
+            if isinstance(given, dict):
+                names = [f"documents-{label}.parquet" for label in given]
             for name, batches in zip(names, shards, strict=True):
                 write_shard(directory, name, batches, SCHEMA)
             tally = merge_tallies(tally_documents("out", batch) for batches in shards for batch in batches)

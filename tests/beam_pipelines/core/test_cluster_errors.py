@@ -131,7 +131,7 @@ def test_how_a_job_ends(
 
 
 def test_a_worker_of_another_version_is_refused() -> None:
-    step = SameVersion(MapShard(Result, [], [], "out", "documents"))
+    step = SameVersion(MapShard(Result, [], [], [], "out", "documents"))
     step.setup()
     step.wanted["pyarrow"] = "0.1"
     step.wanted["opencoder_jax.beam_pipelines.core.maps"] = "another"

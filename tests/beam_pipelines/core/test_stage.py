@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from opencoder_jax import code_version
-from opencoder_jax.beam_pipelines.core.command import command
+from opencoder_jax.beam_pipelines.command import command
 from opencoder_jax.beam_pipelines.core.documents import empty
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, describe, merge_tallies
 from opencoder_jax.beam_pipelines.core.maps import Drop, Result, keep_rows, map_stage
@@ -141,14 +141,14 @@ def run_here(source: str, output: Path, *flags: str) -> Manifest:
 
 EXAMPLE = "--documents=runs/a --output=runs/b"
 MAIN = (
-    "from opencoder_jax.beam_pipelines.core.command import command; from opencoder_jax.recipe import run_command;"
+    "from opencoder_jax.beam_pipelines.command import command; from opencoder_jax.recipe import run_command;"
     "run_command(lambda argv: command('shout', 'shout_stage', '', argv))"
 )
 
 
 def test_a_stage_writes_documents_drops_and_what_it_did(shout: ModuleType, source: str, tmp_path: Path) -> None:
     manifest = run_here(source, tmp_path / "out")
-    assert set(content(tmp_path / "out")) == {"stage.json", *manifest.files}
+    assert set(content(tmp_path / "out")) == {"stage.json", "parts.json", *manifest.files}
     texts = [pq.read_table(tmp_path / "out" / name).column("text").to_pylist() for name in manifest.shards()]
     assert texts == [["ZERO!", "GRÖSSE!", "X" * 1000 + "!"], ["ONE!", "C!"], [], ["KILL ME!"]]
     assert manifest.shards("drops") == ["drops-00000-of-00004.parquet", "drops-00003-of-00004.parquet"]
@@ -244,11 +244,35 @@ def test_another_input_runs_again_and_leaves_nothing_of_the_old(
     manifest = run_here(other, tmp_path / "out")
     assert set(content(tmp_path / "out")) == {
         "stage.json",
+        "parts.json",
         "documents-00000-of-00002.parquet",
         "documents-00001-of-00002.parquet",
     }
     assert manifest.inputs == [Manifest.read(other).fingerprint]
     assert manifest.table("drop") == {}
+
+
+def test_more_input_makes_only_the_shards_that_are_new(
+    shout: ModuleType, tmp_path: Path, batch: Batch, stage_directory: StageDirectory
+) -> None:
+    """And the directory is to the byte what it is when all is made at once; so it is when a shard is taken away."""
+    shards = {name: [batch(name, f"{name} too")] for name in ("a", "c", "d")}
+    run_here(stage_directory(tmp_path / "few", shards), tmp_path / "out")
+    calls(tmp_path)
+    shards |= {"b": [batch("b")], "d": [batch("changed")]}
+    more = stage_directory(tmp_path / "more", dict(sorted(shards.items())))
+    run_here(more, tmp_path / "out")
+    assert calls(tmp_path) == ["b", "changed"]
+    manifest = run_here(more, tmp_path / "anew")
+    assert replace(Manifest.read(str(tmp_path / "out")), stale=[]) == manifest
+    assert {**content(tmp_path / "out"), "stage.json": b""} == {**content(tmp_path / "anew"), "stage.json": b""}
+    calls(tmp_path)
+    del shards["a"]
+    fewer = stage_directory(tmp_path / "fewer", dict(sorted(shards.items())))
+    assert run_here(fewer, tmp_path / "out").total("in", "documents") == 4
+    assert calls(tmp_path) == []
+    run_here(fewer, tmp_path / "out", "--gin.ShoutConfig.mark=?")
+    assert len(calls(tmp_path)) == 3
 
 
 def test_edited_code_runs_again(shout: ModuleType, source: str, tmp_path: Path) -> None:

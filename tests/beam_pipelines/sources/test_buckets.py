@@ -87,7 +87,7 @@ def local_objects(folder: Path) -> dict[str, bytes]:
 
 def without_manifest(files: dict[str, bytes]) -> dict[str, bytes]:
     """The times of files differ, and so what a manifest knows its input by."""
-    return {name: content for name, content in files.items() if name not in ("stage.json", "units.json")}
+    return {name: content for name, content in files.items() if name not in ("stage.json", "parts.json")}
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from opencoder_jax.beam_pipelines.core.command import command
+from opencoder_jax.beam_pipelines.command import command
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.recipe import UserError
 
@@ -72,7 +72,7 @@ def test_a_change_of_its_code_runs_it_again(databases: Path, tmp_path: Path) -> 
 
     def errors() -> str:
         program = (
-            "from opencoder_jax.beam_pipelines.core.command import command; import sys; "
+            "from opencoder_jax.beam_pipelines.command import command; import sys; "
             f"sys.path.insert(0, {str(tmp_path / 'code')!r}); command('snippets', 'snippets', '', sys.argv[1:])"
         )
         flags = [f"--databases={databases}", f"--output={tmp_path / 'out'}"]
