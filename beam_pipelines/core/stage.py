@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
@@ -151,9 +151,10 @@ class Stage:
             directory.remove(name)
         known = _reported(directory) if self.parts is not None else {}
         directory.child("reports").remove_tree()
-        for key, report in known.items():
-            if not report["files"].keys() & set(missing):
-                directory.child("reports").write_sealed(f"{key}.json", report)
+        if known:
+            lost = set(missing)
+            kept = {key: report for key, report in known.items() if not report["files"].keys() & lost}
+            directory.write_sealed(PARTS, kept)
         _, files = self._work(work, directory)
         if files == manifest.files:
             _tidy(directory)
@@ -245,8 +246,11 @@ def _reported(directory: Directory) -> dict[str, Any]:
     with suppress(UserError, FileNotFoundError):
         found |= directory.read_sealed(PARTS)
     for name, report in _each_report(reports):
+        key = name.removesuffix(".json")
+        found.pop(key, None)
         with suppress(UserError):
-            found[name.removesuffix(".json")] = report()
+            if key != name and (what := report()):  # an empty one: it's begun anew
+                found[key] = what
     return found
 
 
@@ -266,18 +270,15 @@ def _differs_in_parts(directory: Directory, head: dict[str, Any]) -> bool:
 
 def _keep_parts(directory: Directory, head: dict[str, Any], wanted: set[str]) -> None:
     """Removes what was made of other parts. Killed on the way, it's begun again."""
-    reports = directory.child("reports")
-    kept = {key: report for key, report in _reported(directory).items() if key in wanted}
-    for key, report in kept.items():
-        reports.write_sealed(f"{key}.json", report)
+    sizes = _sizes(directory).keys()
+    known = {key: report for key, report in _reported(directory).items() if key in wanted}
+    kept = {key: report for key, report in known.items() if report["files"].keys() <= sizes}
     directory.write_json(PLAN, {**head, "started": False})
     directory.remove(MANIFEST)
-    for name in reports.names():
-        if name.removesuffix(".json") not in kept:
-            reports.remove(name)
-    files = {name for report in kept.values() for name in report["files"]}
-    for name in _sizes(directory).keys() - files:
-        if name != PLAN and not is_owner(name):
+    directory.write_sealed(PARTS, kept)
+    directory.child("reports").remove_tree()
+    for name in sizes - {name for report in kept.values() for name in report["files"]}:
+        if name not in (PLAN, PARTS) and not is_owner(name):
             directory.remove(name)
     if not directory.child(QUARANTINE).names():
         directory.child(QUARANTINE).remove_tree()
@@ -326,12 +327,12 @@ def run_shards(
     if isinstance(shards, int):
         _report_what_is_left(directory, shards)
         shards = [f"{shard:05d}" for shard in range(shards)]
-    done = {report.removesuffix(".json") for report in reports.names()}
+    done = _reported(directory).keys()
     missing = [shard for shard, report in enumerate(shards) if report not in done]
     if not missing:
         return
     seconds = total_bytes / 1e6 / megabytes_per_second
-    with FollowReports(name, reports, len(shards), total_bytes), options.pipeline(seconds, threads) as pipeline:
+    with FollowReports(name, reports, len(shards), total_bytes, done), options.pipeline(seconds, threads) as pipeline:
         _ = (
             pipeline
             | beam.Create(missing)
@@ -412,8 +413,7 @@ def gather_reports(directory: Directory, shards: int) -> tuple[Tally, dict[str, 
     Raises:
         UserError: shards have no report: the pipeline ended without running, as a dry run does.
     """
-    place = directory.child("reports")
-    reports = [report() for name, report in _each_report(place) if name.endswith(".json")]
+    reports = _reported(directory).values()
     if len(reports) != shards:
         raise UserError(f"{directory.uri}: {shards - len(reports)} of {shards} shards weren't written; run it again")
     files = {name: value for report in reports for name, value in report["files"].items()}
@@ -430,7 +430,11 @@ def _each_report(reports: Directory) -> Iterator[tuple[str, Callable[[], Any]]]:
 class FollowReports:
     """Shows the progress of a stage in bytes: follows the reports as they appear, whichever worker writes them."""
 
-    def __init__(self, name: str, reports: Directory, shards: int, total_bytes: int) -> None:
+    def __init__(
+        self, name: str, reports: Directory, shards: int, total_bytes: int, done: Collection[str] = ()
+    ) -> None:
+        """`done`: what the reports are called of shards that were made before, and may have none here."""
+        self.done = set(done)
         self.progress = Progress(name, total_bytes, "B")
         self.reports = reports
         self.shards = shards
@@ -456,5 +460,5 @@ class FollowReports:
             took = time.monotonic() - began
 
     def _update(self) -> None:
-        done = sum(name.endswith(".json") for name in self.reports.names())
-        self.progress.update_to(int(self.total_bytes * done / self.shards))
+        there = {name.removesuffix(".json") for name in self.reports.names() if name.endswith(".json")}
+        self.progress.update_to(int(self.total_bytes * len(self.done | there) / self.shards))

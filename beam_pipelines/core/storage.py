@@ -6,6 +6,7 @@ upload (stores/systems.py).
 """
 
 import json
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -145,7 +146,7 @@ class Directory:
 
     def write_sealed(self, name: str, value: Mapping[str, Any]) -> None:
         """As `write_json`, with a digest of the rest in its field `seal`."""
-        self.write_json(name, {**value, "seal": _seal(value)})
+        self.write_bytes(name, _sealed(value))
 
     def read_sealed(self, name: str) -> Any:
         """What `write_sealed` wrote, without the seal; JSON that has none, as of older versions, as it is.
@@ -157,14 +158,13 @@ class Directory:
         value = self._parsed(name, content)
         if not isinstance(value, dict) or "seal" not in value:
             return value
-        rest = {key: part for key, part in value.items() if key != "seal"}
-        # The bytes are compared, for there are several ways to write a number or a letter.
-        if value["seal"] != _seal(rest) or _json(value) != content:
+        # The seal is of bytes, for there are several ways to write a number or a letter.
+        if value.pop("seal") != xxhash.xxh3_128_hexdigest(_without_seal(content)):
             raise UserError(
                 f"{self.uri}/{name}: damaged after it was written; delete the directory and run the command that "
                 "wrote it again"
             )
-        return rest
+        return value
 
     def remove(self, name: str) -> None:
         system, path = self._place(name)
@@ -202,5 +202,20 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _seal(value: Mapping[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(_json(value))
+_SEAL = re.compile(rb'\n "seal": "([0-9a-f]{32})"(,?)')  # a line break within a string would be an escape
+
+
+def _sealed(value: Mapping[str, Any]) -> bytes:
+    """JSON with a digest of what it is without it."""
+    content = _json({**value, "seal": "0" * 32})
+    seal = xxhash.xxh3_128_hexdigest(_without_seal(content)).encode()
+    return _SEAL.sub(lambda found: found[0].replace(b"0" * 32, seal), content)
+
+
+def _without_seal(content: bytes) -> bytes:
+    """What `_json` makes of a sealed value without the seal."""
+    found = _SEAL.search(content)
+    if found is None:
+        return content
+    before, after = content[: found.start()], content[found.end() :]
+    return before + after if found[2] else before.removesuffix(b",") + (b"}\n" if before == b"{" else after)

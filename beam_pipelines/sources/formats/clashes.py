@@ -100,11 +100,13 @@ class SettleUnit(beam.DoFn):
         }
         before, reports = lost_ids(directory, label), directory.child("reports")
         if before != lost:
-            if before.keys() - lost.keys() or not reports.exists(f"{report}.json"):
+            name, begun_anew = f"{report}.json", dict[str, str]()  # killed on the way, the unit is read again
+            if before.keys() - lost.keys() or not reports.exists(name):
+                reports.write_sealed(name, begun_anew)
                 yield from self.write.process(number)  # with what it had lost, or what an attempt has left undone
             if lost:
-                known = reports.read_sealed(f"{report}.json")
-                reports.remove(f"{report}.json")  # killed on the way, the unit is read again
+                known = reports.read_sealed(name)
+                reports.write_sealed(name, begun_anew)
                 written = without_ids(directory, label, lost, known["tally"], known["files"])
                 report_shard(directory, report, *written)
         yield place
