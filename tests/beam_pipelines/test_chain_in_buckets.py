@@ -20,7 +20,7 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 
 KILLS = 5
 # They tell when files changed.
-TIMES = {"chain/collect/stage.json", "chain/collect/units.json", "chain/refinecode.json"}
+TIMES = {"chain/collect/stage.json", "chain/collect/parts.json", "chain/refinecode.json"}
 
 
 def commands(folder: str, output: str) -> list[list[str]]:
