@@ -16,7 +16,7 @@ scores a `site_sure` of that is doubtful, too. A page that an earlier round reje
 it lies, is no doubtful one: these are the hard negatives.
 
 Where a grader said of some pages that they are of another kind, the first judgement is by these against the seeds
-alone, and a page is doubtful that scores a half, or as the seeds do: no page that nobody has looked at has a say in it.
+alone, and a page is doubtful that scores a half: no page that nobody has looked at has a say in it.
 
 In each language both kinds are shown equally often. Else a language becomes a sign of the kind, where its seeds or its
 other pages come from a few sites.
@@ -274,7 +274,7 @@ def run(
         sites = np.unique([each.site for each in drawn], return_inverse=True)[1]
         limit = low_score(scores[wanted], sites[wanted], 1 - samples.sure)
         if by_grades:
-            limits = np.full(len(scores), min(limit, HIGH))
+            limits = np.full(len(scores), HIGH)
         else:
             limits = np.where(on_unrelated_sites(scores, wanted, sites), limit, samples.site_sure * limit)
         doubtful = random & ~rejected & (scores >= limits)
