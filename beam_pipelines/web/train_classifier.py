@@ -16,7 +16,8 @@ scores a `site_sure` of that is doubtful, too. A page that an earlier round reje
 it lies, is no doubtful one: these are the hard negatives.
 
 Where a grader said of some pages that they are of another kind, the first judgement is by these against the seeds
-alone, and a page is doubtful that scores a half: no page that nobody has looked at has a say in it.
+alone, and a page is doubtful that scores a half, or a `site_sure` of that on a site most of whose pages score a half:
+no page that nobody has looked at has a say in it.
 
 In each language both kinds are shown equally often. Else a language becomes a sign of the kind, where its seeds or its
 other pages come from a few sites.
@@ -46,6 +47,7 @@ from opencoder_jax.recipe import UserError, configurable
 
 _MOST_OFTEN = 20  # times that a seed is shown
 _GRADED = 20  # pages that were graded as others, from which on they judge the rest
+_MOST = 0.5  # the share of a site's pages
 _FEWEST = 5  # sites with seeds in a fold; with fewer, pages are parted into folds and not sites
 
 
@@ -274,9 +276,11 @@ def run(
         sites = np.unique([each.site for each in drawn], return_inverse=True)[1]
         limit = low_score(scores[wanted], sites[wanted], 1 - samples.sure)
         if by_grades:
-            limits = np.full(len(scores), HIGH)
+            apart, limit = np.bincount(sites, scores >= HIGH) < _MOST * np.bincount(sites), HIGH
+            unrelated = apart[sites]
         else:
-            limits = np.where(on_unrelated_sites(scores, wanted, sites), limit, samples.site_sure * limit)
+            unrelated = on_unrelated_sites(scores, wanted, sites)
+        limits = np.where(unrelated, limit, samples.site_sure * limit)
         doubtful = random & ~rejected & (scores >= limits)
         taught = wanted | (random & ~doubtful)
         scores = judged(texts, taught, folds, model, config)
