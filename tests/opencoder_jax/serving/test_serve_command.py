@@ -28,7 +28,7 @@ from opencoder_jax.parallel.model_directory import write_config
 from opencoder_jax.recipe import UserError
 from opencoder_jax.serving.serve import main
 
-CONFIG = ModelConfig(300, 2, 16, 4, 2, 8, 24, context=256, dtype="float32")
+CONFIG = ModelConfig(300, 2, 16, 4, 2, 16, 24, context=256, dtype="float32")
 
 
 @pytest.fixture(scope="module")
