@@ -115,7 +115,8 @@ def owner(module: str) -> str:
 @cache
 def installed() -> dict[str, str]:
     """The distribution of each library that can be imported: gin is gin-config."""
-    return {name: min(names, key=len).lower().replace("_", "-") for name, names in packages_distributions().items()}
+    found = {name: min(names, key=len).lower().replace("_", "-") for name, names in packages_distributions().items()}
+    return found | {"google": "google-cloud-storage"}  # a name that many share
 
 
 @cache
