@@ -27,7 +27,7 @@ from opencoder_jax.inference.placement import abstract_cache, abstract_weights
 from opencoder_jax.inference.sampling import Settings
 from opencoder_jax.kernels.attention.tpu.append import TILE_BYTES
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.model.decoding import Cache
+from opencoder_jax.model.decoding import Alike, Cache
 from opencoder_jax.parallel.mesh import MeshConfig
 from opencoder_jax.recipe import UserError, build, parse_flags, refuse_unknown
 
@@ -188,6 +188,7 @@ def _rows(rows: int, slots: int, mesh: Mesh) -> tuple[Any, ...]:
         left=array((rows,), jnp.int32),
         settings=Settings(*(array((rows,), kind) for kind in kinds)),
         random=array((rows, programs.STEPS), jnp.uint32),
+        alike=Alike(array((rows,), jnp.int32), array((rows,), jnp.int32)),
     )
     return states, array((), jnp.int32), array((), jnp.bool_), array((), jnp.bool_)
 
