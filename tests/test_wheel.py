@@ -49,6 +49,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "opencoder_jax.beam_pipelines.tokens.compression": ("data", "report"),
 }
 
+# What a file imports only for what few users have: for what zstd packed, and for gs://, where a message names what to install.
+SELDOM = {"files.py": {"pyarrow"}, "google.py": {"google"}}
+
 
 # ---------------------------------------------------------------------------------------------------------- the wheel
 
@@ -161,7 +164,7 @@ def reached_from(module: str) -> set[str]:
     while waiting:
         file = MODULES[waiting.pop()]
         modules, found = imports(file, False)
-        libraries |= found - ({"pyarrow"} if file.name == "files.py" else set())  # only to read what zstd packed
+        libraries |= found - SELDOM.get(file.name, set())
         waiting += modules - reached
         reached |= modules
     return {installed()[library] for library in libraries}
