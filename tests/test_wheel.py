@@ -49,7 +49,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "opencoder_jax.beam_pipelines.tokens.compression": ("data", "report"),
 }
 
-# What a file imports only for what few users have: for what zstd packed, and for gs://, where a message names what to install.
+# What a file imports only for what few users have: packed by zstd, or at gs://, where a message names what to install.
 SELDOM = {"files.py": {"pyarrow"}, "google.py": {"google"}}
 
 
