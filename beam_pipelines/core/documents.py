@@ -105,6 +105,11 @@ def shard_name(table: str, shard: int, shards: int) -> str:
     return f"{table}-{shard:05d}-of-{shards:05d}.parquet"
 
 
+def beside(shard: str, table: str) -> str:
+    """The shard of another table that tells of the same documents: it has the same label."""
+    return f"{table}-{shard.partition('-')[2]}"
+
+
 def batches_of(table: pa.Table | pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cuts a table into record batches of about BATCH_BYTES of text, at least one."""
     if isinstance(table, pa.RecordBatch):

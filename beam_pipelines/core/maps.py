@@ -13,10 +13,10 @@ import apache_beam as beam
 import pyarrow as pa
 import xxhash
 
-from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, ShardWriter, read_shard
+from opencoder_jax.beam_pipelines.core.documents import DROP_SCHEMA, ShardWriter, beside, read_shard
 from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, merge_tallies, tally_documents, tally_drops
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
-from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard, run_shards
+from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, report_shard, run_shards, shards_of
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.recipe import UserError
 
@@ -66,10 +66,10 @@ def map_stage(
     module = getattr(kernel, "__module__", None) or type(kernel).__module__
     tables = [*input_tables, *["documents"] * (len(inputs) - len(input_tables))]
 
-    names = [input_shards(source, which) for source, which in zip(inputs, tables, strict=True)]
+    manifests = [Manifest.read(source) for source in inputs]
+    names = [shards_of(*each) for each in zip(inputs, manifests, tables, strict=True)]
     if len({len(shards) for shards in names}) != 1:
         raise UserError(f"{name}: inputs differ in shards: {dict(zip(inputs, map(len, names), strict=True))}")
-    manifests = [Manifest.read(source) for source in inputs]
     parts = [content_of(manifests, shards) for shards in zip(*names, strict=True)]
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
@@ -103,11 +103,11 @@ class MapShard(beam.DoFn):
 
     def process(self, shard: int) -> Iterator[int]:
         directory = Directory(self.output)
-        label = self.names[0][shard].partition("-")[2]  # with the ending
+        name = self.names[0][shard]
         tally: Tally = {}
         with (
-            ShardWriter(directory, f"{self.table}-{label}") as kept,
-            ShardWriter(directory, f"drops-{label}") as dropped,
+            ShardWriter(directory, beside(name, self.table)) as kept,
+            ShardWriter(directory, beside(name, "drops")) as dropped,
         ):
             for batches in self._aligned(shard):
                 documents = batches[0]

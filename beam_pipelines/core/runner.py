@@ -121,6 +121,9 @@ class BeamOptions:
                 yield pipeline
 
 
+LOCAL = BeamOptions()  # on this machine, by default
+
+
 def libraries() -> dict[str, str]:
     """What must be the same on every worker: it runs what was pickled here, and the bytes of files depend on it."""
     python = ".".join(map(str, sys.version_info[:2]))

@@ -300,7 +300,11 @@ def input_shards(directory: str, table: str = "documents") -> list[str]:
     Raises:
         UserError: the stage isn't finished, or it's one that writes something else.
     """
-    manifest = Manifest.read(directory)
+    return shards_of(directory, Manifest.read(directory), table)
+
+
+def shards_of(directory: str, manifest: Manifest, table: str) -> list[str]:
+    """As `input_shards`, of a stage whose manifest is read."""
     if names := manifest.shards(table):
         return names
     raise UserError(f"{directory}: holds no {table}; it was written by the stage {manifest.stage}")

@@ -202,7 +202,7 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-_SEAL = re.compile(rb'\n "seal": "([0-9a-f]{32})"(,?)')  # a line break within a string would be an escape
+_SEAL = re.compile(rb'\n "seal": "[0-9a-f]{32}"(,?)')  # a line break within a string would be an escape
 
 
 def _sealed(value: Mapping[str, Any]) -> bytes:
@@ -218,4 +218,4 @@ def _without_seal(content: bytes) -> bytes:
     if found is None:
         return content
     before, after = content[: found.start()], content[found.end() :]
-    return before + after if found[2] else before.removesuffix(b",") + (b"}\n" if before == b"{" else after)
+    return before + after if found[1] else before.removesuffix(b",") + (b"}\n" if before == b"{" else after)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from opencoder_jax.beam_pipelines.core.documents import (
     addresses,
+    beside,
     id_text,
     one_batch,
     read_shard_columns,
@@ -219,7 +220,7 @@ def write_verdicts(
     verdicts = chunk_verdicts if level == "chunk" else document_verdicts
     columns, lost = verdicts(table.num_rows, losers[:, 0].astype(np.int64), keepers, sizes)
     found = pa.table([table.column("bytes"), *columns], CHUNK_SCHEMA if level == "chunk" else VERDICT_SCHEMA)
-    name = names[shard].replace("documents-", "verdicts-", 1)
+    name = beside(names[shard], "verdicts")
     write_shard(output, name, aligned_batches(found, documents, names[shard]), found.schema)
     sources = table.column("source").to_pylist()
     tally = {

@@ -22,7 +22,13 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from opencoder_jax.beam_pipelines.core.documents import PRIORITY_COLUMNS, addresses, priorities, read_shard_columns
+from opencoder_jax.beam_pipelines.core.documents import (
+    PRIORITY_COLUMNS,
+    addresses,
+    beside,
+    priorities,
+    read_shard_columns,
+)
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.maps import Result, map_stage
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
@@ -98,7 +104,7 @@ def read_bands(
 ) -> Iterator[tuple[int, bytes]]:
     """The documents of a shard -> ((band, segment), packed rows of [band hash, node])."""
     documents = read_shard_columns(source, names[shard], list(PRIORITY_COLUMNS))
-    bands = read_shard_columns(signed, names[shard].replace("documents-", "bands-", 1), ["bands"]).column("bands")
+    bands = read_shard_columns(signed, beside(names[shard], "bands"), ["bands"]).column("bands")
     nodes = np.column_stack([priorities(documents), addresses(shard, documents.num_rows)])
     hashes = unpack(bands.drop_null().to_pylist(), config.bands)
     yield from rows_by_band(hashes, nodes[bands.is_valid().to_numpy()], config.segments)
@@ -172,13 +178,13 @@ def run(documents: str, output: str, config: NearDuplicatesConfig, options: Beam
     def find(shards: Any, source: Directory, names: list[str], group: GroupPacked) -> Any:
         if config.level == "file":
             bands = shards | "read" >> beam.FlatMap(read_bands, source, names, Directory(signed), config)
-        elif config.level == "repository":
-            units = shards | "read" >> beam.FlatMap(read_units, source, names, config)
-            files = units | "sign" >> beam.FlatMap(sign_repositories, config) | "group by repository" >> group
-            bands = files | "merge signatures" >> beam.FlatMap(bands_of_repositories, config)
         else:
             units = shards | "read" >> beam.FlatMap(read_units, source, names, config)
-            bands = units | "sign" >> beam.FlatMap(sign_units, config)
+            if config.level == "repository":
+                files = units | "sign" >> beam.FlatMap(sign_repositories, config) | "group by repository" >> group
+                bands = files | "merge signatures" >> beam.FlatMap(bands_of_repositories, config)
+            else:
+                bands = units | "sign" >> beam.FlatMap(sign_units, config)
         edges = bands | "group by band" >> group | "stars" >> beam.Map(stars, 1)
         return edges | "components" >> beam.CombineGlobally(SpanningForest()) if config.rule == "components" else edges
 

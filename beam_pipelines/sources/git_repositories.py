@@ -20,7 +20,7 @@ import pygit2
 from pygit2.enums import FileMode
 
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
-from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.runner import LOCAL, BeamOptions
 from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable, passed_over
 from opencoder_jax.beam_pipelines.core.stores.trees import (
     FOLDER,
@@ -51,7 +51,6 @@ from opencoder_jax.beam_pipelines.sources.units import USUAL, QuarantineConfig, 
 from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import UserError, configurable
 
-LOCAL = BeamOptions()
 SPEED = 20.0  # megabytes of packed objects a second on one core
 
 

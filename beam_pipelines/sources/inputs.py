@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PLAN, digest
-from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.core.runner import LOCAL, BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.core.stores.systems import Unreachable
 from opencoder_jax.beam_pipelines.core.stores.trees import files_below, is_remote
@@ -16,7 +16,6 @@ from opencoder_jax.recipe import UserError
 
 # What lies beside tables and is none: Hugging Face's descriptions of a data set, and a stage's of itself.
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", MANIFEST, PLAN)
-HERE = BeamOptions()
 _READERS = 8  # files whose digests are made at a time
 
 
@@ -27,7 +26,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 def list_units(
-    inputs: Sequence[str], endings: tuple[str, ...], output: str = "", options: BeamOptions = HERE
+    inputs: Sequence[str], endings: tuple[str, ...], output: str = "", options: BeamOptions = LOCAL
 ) -> list[Unit]:
     """The files of all inputs, folders or files, by their names; those without one of some endings have a reason.
 
@@ -102,10 +101,10 @@ def _published(given: str, endings: tuple[str, ...]) -> list[Unit]:
             return "description"
         return "" if name.lower().endswith(endings) else "unknown_format"
 
-    times = [str(file.changed) if is_remote(given) else "" for file in files]
+    remote = is_remote(given)
     return [
-        Unit(given, file.name, file.size, state, reason(file.name))
-        for file, state in zip(files, times, strict=True)
+        Unit(given, file.name, file.size, str(file.changed) if remote else "", reason(file.name))
+        for file in files
         if not is_ours(file.name)
     ]
 

