@@ -24,4 +24,9 @@ def in_large_pages(arrays: Iterable[jax.Array]) -> None:
             end = max(end, last)
         ranges.append((begin, end))
     for begin, end in ranges:
-        advise(begin, end - begin, _COLLAPSE)  # what of it isn't ours is moved, too, which does it no harm
+        # What of the first and the last page isn't ours is moved, too, which does it no harm; but where a file lies
+        # there, the system refuses, and refuses all that one call asks for.
+        inner = min(begin + LARGE, end), max(begin + LARGE, end - LARGE)
+        for start, stop in ((begin, inner[0]), inner, (inner[1], end)):
+            if start < stop:
+                advise(start, stop - start, _COLLAPSE)
