@@ -1,4 +1,4 @@
-"""Addresses of pages: URLs in one spelling, the site that a page belongs to, and where in it the page lies."""
+"""Addresses of pages: URLs in one spelling, the site of a page, where in it the page lies, and what kind that names."""
 
 import re
 from functools import lru_cache
@@ -10,6 +10,15 @@ _LONGEST = 4_000  # characters of a URL
 _PORTS = {"http": 80, "https": 443}
 # What is added to a link to see who followed it.
 _TRACKING = re.compile(r"utm_\w+|fbclid|gclid|msclkid|mc_[ce]id|yclid|igshid|_ga|sessionid|phpsessid|jsessionid", re.I)
+# Words of a host or path by the kind of page they name; where a place has several, the first kind counts.
+_CATEGORIES = {
+    "forum": "forums?|boards?|threads?|topics?|t|c|questions?|answers?|ask|viewtopic|showthread|discuss|discussions?|"
+    "comments?|community|qa|issues?",
+    "documentation": "docs?|documentation|manuals?|reference|api|apidocs|javadoc|guides?|help|wiki|tutorials?|faq|man",
+    "news": "news|press|stories|story|sport|politics|business",
+    "blog": "blogs?|posts?|articles?|entry|entries|journal|p",
+}
+_CATEGORY = re.compile("|".join(f"(?P<{name}>^(?:{words})$)" for name, words in _CATEGORIES.items()))
 _SAFE = "/:@!$&'()*+,;=-._~"
 
 # The list of public suffixes that is part of the package: no look-up, no cache on disk.
@@ -49,6 +58,13 @@ def one_spelling(url: str) -> str:
 def place_of(url: str) -> str:
     """Where a page lies: its URL without scheme and `www.`."""
     return url.partition("://")[2].removeprefix("www.")
+
+
+def category_of(place: str) -> str:
+    """The kind of page that lies there, by a word of its host or path: forum, documentation, news, blog or other."""
+    words = re.split(r"[/.?=&_-]", place.lower())
+    found = {match.lastgroup for word in words if (match := _CATEGORY.match(word))}
+    return next((name for name in _CATEGORIES if name in found), "other")
 
 
 def site_of(url: str) -> str:

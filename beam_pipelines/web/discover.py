@@ -32,7 +32,7 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.inputs import split_path
 from opencoder_jax.beam_pipelines.web.held_out import read_held_out, threshold_for, threshold_of
 from opencoder_jax.beam_pipelines.web.labels import LABELS, places_of
-from opencoder_jax.beam_pipelines.web.patterns_file import (
+from opencoder_jax.beam_pipelines.web.patterns.patterns_file import (
     Matcher,
     Pattern,
     candidates,

@@ -5,10 +5,14 @@ seldom like the seeds: a grader marks what is plain. So seeds say little of how 
 or how many are right. Sites say more. On a site where hardly another page scores high, a page that does is false: there
 the share of false pages is measured, and what more is over a threshold anywhere is right. Where there are few such
 pages, as sites have a handful of pages each, the threshold is one by which the kinds are parted at least.
+
+Categories of pages score differently: what people write in forums is less plain than documentation. So of each there is
+how many of its seeds are over a threshold, and how many of its false pages; `thresholds_for` has those that recall a
+share of its seeds.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +29,7 @@ HIGH = 0.5  # a score that both kinds, shown equally often, are parted by
 _OTHERS = 4  # other pages of a site by which a page is judged, at least
 _ABOUT = 0.99  # of the best balance
 _TELLING = 100  # pages of unrelated sites that tell false ones
+_TOLD = 20  # seeds of a category that tell its threshold
 _FALSE = 0.1  # the largest share of false pages from which the number of right ones is told
 
 
@@ -44,7 +49,12 @@ def on_unrelated_sites(scores: np.ndarray, seeds: np.ndarray, sites: np.ndarray)
 
 
 def measured(
-    scores: np.ndarray, seeds: np.ndarray, unrelated: np.ndarray, listed: float, precision: float
+    scores: np.ndarray,
+    seeds: np.ndarray,
+    unrelated: np.ndarray,
+    graded: np.ndarray,
+    listed: float,
+    precision: float,
 ) -> dict[str, Any]:
     """What a classifier does to held-out pages, threshold by threshold, and which one is chosen.
 
@@ -52,6 +62,7 @@ def measured(
         scores: float32 [pages].
         seeds: bool [pages].
         unrelated: bool [pages], those of `on_unrelated_sites`. Without any, all other pages count as false.
+        graded: bool [pages], those that were graded as of another kind.
         listed: the share of the crawl's pages that are seeds.
         precision: that is wanted.
 
@@ -62,7 +73,7 @@ def measured(
         if not which.any():
             raise UserError(f"there is no {kind} to measure on")
     elsewhere = unrelated & ~seeds
-    thresholds = np.arange(1, _STEPS + 1) / (_STEPS + 1)
+    thresholds = _thresholds()
     mine, others, false = (
         _at_least(scores[which], thresholds) for which in (seeds, ~seeds, elsewhere if elsewhere.any() else ~seeds)
     )
@@ -85,13 +96,54 @@ def measured(
     ]
     bins = np.clip((scores * 10).astype(int), 0, 9)
     calibration = [
-        {"from": place / 10, "pages": int((bins == place).sum()), "seeds": int(seeds[bins == place].sum())}
+        {"from": place / 10}
+        | {
+            name: int((which & (bins == place)).sum())
+            for name, which in (("pages", np.ones(len(bins), bool)), ("seeds", seeds), ("graded as others", graded))
+        }
         for place in range(10)
     ]
     # Where hardly a page tells which ones are false, no threshold below what parts the kinds may be trusted.
     least = HIGH if elsewhere.sum() < _TELLING else 0.0
     chosen = _chosen([each for each in curve if each["threshold"] >= least], precision)
     return {"share": share, "chosen": chosen, "curve": curve, "calibration": calibration}
+
+
+def by_category(
+    scores: np.ndarray, seeds: np.ndarray, unrelated: np.ndarray, categories: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Of each category of pages how many there are, and the shares of its seeds and false pages over each threshold.
+
+    Args:
+        categories: str [pages].
+    """
+    found = {}
+    for name in np.unique(categories).tolist():
+        mine = categories == name
+        found[name] = {"pages": int(mine.sum())}
+        for kind, which in (("seeds", seeds), ("false", unrelated & ~seeds)):
+            own = scores[mine & which]
+            found[name][kind] = len(own)
+            found[name][f"{kind} over"] = np.round(_at_least(own, _thresholds()), 4).tolist() if len(own) else []
+    return found
+
+
+def thresholds_for(held: Mapping[str, Any], recall: float) -> dict[str, float]:
+    """Of each category the highest threshold that so large a share of its held-out seeds reaches.
+
+    One with few seeds, or where no threshold recalls so many, has the threshold that was chosen for all.
+    """
+    chosen = float(held["chosen"]["threshold"])
+    found = {}
+    for name, each in held["categories"].items():
+        good = np.flatnonzero(np.array(each["seeds over"]) >= recall)
+        found[name] = float(_thresholds()[good[-1]]) if each["seeds"] >= _TOLD and len(good) else chosen
+    return found
+
+
+def _thresholds() -> np.ndarray:
+    found: np.ndarray = np.arange(1, _STEPS + 1) / (_STEPS + 1)
+    return found
 
 
 def _at_least(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.sources.formats.rows import TABLES
 from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units, rows_of, split_path
 from opencoder_jax.beam_pipelines.web.addresses import normalised, one_spelling, place_of
-from opencoder_jax.beam_pipelines.web.patterns_file import Matcher, place_of_patterns, read_patterns
+from opencoder_jax.beam_pipelines.web.patterns.patterns_file import Matcher, place_of_patterns, read_patterns
 from opencoder_jax.recipe import UserError, configurable
 
 LABELS = pa.schema(

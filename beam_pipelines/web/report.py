@@ -12,7 +12,7 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, read_finished
 from opencoder_jax.beam_pipelines.core.stage import input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web.discover import PATTERNS, SITES
-from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT
+from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, thresholds_for
 from opencoder_jax.reports.page import (
     Content,
     Html,
@@ -30,6 +30,7 @@ from opencoder_jax.reports.page import (
 REPORT = "report.html"
 _SHOWN = 6  # pages of a kind
 _LINES = 30  # of a table
+_RECALLS = (0.9, 0.95, 0.99)  # that thresholds of categories are shown for
 _BEGINNING = 240  # characters of a text
 
 
@@ -115,7 +116,29 @@ def _round(number: int, place: str, documents: str, before: str) -> Section:
             table("lrr", ["site", "pages", "recalled"], [[s["site"], s["pages"], s["recalled"]] for s in sites]),
         ),
         fold("Precision and recall by threshold", table("rrr", ["threshold", "precision", "recall"], curve[4::5])),
+        fold("Thresholds that recall a share of a category's seeds", _categories(held)),
+        fold("Seeds among the held-out pages that have a label, by score", _calibration(held["calibration"])),
     )
+
+
+def _categories(held: Any) -> Html:
+    """The threshold of each category of pages for each recall that may be wanted."""
+    found = [thresholds_for(held, wanted) for wanted in _RECALLS]
+    rows = [
+        [name, each["pages"], each["seeds"], *(f"{thresholds[name]:.3f}" for thresholds in found)]
+        for name, each in held["categories"].items()
+    ]
+    return table("lrr" + "r" * len(found), ["category", "pages", "seeds", *map(percent, _RECALLS)], rows)
+
+
+def _calibration(bins: Sequence[dict[str, float]]) -> Html:
+    rows: list[list[Content]] = []
+    for each in bins:
+        known = each["seeds"] + each["graded as others"]
+        share = percent(each["seeds"] / known) if known else ""
+        score = f"{each['from']:.1f} to {each['from'] + 0.1:.1f}"
+        rows.append([score, each["pages"], each["seeds"], each["graded as others"], share])
+    return table("lrrrr", ["score", "pages", "seeds", "graded as others", "seeds among these two"], rows)
 
 
 def _pages(title: str, shown: Sequence[_Shown]) -> Html:

@@ -39,8 +39,9 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest, 
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.web.addresses import category_of
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import TOKENIZER, Classifier, ClassifierConfig, tokens_of
-from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, HIGH, measured, on_unrelated_sites
+from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, HIGH, by_category, measured, on_unrelated_sites
 from opencoder_jax.checks import at_least, between, check
 from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
@@ -105,6 +106,7 @@ class DrawnPage(NamedTuple):
     shard: int
     row: int
     site: str
+    category: str
     language: str
     wanted: bool
     random: bool
@@ -124,11 +126,13 @@ def draw(documents: str, labels: str, config: SamplesConfig) -> tuple[list[Drawn
     sites: dict[tuple[str, bool, bool], list[int]] = {}
     for shard, (name, marks) in enumerate(pairs):
         first = 0
-        batches = read_shard(Directory(documents), name, ["id", "repository", "language"])
+        batches = read_shard(Directory(documents), name, ["id", "repository", "path", "language"])
         for batch, marked in zip(batches, read_shard(Directory(labels), marks), strict=True):
             flags = (marked.column(name) for name in ("seed", "random", "rejected", "other"))
             columns = (each.to_pylist() for each in (*batch.columns, *flags))
-            for row, (own, site, language, seed, other, rejected, graded) in enumerate(zip(*columns, strict=True)):
+            for row, (own, site, path, language, seed, other, rejected, graded) in enumerate(
+                zip(*columns, strict=True)
+            ):
                 there[seed] += 1
                 order = _number(own, config.seed)
                 # Of a site, those with the smallest numbers; heapq keeps the smallest first, so numbers are negated.
@@ -137,7 +141,8 @@ def draw(documents: str, labels: str, config: SamplesConfig) -> tuple[list[Drawn
                     continue
                 (heapq.heappush if len(mine) < config.per_site else heapq.heappushpop)(mine, -order)
                 sure = rejected or graded
-                sample = DrawnPage(-order, shard, first + row, site, language, seed, other or graded, sure, graded)
+                kinds = (site, category_of(path), language, seed, other or graded, sure, graded)
+                sample = DrawnPage(-order, shard, first + row, *kinds)
                 heap = heaps.setdefault((seed, graded), [])
                 most = config.seeds if seed else config.random
                 (heapq.heappush if len(heap) < most else heapq.heappushpop)(heap, sample)
@@ -286,7 +291,9 @@ def run(
         scores = judged(texts, taught, folds, model, config)
         classifier = texts.fit(taught, model, config)
         unrelated = on_unrelated_sites(scores, wanted, sites) | graded
-        report = measured(scores, wanted, unrelated, there[True] / sum(there.values()), samples.precision)
+        listed = there[True] / sum(there.values())
+        report = measured(scores, wanted, unrelated, graded, listed, samples.precision)
+        report["categories"] = by_category(scores, wanted, unrelated, np.array([each.category for each in drawn]))
         counts = {"seeds": there[True], "other pages": there[False], "doubtful": int(doubtful.sum())}
         counts |= {"graded as others": int(graded.sum())}
         counts |= {"rejected": int(rejected.sum()), "trained on": int(taught.sum()), "held out": len(scores)}

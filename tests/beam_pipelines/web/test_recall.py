@@ -21,14 +21,7 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.web import discover, labels, recall, score, train_classifier
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import ClassifierConfig, tokens_of
-from opencoder_jax.beam_pipelines.web.held_out import (
-    NEVER,
-    measured,
-    on_unrelated_sites,
-    precision_of,
-    threshold_for,
-)
-from opencoder_jax.beam_pipelines.web.patterns_file import (
+from opencoder_jax.beam_pipelines.web.patterns.patterns_file import (
     SHIPPED,
     Matcher,
     Pattern,
@@ -113,7 +106,7 @@ def test_a_board_is_found_in_a_site_and_a_persons_word_stands() -> None:
 def test_a_site_of_many_parts_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """300 parts of 10 pages: not every page again for every part."""
     read = Mock(wraps=prefixes)
-    monkeypatch.setattr("opencoder_jax.beam_pipelines.web.patterns_file.prefixes", read)
+    monkeypatch.setattr("opencoder_jax.beam_pipelines.web.patterns.patterns_file.prefixes", read)
     pages = [(f"site.org/{part}/{page}", page > 0) for part in range(300) for page in range(10)]
     assert len(candidates([*pages, *((f"site.org/{n}", False) for n in range(1000, 2000))], 10, 0.8, {})) == 300
     assert read.call_count < 6 * 4000
@@ -275,7 +268,7 @@ def test_scores_that_are_none_and_addresses_in_any_spelling(tmp_path: Path, batc
     assert labels.places_of(documents)[0] == "a.org/0"
     marked = labels.MarkSeeds(hashes, np.zeros(0, np.uint64), (), False)(documents).table
     assert marked.column("seed").to_pylist() == [True, False, False, False, False, True, False]
-    scored = score.ScorePages("", 0, str(tmp_path / "s.jsonl"), 0.5)(documents).table
+    scored = score.ScorePages("", 0, str(tmp_path / "s.jsonl"), 0.5, {})(documents).table
     assert scored.column("score").to_pylist() == pytest.approx([0.9, 0, 0, 0, 0.4, 1, 0])
 
 
@@ -339,70 +332,6 @@ def test_hidden_pages_score_as_seeds_do(pages: tuple[list[str], list[bool]], tok
     assert doubtful[~np.array(wanted)].mean() < 0.05
 
 
-@given(st.integers(0, 2**32), st.floats(0.05, 0.5), st.sampled_from([0.5, 0.9, 0.99]))
-def test_the_threshold_has_the_precision_and_the_best_balance(seed: int, listed: float, precision: float) -> None:
-    rng = np.random.default_rng(seed)
-    seeds = rng.random(800) < 0.5
-    scores = np.clip(rng.normal(np.where(seeds, 0.7, 0.3), 0.2), 0, 1).astype(np.float32)
-    unrelated = rng.random(800) < 0.5
-    report = measured(scores, seeds, unrelated, listed, precision)
-    curve, chosen = report["curve"], report["chosen"]
-    good = [each for each in curve if each["precision"] >= precision and each["recall"] > 0] or curve
-    assert chosen in good
-    balances = [2 / (1 / each["precision"] + 1 / each["recall"]) for each in good if each["precision"] * each["recall"]]
-    assert 2 / (1 / chosen["precision"] + 1 / chosen["recall"]) >= 0.98999 * max(balances)
-    assert threshold_for(curve, 1.0, precision) == curve[0]["threshold"]
-    assert threshold_for(curve, 0.0, precision) == NEVER
-    recalls = [each["recall"] for each in curve]
-    assert recalls == sorted(recalls, reverse=True)
-    assert listed <= report["share"] <= 1
-    half = curve[99]
-    assert half["seeds"] == pytest.approx((scores >= 0.5)[seeds].mean(), abs=1e-4)
-    assert half["precision"] == pytest.approx(precision_of(report["share"], half["recall"], half["false"]), abs=1e-3)
-    assert sum(each["pages"] for each in report["calibration"]) == 800
-    few = measured(scores, seeds, unrelated & (np.arange(800) < 200), listed, precision)["chosen"]
-    assert few["threshold"] >= 0.5  # hardly a page tells which ones are false
-
-
-@given(st.integers(0, 2**32), st.sampled_from([0.1, 0.3]))
-def test_what_is_hidden_among_random_pages_is_told(seed: int, hidden: float) -> None:
-    """Pages that score lower than the seeds, on sites of their own: how many they are is found, and the precision."""
-    rng = np.random.default_rng(seed)
-    seeds, wanted = np.arange(5000) < 300, np.arange(5000) < 300 + 4700 * hidden
-    scores = np.where(seeds, rng.beta(9, 1, 5000), np.where(wanted, rng.beta(5, 2, 5000), rng.beta(1, 9, 5000)))
-    sites = np.where(wanted, rng.integers(0, 40, 5000), rng.integers(40, 140, 5000))
-    unrelated = on_unrelated_sites(scores.astype(np.float32), seeds, sites)
-    assert not unrelated[wanted].any()
-    assert unrelated[~wanted].mean() > 0.9
-    report = measured(scores.astype(np.float32), seeds, unrelated, 0.06, 0.9)
-    assert report["share"] == pytest.approx(wanted.mean(), abs=0.03)
-    for each in report["curve"][40:160:20]:
-        over = scores >= each["threshold"]
-        assert each["precision"] == pytest.approx(wanted[over].mean(), abs=0.05)
-        assert each["recall"] == pytest.approx(over[wanted].mean(), abs=0.06)
-
-
-def test_a_classifier_that_finds_no_seed_is_told_so() -> None:
-    scores, seeds = np.array([0.001] * 20 + [0.9] * 20, np.float32), np.arange(40) < 20
-    report = measured(scores, seeds, ~seeds, 0.1, 0.9)
-    assert report["share"] == pytest.approx(0.1)
-    assert all(each["recall"] == 0 for each in report["curve"])
-
-
-def test_a_page_is_judged_by_the_others_of_its_site() -> None:
-    """Its own score says nothing of its site, and few pages say too little."""
-    sites = np.array([0] * 12 + [1] * 12 + [2] * 4)
-    scores = np.zeros(28, np.float32)
-    scores[[0, 12, 13, 24]] = 0.9  # one high page on the first site, two on the second
-    seeds = np.zeros(28, bool)
-    found = on_unrelated_sites(scores, seeds, sites)
-    assert found[:12].all()  # 1 of 11 others at most
-    assert found[12:14].all()  # the other one of 11
-    assert not found[14:].any()  # 2 of 11; and the last site is too small
-    seeds[1] = True
-    assert not on_unrelated_sites(scores, seeds, sites)[2:12].any()
-
-
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50), st.floats(0, 1))
 def test_a_low_score_of_equal_sites_is_a_quantile(scores: list[float], share: float) -> None:
     values = np.array(scores, np.float32)
@@ -428,13 +357,6 @@ def test_no_language_is_a_sign() -> None:
         for name in ("en", "de", "ru", "zh")
     }
     assert times == {"en": [90, 89], "de": [20, 20], "ru": [5, 0], "zh": [20, 59]}
-
-
-@pytest.mark.parametrize(("kind", "left"), [("random page", True), ("seed", False)])
-def test_pages_of_one_kind_measure_nothing(kind: str, left: bool) -> None:
-    """With no other page any threshold would be precise."""
-    with pytest.raises(UserError, match=f"no {kind} to measure on"):
-        measured(np.array([0.2, 0.9], np.float32), np.array([left, left]), np.zeros(2, bool), 0.5, 0.9)
 
 
 def test_a_round(documents: str, tmp_path: Path, tokenizer: Tokenizer, stage_directory: Any) -> None:

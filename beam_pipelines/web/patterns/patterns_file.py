@@ -95,7 +95,7 @@ def read_patterns(path: str) -> list[Pattern]:
 
 def place_of_patterns(path: str) -> str:
     """Where the file lies."""
-    return str(Path(__file__).with_name("patterns") / f"{path}.toml") if path in SHIPPED else path
+    return str(Path(__file__).with_name(f"{path}.toml")) if path in SHIPPED else path
 
 
 def written(patterns: Sequence[Pattern]) -> bytes:
