@@ -17,7 +17,9 @@ it lies, is no doubtful one: these are the hard negatives.
 
 Where a grader said of some pages that they are of another kind, the first judgement is by these against the seeds
 alone, and a page is doubtful that scores a half, or a `site_sure` of that on a site most of whose pages score a half:
-no page that nobody has looked at has a say in it.
+no page that nobody has looked at has a say in it. What a round recalled says more than few grades: from
+the second round on pages that weren't recalled are of another kind, unless `site_recalled` of their site was. That is
+more than a site's false pages. Where these alone made a site one of the kind, its other pages are what mends that.
 
 In each language both kinds are shown equally often. Else a language becomes a sign of the kind, where its seeds or its
 other pages come from a few sites.
@@ -63,6 +65,7 @@ class SamplesConfig:
         folds: of the sites, each of which is held out once.
         sure: the share of the seeds by whose scores doubtful pages are known.
         site_sure: what part of that score makes a page doubtful on a site where other pages score high.
+        site_recalled: where pages are graded, the share of a site's pages from which on its others are doubtful.
         precision: that the threshold must have.
         seed: of the draw.
     """
@@ -73,13 +76,14 @@ class SamplesConfig:
     folds: int = 3
     sure: float = 0.9
     site_sure: float = 0.1
+    site_recalled: float = 0.3
     precision: float = 0.9
     seed: int = 0
 
     def __post_init__(self) -> None:
         share = between(0.01, 0.99)
         check(self, seeds=at_least(2), random=at_least(2), per_site=at_least(1), folds=at_least(2))
-        check(self, sure=share, site_sure=share, precision=share)
+        check(self, sure=share, site_sure=share, site_recalled=share, precision=share)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class DrawnPage(NamedTuple):
         random: whether training may take it for a page of another kind.
         rejected: whether it surely is one.
         graded: whether it was graded as one.
+        recalled: by the round before.
     """
 
     order: int
@@ -112,6 +117,7 @@ class DrawnPage(NamedTuple):
     random: bool
     rejected: bool
     graded: bool
+    recalled: bool
 
 
 def _number(text: str, seed: int) -> int:
@@ -128,9 +134,9 @@ def draw(documents: str, labels: str, config: SamplesConfig) -> tuple[list[Drawn
         first = 0
         batches = read_shard(Directory(documents), name, ["id", "repository", "path", "language"])
         for batch, marked in zip(batches, read_shard(Directory(labels), marks), strict=True):
-            flags = (marked.column(name) for name in ("seed", "random", "rejected", "other"))
+            flags = (marked.column(name) for name in ("seed", "random", "rejected", "other", "recalled"))
             columns = (each.to_pylist() for each in (*batch.columns, *flags))
-            for row, (own, site, path, language, seed, other, rejected, graded) in enumerate(
+            for row, (own, site, path, language, seed, other, rejected, graded, hit) in enumerate(
                 zip(*columns, strict=True)
             ):
                 there[seed] += 1
@@ -141,7 +147,7 @@ def draw(documents: str, labels: str, config: SamplesConfig) -> tuple[list[Drawn
                     continue
                 (heapq.heappush if len(mine) < config.per_site else heapq.heappushpop)(mine, -order)
                 sure = rejected or graded
-                kinds = (site, category_of(path), language, seed, other or graded, sure, graded)
+                kinds = (site, category_of(path), language, seed, other or graded, sure, graded, hit)
                 sample = DrawnPage(-order, shard, first + row, *kinds)
                 heap = heaps.setdefault((seed, graded), [])
                 most = config.seeds if seed else config.random
@@ -228,6 +234,12 @@ def low_score(scores: np.ndarray, sites: np.ndarray, share: float) -> float:
     return float(scores[order[min(place, len(order) - 1)]])
 
 
+def _shares(which: np.ndarray, sites: np.ndarray) -> np.ndarray:
+    """Of each page the share of its site's pages that a mask chooses."""
+    found: np.ndarray = (np.bincount(sites, which) / np.bincount(sites))[sites]
+    return found
+
+
 def judged(
     texts: LabelledTexts, taught: np.ndarray, folds: np.ndarray, tokenizer: Tokenizer, config: ClassifierConfig
 ) -> np.ndarray:
@@ -268,25 +280,27 @@ def run(
         if not (there[True] and there[False]):
             raise UserError(f"{labels}: {there[True]} seeds and {there[False]} other pages; a classifier needs both")
         folds, kind = folds_of(drawn, samples)
-        wanted, random, rejected, graded = (
-            np.array([getattr(each, name) for each in drawn]) for name in ("wanted", "random", "rejected", "graded")
+        wanted, random, rejected, graded, recalled = (
+            np.array([getattr(each, name) for each in drawn])
+            for name in ("wanted", "random", "rejected", "graded", "recalled")
         )
         if len(np.unique(folds[wanted])) < 2:
             raise UserError(f"{labels}: {there[True]} seeds are too few to train on some and measure on others")
         model = Tokenizer(read_finished(Directory(tokenizer), TOKENIZER))
         tokens = [tokens_of(model, text) for text in _texts(documents, drawn)]
         texts = LabelledTexts(tokens, wanted, np.array([each.language for each in drawn]))
-        by_grades = graded.sum() >= _GRADED
-        scores = judged(texts, wanted | (graded if by_grades else random), folds, model, config)
         sites = np.unique([each.site for each in drawn], return_inverse=True)[1]
-        limit = low_score(scores[wanted], sites[wanted], 1 - samples.sure)
-        if by_grades:
-            apart, limit = np.bincount(sites, scores >= HIGH) < _MOST * np.bincount(sites), HIGH
-            unrelated = apart[sites]
+        by_grades = graded.sum() >= _GRADED
+        if by_grades and recalled.any():
+            doubtful = _shares(wanted | recalled, sites) >= samples.site_recalled
         else:
-            unrelated = on_unrelated_sites(scores, wanted, sites)
-        limits = np.where(unrelated, limit, samples.site_sure * limit)
-        doubtful = random & ~rejected & (scores >= limits)
+            scores = judged(texts, wanted | (graded if by_grades else random), folds, model, config)
+            limit = HIGH if by_grades else low_score(scores[wanted], sites[wanted], 1 - samples.sure)
+            unrelated = (
+                _shares(scores >= HIGH, sites) < _MOST if by_grades else on_unrelated_sites(scores, wanted, sites)
+            )
+            doubtful = scores >= np.where(unrelated, limit, samples.site_sure * limit)
+        doubtful &= random & ~rejected
         taught = wanted | (random & ~doubtful)
         scores = judged(texts, taught, folds, model, config)
         classifier = texts.fit(taught, model, config)

@@ -417,6 +417,30 @@ def test_grades_judge_what_nobody_looked_at(documents: str, tmp_path: Path, toke
     assert 160 < found["trained on"] < 190
 
 
+def test_a_site_that_false_pages_made_one_of_the_kind_teaches_the_next_round(
+    documents: str, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """Two of ten pages of site 2 were recalled: its others are taught. Of site 1 half was: its others aren't."""
+    place = tmp_path / "tokenizer"
+    Directory(str(place)).write_bytes("tokenizer.model", tokenizer.model)
+    Manifest("given", {}, {}, [], {}).write(Directory(str(place)))
+    found = {n: (n % 2 == 1 and (n % 30 != 1 or n < 150)) or n in (2, 32) for n in range(300)}
+    for name, scores in (("grades", {n: float(n % 2) for n in range(0, 300, 5)}), ("scores", found)):
+        rows = [{"url": f"https://site{n % 30}.org/p/{n}", "score": float(score)} for n, score in scores.items()]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    marked, scored, discovered = (str(tmp_path / name) for name in ("marked", "scored", "discovered"))
+    labels.run(documents, marked, labels.SeedsConfig(), OPTIONS, [str(tmp_path / "grades.jsonl")])
+    score.run(documents, scored, score.ScoreConfig(threshold=0.5, table=str(tmp_path / "scores.jsonl")), OPTIONS)
+    discover.run(documents, scored, marked, discovered, discover.DiscoverConfig(least_pages=5), OPTIONS)
+    config = ClassifierConfig(buckets=2000, dim=16)
+    counts = train_classifier.run(
+        documents, discovered, str(place), str(tmp_path / "c"), SamplesConfig(folds=2), config, OPTIONS
+    ).table("count")
+    assert counts["seeds"] == 140
+    assert counts["doubtful"] == 5
+    assert counts["trained on"] == 300 - 10 - 2  # without those of site 1, and what was recalled of site 2
+
+
 def test_a_table_of_scores_in_the_classifiers_place(documents: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"url": ["https://site1.org/p/1#a", "x"], "score": [0.7, 1.0]}), tmp_path / "s.parquet")
     config = score.ScoreConfig(threshold=0.6, table=str(tmp_path / "s.parquet"))
