@@ -121,13 +121,20 @@ def test_what_can_change_a_byte_changes_the_version_of_its_module(
     assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} == {module}
 
 
-STAGES = {name: code_version.code_version((verb.module, "run")) for name, verb in VERBS.items() if name not in COMMANDS}
+STAGES = [name for name in VERBS if name not in COMMANDS]
+
+
+@pytest.fixture(scope="module")
+def versions() -> dict[str, dict[str, str]]:
+    return {name: code_version.code_version((VERBS[name].module, "run")) for name in STAGES}
 
 
 @pytest.mark.parametrize("verb", STAGES)
-def test_every_stage_has_a_version_and_none_hangs_on_what_keeps_the_books(verb: str) -> None:
-    assert VERBS[verb].module in STAGES[verb]
-    assert code_version.BOOKKEEPING.isdisjoint(STAGES[verb])
+def test_every_stage_has_a_version_and_none_hangs_on_what_keeps_the_books(
+    verb: str, versions: dict[str, dict[str, str]]
+) -> None:
+    assert VERBS[verb].module in versions[verb]
+    assert code_version.BOOKKEEPING.isdisjoint(versions[verb])
 
 
 def test_what_keeps_the_books_is_there() -> None:
@@ -135,11 +142,11 @@ def test_what_keeps_the_books_is_there() -> None:
         assert code_version._source(module), f"{module} is no module: take it out of BOOKKEEPING"
 
 
-def test_stages_hang_on_their_own_rooms() -> None:
+def test_stages_hang_on_their_own_rooms(versions: dict[str, dict[str, str]]) -> None:
     """Redaction's lists rerun no deduplication, thresholds no signals, pages no decontamination."""
     rooms = {
         verb: {".".join(module.split(".")[1:3]) for module in version if ".beam_pipelines." in module}
-        for verb, version in STAGES.items()
+        for verb, version in versions.items()
     }
     apart = ["deduplication", "redaction", "filtering", "tokens", "synthesis"]
     for verb, room in itertools.product(STAGES, apart):
@@ -149,4 +156,4 @@ def test_stages_hang_on_their_own_rooms() -> None:
             ("hold_out", "filtering"),  # draws as `sample` does
         }:
             assert f"beam_pipelines.{room}" not in rooms[verb], f"{verb} hangs on {room}"
-    assert not any(module.startswith("opencoder_jax.reports") for module in STAGES["decontaminate"])
+    assert not any(module.startswith("opencoder_jax.reports") for module in versions["decontaminate"])

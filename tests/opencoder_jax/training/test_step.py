@@ -1,7 +1,7 @@
 """The training step: what it learns, and what must not change it."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,6 @@ import pytest
 from opencoder_jax.data.batches import Batch
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.parallel.mesh import make_mesh
-from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import (
     StepMetrics,
     TrainState,
@@ -29,23 +28,24 @@ def random_batch(rows: int = 8, length: int = 16) -> Batch:
     return Batch(tokens[:, :-1], tokens[:, 1:], positions, np.ones((rows, length), np.float32))
 
 
-def start(recipe: Recipe) -> tuple[TrainState, Callable[..., tuple[TrainState, StepMetrics]]]:
-    """A new state, and the compiled step. Needs `jax.set_mesh`."""
-    state = jax.jit(partial(initial_state, recipe))()
-    return state, compiled_train_step(recipe, jax.sharding.get_mesh())
+@cache
+def programs(**changes: Any) -> tuple[Callable[[], TrainState], Callable[..., tuple[TrainState, StepMetrics]]]:
+    """What makes a new state, and the step: traced once for all tests. Needs `jax.set_mesh`, as they do."""
+    recipe = small_recipe(**changes)
+    return jax.jit(partial(initial_state, recipe)), compiled_train_step(recipe, make_mesh(recipe.mesh))
 
 
 def step_once(batch: Batch, **changes: Any) -> tuple[TrainState, StepMetrics]:
-    recipe = small_recipe(**changes)
-    with jax.set_mesh(make_mesh(recipe.mesh)):
-        state, update = start(recipe)
-        return update(state, batch, 1e-2)
+    with jax.set_mesh(make_mesh(small_recipe(**changes).mesh)):
+        start, update = programs(**changes)
+        return update(start(), batch, 1e-2)
 
 
 def test_one_batch_is_learnt_by_heart() -> None:
-    recipe, batch = small_recipe(), random_batch()
-    with jax.set_mesh(make_mesh(recipe.mesh)):
-        state, update = start(recipe)
+    batch = random_batch()
+    with jax.set_mesh(make_mesh(small_recipe().mesh)):
+        start, update = programs()
+        state = start()
         for _ in range(150):
             state, metrics = update(state, batch, 1e-2)
     assert metrics.loss < 0.02
@@ -79,16 +79,15 @@ def test_norms_do_not_decay() -> None:
     assert metrics.loss == 0
     np.testing.assert_array_equal(state.parameters["final_norm"], 1)
     np.testing.assert_array_equal(state.parameters["layers"]["ffn_norm"], 1)
-    recipe = small_recipe()
-    with jax.set_mesh(make_mesh(recipe.mesh)):
-        before = jax.jit(partial(initial_state, recipe))().parameters
+    with jax.set_mesh(make_mesh(small_recipe().mesh)):
+        before = programs()[0]().parameters
     np.testing.assert_allclose(state.parameters["layers"]["gate"], before["layers"]["gate"] * (1 - 1e-3), rtol=1e-5)
 
 
 def test_the_held_out_loss_is_the_training_loss_of_the_same_batch() -> None:
     recipe, batch = small_recipe(), random_batch()
     with jax.set_mesh(make_mesh(recipe.mesh)):
-        parameters = jax.jit(partial(initial_state, recipe))().parameters
+        parameters = programs()[0]().parameters
         loss, targets = jax.jit(partial(summed_loss, abstract(recipe.model)[0], recipe))(parameters, batch)
     assert targets == batch.loss_mask.sum()
     np.testing.assert_allclose(loss / targets, step_once(batch)[1].loss, rtol=1e-6)
