@@ -32,10 +32,6 @@ _mixed = _policies.save_only_these_names("attention_mixed", "attention_log_sums"
 _products = _policies.dots_with_no_batch_dims_saveable
 _to_host = _policies.offload_dot_with_no_batch_dims("device", "pinned_host")
 
-# On CPUs the loop over so few layers is written out: what a loop keeps for its backward pass it first fills with zeros,
-# then copies, which takes as long as the products of a small model.
-UNROLLED = 8
-
 # What the backward pass finds of a layer; the rest is computed again, from the layer's input.
 REMAT = {
     # Everything, without asking.
@@ -155,8 +151,7 @@ class Decoder(nnx.Module):
             return layer(token_by_token(x), positions), None
 
         step = one_layer if remat == "none" else jax.checkpoint(one_layer, prevent_cse=False, policy=REMAT[remat])
-        unroll = traced_for()[0] == "cpu" and self.config.layers <= UNROLLED
-        tokens, _ = jax.lax.scan(step, x.reshape(-1, x.shape[-1]), self.layers, unroll=unroll or 1)
+        tokens, _ = jax.lax.scan(step, x.reshape(-1, x.shape[-1]), self.layers)
         return self._final(tokens).reshape(x.shape)[:, :length]
 
     def _final(self, x: Float[Array, "*tokens W"]) -> Float[Array, "*tokens W"]:
