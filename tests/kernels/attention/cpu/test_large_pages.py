@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from opencoder_jax.kernels.attention.cpu.pages import LARGE, in_large_pages
+from opencoder_jax.kernels.attention.cpu.pages import _COLLAPSE, LARGE, in_large_pages
 
 SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -56,14 +56,16 @@ def laid(tmp_path: Path) -> Iterator[int]:
     begin = -(-whole // LARGE) * LARGE
     with (tmp_path / "file").open("w+b") as file:
         file.truncate(LARGE // 2)
-        libc.mmap(begin, LARGE // 2, mmap.PROT_READ, mmap.MAP_PRIVATE | fixed, file.fileno(), 0)
+        mapped = libc.mmap(begin, LARGE // 2, mmap.PROT_READ, mmap.MAP_PRIVATE | fixed, file.fileno(), 0)
+    assert mapped == begin
     ctypes.memset(begin + LARGE // 2, 1, 4 * LARGE - LARGE // 2)
     yield begin
     libc.munmap(whole, size)
 
 
 needs_large_pages = pytest.mark.skipif(
-    sys.platform != "linux"
+    jax.default_backend() != "cpu"
+    or sys.platform != "linux"
     or tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (6, 1)
     or not SWITCH.exists()
     or "[never]" in SWITCH.read_text(),
@@ -80,6 +82,15 @@ def test_arrays_stay_what_they_are() -> None:
 
 
 @needs_large_pages
+def test_an_array_lies_in_large_pages() -> None:
+    if not have_room():
+        pytest.skip("no large page is free")
+    array = jnp.arange(LARGE, dtype=jnp.float32) * 2
+    in_large_pages([array])
+    assert large_pages(array.unsafe_buffer_pointer() + LARGE) > 0
+
+
+@needs_large_pages
 def test_a_file_beside_an_array_does_not_keep_it_small(laid: int) -> None:
     array = Laid(laid + LARGE // 2, 4 * LARGE - LARGE // 2)
     if not have_room():
@@ -93,10 +104,10 @@ def have_room() -> bool:
     """Whether the system finds more large pages than the test wants, for memory beside which nothing lies."""
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    with mmap.mmap(-1, 8 * LARGE) as memory:
+    with mmap.mmap(-1, 8 * LARGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.write(bytes(8 * LARGE))
         view = (ctypes.c_char * len(memory)).from_buffer(memory)
         begin = -(-ctypes.addressof(view) // LARGE) * LARGE
-        found = libc.madvise(begin, 6 * LARGE, 25) == 0
+        found = libc.madvise(begin, 6 * LARGE, _COLLAPSE) == 0
         del view
     return found
