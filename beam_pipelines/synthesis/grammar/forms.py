@@ -50,7 +50,7 @@ def question(item: Item) -> list[dict[str, str]]:
         return _chat(f"{code}\n\nWhich lines does `{call}` run, and what do they change?", f"```python\n{lines}```")
     if kind < 0.75:
         return _chat(f"What does this function do?\n\n{code}", item.text)
-    return _chat(_ask(item, rng), _answer(item, chosen))
+    return _chat(_ask(item, rng), _answer(item, item.programs[0] if item.plain else chosen))
 
 
 def task(item: Item) -> list[dict[str, str]]:

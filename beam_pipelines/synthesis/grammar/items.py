@@ -93,7 +93,7 @@ def item(seed: int, number: int, taken: Collection[str], scope: Scope = SCOPES["
     """
     rng = random.Random(xxhash.xxh64_intdigest(f"{seed}/{number}".encode()))
     task = draw(rng, scope)
-    solutions = programs(task)
+    solutions = programs(task, scope.plain)
     if not solutions:
         return "no program"
     found = examples(task, solutions, rng)

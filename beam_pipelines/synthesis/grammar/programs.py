@@ -21,8 +21,12 @@ class Solution(NamedTuple):
     lines: tuple[str, ...]
 
 
-def programs(task: Composition) -> list[Solution]:
-    """Equivalent programs, the shortest style first; each differs from the others."""
+def programs(task: Composition, plain: bool = False) -> list[Solution]:
+    """Equivalent programs, the shortest style first; each differs from the others.
+
+    Args:
+        plain: step by step comes first, and what a step gives is always called "result".
+    """
     filled = {
         letter: value.name if isinstance(value, Parameter) else repr(value) for letter, value in task.constants.items()
     }
@@ -39,12 +43,14 @@ def programs(task: Composition) -> list[Solution]:
             for variant in range(max(1, variants))
             for program in (
                 _expression(task.operations, names, filled, variant),
-                _steps(task.operations, names, filled, variant),
+                _steps(task.operations, names, filled, variant, plain),
             )
             if program
         ]
         if loop := _loop(task.operations, names[0], filled):
             found.append(loop)
+    if plain:
+        found.sort(key=lambda program: program.style != "steps")
     return list({program.lines: program for program in found}.values())
 
 
@@ -71,17 +77,21 @@ def _expression(
 
 
 def _steps(
-    operations: tuple[Operation, ...], names: list[str], filled: dict[str, str], variant: int
+    operations: tuple[Operation, ...], names: list[str], filled: dict[str, str], variant: int, plain: bool
 ) -> Solution | None:
-    """A line for each operation."""
-    if len(operations) < 2 or not all(each.code for each in operations):
+    """A line for each operation, or a loop for the last where no expression says it."""
+    *before, last = operations
+    if not before or not all(each.code for each in before):
         return None
     lines, operands = [], names
-    for number, operation in enumerate(operations[:-1]):
-        name = _result(operation, number, {*names, *filled.values()})
+    for number, operation in enumerate(before):
+        name = "result" if plain else _result(operation, number, {*names, *filled.values()})
         lines.append(f"{name} = {_apply(operation, variant, operands, filled)}")
         operands = [name]
-    return Solution("steps", (*lines, f"return {_apply(operations[-1], variant, operands, filled)}"))
+    if last.code:
+        return Solution("steps", (*lines, f"return {_apply(last, variant, operands, filled)}"))
+    loop = _loop((last,), operands[0], filled)
+    return Solution("steps", (*lines, *loop.lines)) if loop else None
 
 
 def _result(operation: Operation, number: int, taken: set[str]) -> str:

@@ -41,7 +41,7 @@ class Scope:
         open_parameter: how often what an operation leaves open becomes a parameter, not a constant.
         examples: how many a text shows; one of them is drawn.
         names: of a type's names, how many a parameter may have.
-        plain: a text says everything in one way, types and all, and functions have few names.
+        plain: a text says everything in one way, types and all, functions have few names, and programs go step by step.
     """
 
     families: tuple[tuple[float, tuple[Operation, ...]], ...]

@@ -153,7 +153,12 @@ def test_the_small_scope_asks_plainly_and_holds_pairs_of_its_own_out() -> None:
         asked, answered = (turn["content"] for turn in forms.task(one))
         assert asked == prompts.asked(one.head())
         assert answered == f"```python\n{one.function(one.programs[0])}```"
+        lines = one.programs[0].lines
         assert len(one.task.parts) <= 2
+        assert [line.startswith("result = ") for line in lines[:2]].count(True) == len(one.task.parts) - 1
+        looped = one.task.parts[-1].name == "product"
+        assert len(lines) == len(one.task.parts) + (3 if looped else 0), "an operation a line"
+        assert lines[-1].startswith("return ")
         assert not one.task.constants
     known = {part.name for one in trained for part in one.task.parts}
     assert sum({part.name for part in one.task.parts} <= known for one in held) > 35, "known one by one"
