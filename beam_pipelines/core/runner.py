@@ -23,7 +23,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from opencoder_jax.beam_pipelines.core.engines.failures import explained_cluster, noticed_loss, refuse_absent_server
-from opencoder_jax.beam_pipelines.core.memory import return_large_arrays
+from opencoder_jax.beam_pipelines.core.memory import large_arrays_returned
 from opencoder_jax.code_version import code_version
 from opencoder_jax.recipe import UserError
 
@@ -100,7 +100,6 @@ class BeamOptions:
 
     @contextmanager
     def _local(self, seconds: float, threads: bool) -> Iterator[beam.Pipeline]:
-        return_large_arrays()
         workers = PipelineOptions(list(self.flags)).view_as(DirectOptions).direct_num_workers
         if not any(flag.startswith("--direct_num_workers") for flag in self.flags):
             workers = 1 if seconds < (WORTH_THREADS if threads else WORTH_STARTING) else os.cpu_count() or 1
@@ -111,7 +110,7 @@ class BeamOptions:
             program = f"{shlex.quote(sys.executable)} -m opencoder_jax.beam_pipelines.core.worker {os.getpid()}"
             command = f"exec {program} 2>/dev/null"  # it prints the traceback of every error that it reports
             runner = FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
-        with ExitStack() as quiet:
+        with large_arrays_returned(), ExitStack() as quiet:
             if workers > 1 and threads:  # they print the traceback of every error that they report, as worker.py says
                 nowhere = quiet.enter_context(open(os.devnull, "w"))
                 quiet.enter_context(redirect_stderr(nowhere))
