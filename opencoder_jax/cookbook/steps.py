@@ -19,8 +19,8 @@ from opencoder_jax.recipe import configurable
 # What is made of the clean documents, in this order.
 DERIVED = ("algorithmic", "snippets", "instructions")
 
-# What the task grammar writes, by its forms.
-GRAMMAR = ("programs", "questions", "tasks")
+# What the task grammar writes: how many items in each of its forms, about as many as the miniature reads once.
+GRAMMAR = {"programs": 6000, "questions": 1000, "tasks": 6000}
 
 # Token records, by the names that the mixtures of the training recipes use.
 RECORDS = ("refinecode", "refinecode_heldout", *DERIVED, *GRAMMAR)
@@ -152,9 +152,17 @@ def steps(config: CookbookConfig, run: str, sources: Sequence[str], overrides: S
         *web_recall.steps(f"{run}/web", flags, ROUNDS, crawl=pages, documents=[], urls=seeds),
         *(
             stage(
-                f"draw {form} from the grammar", "grammar", made[form], [*flags, f'--gin.GrammarConfig.form="{form}"']
+                f"draw {form} from the grammar",
+                "grammar",
+                made[form],
+                [
+                    f"--gin_file={config.pipelines}",
+                    f"--gin.GrammarConfig.items={items}",
+                    *overrides,
+                    f'--gin.GrammarConfig.form="{form}"',
+                ],
             )
-            for form in GRAMMAR
+            for form, items in GRAMMAR.items()
         ),
         stage("draw held-out compositions", "held_out", f"{data}/held_out", flags),
         stage("train the tokenizer", "train_tokenizer", f"{data}/tokenizer", flags, documents=[clean, made["tasks"]]),

@@ -3,7 +3,7 @@
 The programs are the grammar's own, so they run here; whatever else is synthesised runs in the sandbox.
 """
 
-import copy
+import pickle
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -37,10 +37,10 @@ def examples(task: Composition, programs: Sequence[Solution], rng: random.Random
     functions = [compile_function(program.lines, task.parameters) for program in programs]
     found: list[Trial] = []
     for arguments in inputs:
-        results = []
+        results, kept = [], pickle.dumps(arguments)  # several times as fast as copy.deepcopy
         for function in functions:
             try:
-                results.append(function(*copy.deepcopy(arguments)))
+                results.append(function(*pickle.loads(kept)))
             except (ValueError, IndexError, KeyError, ZeroDivisionError, TypeError, OverflowError) as error:
                 return f"{type(error).__name__} in a program"
         if any(result != results[0] or type(result) is not type(results[0]) for result in results):
