@@ -19,8 +19,8 @@ from opencoder_jax.recipe import configurable
 # What is made of the clean documents, in this order.
 DERIVED = ("algorithmic", "snippets", "instructions")
 
-# What the task grammar writes: how many items in each of its forms, about as many as the miniature reads once.
-GRAMMAR = {"programs": 6000, "questions": 1000, "tasks": 6000}
+# What the task grammar writes: how many items in each of its forms; the miniature reads some of them twice.
+GRAMMAR = {"programs": 4000, "questions": 1000, "tasks": 4000}
 
 # Token records, by the names that the mixtures of the training recipes use.
 RECORDS = ("refinecode", "refinecode_heldout", *DERIVED, *GRAMMAR)

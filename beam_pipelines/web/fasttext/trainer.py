@@ -114,7 +114,8 @@ def _epoch(
 
 @numba.njit(cache=True, nogil=True)
 def _mean(flat: np.ndarray, begin: int, end: int, inputs: np.ndarray, hidden: np.ndarray) -> None:
-    hidden[:] = 0
+    for column in range(len(hidden)):
+        hidden[column] = 0
     for place in range(begin, end):
         row = flat[place]
         for column in range(len(hidden)):
@@ -131,9 +132,14 @@ def _softmax(hidden: np.ndarray, outputs: np.ndarray, probabilities: np.ndarray)
         for column in range(len(hidden)):
             total += outputs[label, column] * hidden[column]
         probabilities[label] = total
-    probabilities -= probabilities.max()
-    probabilities[:] = np.exp(probabilities)
-    probabilities /= probabilities.sum()
+    highest, total = probabilities[0], np.float32(0)
+    for label in range(1, len(outputs)):
+        highest = max(highest, probabilities[label])
+    for label in range(len(outputs)):
+        probabilities[label] = np.exp(probabilities[label] - highest)
+        total += probabilities[label]
+    for label in range(len(outputs)):
+        probabilities[label] /= total
 
 
 @numba.njit(cache=True, nogil=True)
