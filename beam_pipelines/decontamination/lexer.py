@@ -76,7 +76,7 @@ def lex(texts: Sequence[bytes], bound: Iterable[bytes] = (), own_calls: bool = T
     return Tokens(*_lex(joined.data, joined.offsets, np.sort(_hashes(bound)), own_calls, *_KNOWN))
 
 
-@njit(inline="always")
+@njit
 def _hash(data, start, stop, value):  # type: ignore[no-untyped-def]
     """Of some bytes behind those that `value` stands for; positive, even and above BORDER."""
     for place in range(start, stop):
@@ -85,39 +85,45 @@ def _hash(data, start, stop, value):  # type: ignore[no-untyped-def]
     return np.int64((value >> _U(2) | _U(2)) << _U(1))
 
 
-@njit(inline="always")
+@njit
 def _among(sorted_values, value):  # type: ignore[no-untyped-def]
-    place = np.searchsorted(sorted_values, value)
-    return place < len(sorted_values) and sorted_values[place] == value
+    first, end = 0, len(sorted_values)
+    while first < end:
+        middle = (first + end) // 2
+        if sorted_values[middle] < value:
+            first = middle + 1
+        else:
+            end = middle
+    return first < len(sorted_values) and sorted_values[first] == value
 
 
-@njit(inline="always")
+@njit
 def _past(data, at, stop, table):  # type: ignore[no-untyped-def]
     while at < stop and table[data[at]]:
         at += 1
     return at
 
 
-@njit(inline="always")
+@njit
 def _line_end(data, at, stop):  # type: ignore[no-untyped-def]
     while at < stop and data[at] != 10:
         at += 1
     return at
 
 
-@njit(inline="always")
+@njit
 def _line_closes(data, at, stop):  # type: ignore[no-untyped-def]
     """Whether only brackets, commas and quotes follow on a line: a quote before them ends a string, it begins none."""
     at = _past(data, at, stop, _CLOSING)
     return at == stop or data[at] == 10 or data[at] == 13
 
 
-@njit(inline="always")
+@njit
 def _begins(data, at, stop, first, second):  # type: ignore[no-untyped-def]
     return at + 1 < stop and data[at] == first and data[at + 1] == second
 
 
-@njit(inline="always")
+@njit
 def _empty_string(data, at, start, stop):  # type: ignore[no-untyped-def]
     """Whether two quotes hold nothing; beside a word or a third quote they may be one that is written twice."""
     if not _begins(data, at, stop, data[at], data[at]):
