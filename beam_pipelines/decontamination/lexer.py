@@ -87,14 +87,8 @@ def _hash(data, start, stop, value):  # type: ignore[no-untyped-def]
 
 @njit
 def _among(sorted_values, value):  # type: ignore[no-untyped-def]
-    first, end = 0, len(sorted_values)
-    while first < end:
-        middle = (first + end) // 2
-        if sorted_values[middle] < value:
-            first = middle + 1
-        else:
-            end = middle
-    return first < len(sorted_values) and sorted_values[first] == value
+    place = np.searchsorted(sorted_values, value)
+    return place < len(sorted_values) and sorted_values[place] == value
 
 
 @njit
