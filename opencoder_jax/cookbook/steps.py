@@ -7,8 +7,8 @@ the project's own problems and on compositions of the task grammar that no train
 directories that earlier steps wrote, and writes one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from opencoder_jax.beam_pipelines import refinecode, web_recall
 from opencoder_jax.beam_pipelines.experiments.library_crawl import CRAWL, SEEDS
@@ -19,8 +19,8 @@ from opencoder_jax.recipe import configurable
 # What is made of the clean documents, in this order.
 DERIVED = ("algorithmic", "snippets", "instructions")
 
-# What the task grammar writes: how many items in each of its forms; the miniature reads some of them twice.
-GRAMMAR = {"programs": 4000, "questions": 1000, "tasks": 4000}
+# What the task grammar writes, by its forms.
+GRAMMAR = ("programs", "questions", "tasks")
 
 # Token records, by the names that the mixtures of the training recipes use.
 RECORDS = ("refinecode", "refinecode_heldout", *DERIVED, *GRAMMAR)
@@ -39,6 +39,7 @@ class CookbookConfig:
 
     Attributes:
         pipelines, pretrain, anneal, tune_stage1, tune, evaluate_base, evaluate_tuned: gin files.
+        items: how many of the grammar's are drawn in each form; they stand in for GrammarConfig.items of `pipelines`.
         functions: what the model is asked to write, before and after tuning: (signature, what it does).
     """
 
@@ -50,6 +51,9 @@ class CookbookConfig:
     evaluate_base: str = "gin_configs/evaluate/cookbook_base.gin"
     evaluate_tuned: str = "gin_configs/evaluate/cookbook_tuned.gin"
 
+    # The miniature reads those of programs and tasks about twice, and fewer questions than there are.
+    items: Mapping[str, int] = field(default_factory=lambda: {"programs": 4000, "questions": 1000, "tasks": 4000})
+
     functions: tuple[tuple[str, str], ...] = (
         ("is_even(number)", "Return whether a number is even."),
         ("first_word(text)", "Return the first word of a text."),
@@ -59,8 +63,10 @@ class CookbookConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name != "functions" and not value.endswith(".gin"):
+            if isinstance(value, str) and not value.endswith(".gin"):
                 raise ValueError(f"{name} must name a gin file: got {value!r}")
+        if self.items.keys() != set(GRAMMAR):
+            raise ValueError(f"items must have the forms {', '.join(GRAMMAR)}: got {self.items!r}")
 
 
 def steps(config: CookbookConfig, run: str, sources: Sequence[str], overrides: Sequence[str]) -> list[Step]:
@@ -157,12 +163,12 @@ def steps(config: CookbookConfig, run: str, sources: Sequence[str], overrides: S
                 made[form],
                 [
                     f"--gin_file={config.pipelines}",
-                    f"--gin.GrammarConfig.items={items}",
+                    f"--gin.GrammarConfig.items={config.items[form]}",
                     *overrides,
                     f'--gin.GrammarConfig.form="{form}"',
                 ],
             )
-            for form, items in GRAMMAR.items()
+            for form in GRAMMAR
         ),
         stage("draw held-out compositions", "held_out", f"{data}/held_out", flags),
         stage("train the tokenizer", "train_tokenizer", f"{data}/tokenizer", flags, documents=[clean, made["tasks"]]),
