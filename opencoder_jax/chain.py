@@ -1,8 +1,9 @@
-"""Chains: lists of commands that read what earlier ones wrote, run in order, each only when it must.
+"""Chains: lists of commands that read what earlier ones wrote, each run only when it must.
 
 A chain is a plain list of `Step`s, so a loop that builds it makes rounds, and `vary` makes the arms of an experiment,
 which share every step that they have in common. Run again, a chain redoes nothing; killed anywhere, it goes on where it
-stopped; after a change it redoes what the change can have changed, and says why.
+stopped; after a change it redoes what the change can have changed, and says why. Its steps run in order, or, in several
+processes, each as soon as what it reads is there.
 
 Stages of the data pipelines hold to that themselves, by their `stage.json`. For the other commands it's held here, by a
 `step.json` in each output. This module knows neither JAX nor Beam: a step's program is imported when it runs.
@@ -10,11 +11,17 @@ Stages of the data pipelines hold to that themselves, by their `stage.json`. For
 
 import importlib
 import json
+import multiprocessing
+import multiprocessing.connection
+import os
 import shlex
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,28 +138,76 @@ def vary(steps: Sequence[Step], root: str, variant: str, changes: Mapping[str, S
     return varied
 
 
-def run_chain(steps: Sequence[Step], accept: Sequence[str] = ()) -> Iterator[tuple[Step, float | None]]:
-    """Runs the steps that aren't up to date, in order, with a line before each.
+def run_chain(
+    steps: Sequence[Step], accept: Sequence[str] = (), processes: int = 1
+) -> Iterator[tuple[Step, float | None]]:
+    """Runs the steps that aren't up to date, each after those that it reads, with a line before each.
 
     Args:
-        steps: each once, or several times the same.
+        steps: each once, or several times the same; none before one that it reads.
         accept: names of steps whose older output counts as up to date.
+        processes: how many steps may run side by side; with 1 all run in this process, in order.
 
     Yields:
         Each step once it's done, and the seconds that it took; None where it was up to date.
 
     Raises:
-        UserError: two steps write one directory, or a step failed; those before it stay done.
+        UserError: two steps write one directory, or a step failed; those that were begun before it stay done.
     """
     by_output: dict[str, Step] = {}
     for step in steps:
         if by_output.setdefault(step.output, step) != step:
             raise UserError(f"{step.output}: written by two steps, {by_output[step.output].title} and {step.title}")
-    for number, step in enumerate(by_output.values(), 1):
-        print(f"[{number}/{len(by_output)}] {step.title}", file=sys.stderr, flush=True)
-        began = time.perf_counter()
-        did = (run_stage if step.program == PIPELINES else run_other)(step, accept)
-        yield step, time.perf_counter() - began if did else None
+    numbered = [(f"[{number}/{len(by_output)}]", step) for number, step in enumerate(by_output.values(), 1)]
+    if processes > 1:
+        yield from _side_by_side(numbered, accept, processes)
+        return
+    for number, step in numbered:
+        yield step, run_step(number, step, accept)
+
+
+def _side_by_side(
+    numbered: Sequence[tuple[str, Step]], accept: Sequence[str], processes: int
+) -> Iterator[tuple[Step, float | None]]:
+    """As `run_chain`, each step in one of some processes as soon as what it reads is there; earlier ones first."""
+    waiting, running = list(numbered), dict[Future[float | None], Step]()
+    fresh = multiprocessing.get_context("spawn")  # a fork of a process with threads, as JAX's and Beam's, may hang
+    with ProcessPoolExecutor(processes, fresh, _end_with_the_chain) as pool:
+        while waiting or running:
+            missing = [step.output for step in (*running.values(), *(step for _, step in waiting))]
+            ready = [each for each in waiting if not any(_reads(each[1], output) for output in missing)]
+            for each in ready[: processes - len(running)]:
+                waiting.remove(each)
+                running[pool.submit(run_step, *each, accept)] = each[1]
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                if isinstance(done.exception(), BrokenProcessPool):
+                    titles = " or ".join(step.title for step in running.values())
+                    raise UserError(f"{titles}: its process was killed; is the memory enough? Run again to go on")
+                yield running.pop(done), done.result()
+
+
+def _reads(step: Step, output: str) -> bool:
+    """Whether a step reads the output of another, or a file in it."""
+    return any(place == output or place.startswith(f"{output}/") for place in step.inputs)
+
+
+def _end_with_the_chain() -> None:
+    """A process of steps ends when that of their chain does, even by a kill, and leaves its step to the next run."""
+    chain = multiprocessing.parent_process()
+
+    def watch() -> None:
+        multiprocessing.connection.wait([chain.sentinel] if chain else [])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_step(number: str, step: Step, accept: Sequence[str]) -> float | None:
+    """Runs a step unless it's up to date; the seconds that it took, or None."""
+    print(f"{number} {step.title}", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    did = (run_stage if step.program == PIPELINES else run_other)(step, accept)
+    return time.perf_counter() - began if did else None
 
 
 def run_stage(step: Step, accept: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ redoes the steps that this changes (opencoder_jax/chain.py).
 import argparse
 import logging
 import sys
+import time
 from pathlib import Path
 
 from opencoder_jax.beam_pipelines.web.report import write_page
@@ -42,8 +43,9 @@ def main(argv: list[str]) -> None:
     refuse_unknown(parser, rest)
     logging.getLogger("absl").setLevel(logging.ERROR)
     overrides = [argument for argument in argv if argument.startswith("--gin.")]
-    recipe = steps(build(CookbookConfig), str(flags.output), flags.source, overrides)
-    for step, seconds in run_chain(recipe, flags.accept):
+    config = build(CookbookConfig)
+    recipe = steps(config, str(flags.output), flags.source, overrides)
+    for step, seconds in run_chain(recipe, flags.accept, config.processes):
         if seconds is not None:
             note_time(flags.output, step, seconds)
         if step.output == f"{flags.output}/web/recalled":
@@ -54,6 +56,7 @@ def main(argv: list[str]) -> None:
 
 
 def note_time(run: Path, step: Step, seconds: float) -> None:
-    """Keeps how long a step took, for the report; a step that went on after a kill counts its last part."""
-    took = {str(Path(step.output).relative_to(run)): round(seconds, 1)}
-    write_json(run / TIMINGS, read_json(run / TIMINGS, {}) | took)
+    """Keeps when a step that has just ended ran, for the report; of one that went on after a kill, its last part."""
+    ended = time.time()
+    ran = {str(Path(step.output).relative_to(run)): [round(ended - seconds, 1), round(ended, 1)]}
+    write_json(run / TIMINGS, read_json(run / TIMINGS, {}) | ran)

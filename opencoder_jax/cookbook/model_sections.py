@@ -149,8 +149,8 @@ def _by_level(found: Mapping[str, Score]) -> Html:
 def reproduction(results: Results) -> Section:
     """How each number can be made again: every step's time and command, and the machine."""
     rows = [
-        [number, step.title, None if took is None else duration(took), _command(step)]
-        for number, (step, took) in enumerate(zip(results.steps, results.seconds, strict=True), 1)
+        [number, step.title, duration(ran[1] - ran[0]) if ran else None, _command(step)]
+        for number, (step, ran) in enumerate(zip(results.steps, results.times, strict=True), 1)
     ]
     return section(
         "reproduction",

@@ -73,7 +73,7 @@ def summary(results: Results) -> Html:
     sizes = [megabytes(stage.total("out", "bytes")) for stage in ends]
     tokens = sum(records.total("tokens") for records in results.records.values())
     trained = sum(stage.rows[-1]["tokens"] for stage in trainings)
-    minutes = sum(filter(None, results.seconds)) / 60
+    minutes = results.minutes
     parameters = pretrain.about["parameters"]
     sentences = [
         f"{documents[0]:,} documents ({sizes[0]} MB) were collected; {documents[1]:,} ({sizes[1]} MB) were left after "

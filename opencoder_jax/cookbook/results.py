@@ -109,10 +109,20 @@ class Results:
     steps: Sequence[Step]
 
     @cached_property
-    def seconds(self) -> list[float | None]:
-        """How long each step took; None where nobody noted it."""
-        timings = read_json(self.run / "timings.json", {})
-        return [timings.get(Path(os.path.relpath(step.output, self.run)).as_posix()) for step in self.steps]
+    def times(self) -> list[tuple[float, float] | None]:
+        """When each step ran, from when to when in seconds; None where nobody noted it."""
+        noted = read_json(self.run / "timings.json", {})
+        found = [noted.get(Path(os.path.relpath(step.output, self.run)).as_posix()) for step in self.steps]
+        return [(ran[0], ran[1]) if ran else None for ran in found]
+
+    @property
+    def minutes(self) -> float:
+        """How long at least one step ran: less than their sum, for some run side by side."""
+        total, end = 0.0, float("-inf")
+        for began, ended in sorted(filter(None, self.times)):
+            total += max(0.0, ended - max(began, end))
+            end = max(end, ended)
+        return total / 60
 
     def pages(self) -> list[str]:
         """The other pages of the run, as paths in it; where a directory has an index, that leads to the rest."""

@@ -14,6 +14,7 @@ from opencoder_jax.beam_pipelines import refinecode, web_recall
 from opencoder_jax.beam_pipelines.experiments.library_crawl import CRAWL, SEEDS
 from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import PROBLEMS
 from opencoder_jax.chain import Step, read_by, stage
+from opencoder_jax.checks import at_least, check
 from opencoder_jax.recipe import configurable
 
 # What is made of the clean documents, in this order.
@@ -41,6 +42,7 @@ class CookbookConfig:
         pipelines, pretrain, anneal, tune_stage1, tune, evaluate_base, evaluate_tuned: gin files.
         items: how many of the grammar's are drawn in each form; they stand in for GrammarConfig.items of `pipelines`.
         functions: what the model is asked to write, before and after tuning: (signature, what it does).
+        processes: how many steps may run side by side; most keep about one core busy.
     """
 
     pipelines: str = "gin_configs/cookbook.gin"
@@ -60,11 +62,13 @@ class CookbookConfig:
         ("read_lines(path)", "Return the lines of a file as a list."),
         ("mean(numbers)", "Return the arithmetic mean of some numbers."),
     )
+    processes: int = 2
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, str) and not value.endswith(".gin"):
                 raise ValueError(f"{name} must name a gin file: got {value!r}")
+        check(self, processes=at_least(1))
         if self.items.keys() != set(GRAMMAR):
             raise ValueError(f"items must have the forms {', '.join(GRAMMAR)}: got {self.items!r}")
 

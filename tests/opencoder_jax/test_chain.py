@@ -1,6 +1,10 @@
-"""Chains: what runs, what doesn't, why, and what an experiment's arms share."""
+"""Chains: what runs, what doesn't, why, what an experiment's arms share, and steps side by side."""
 
 import json
+import os
+import select
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -154,3 +158,144 @@ def test_an_override_goes_to_the_verbs_that_read_it() -> None:
         "--gin.CollectConfig.shards=2",
         "--runner=X",
     )
+
+
+MEET = '''"""Meets another step at a pipe, writes, fails or is killed, as it was told."""
+
+import os
+import signal
+from pathlib import Path
+
+from opencoder_jax.recipe import UserError
+
+
+def main(argv):
+    flags = dict(flag.removeprefix("--").split("=", 1) for flag in argv[1:])
+    if pipe := flags.get("speak"):
+        Path(pipe).write_text("hello")  # until another listens
+    if pipe := flags.get("listen"):
+        assert Path(pipe).read_text() == "hello"
+    if flags.get("end") == "fail":
+        raise UserError("no more onions")
+    if flags.get("end") == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    output = Path(flags["output"])
+    (output / "kept").mkdir(parents=True, exist_ok=True)
+    (output / "seen").write_text(",".join(sorted(path.name for path in output.parent.iterdir())))
+'''
+
+HALL = '''"""A program with the verb `meet`, in any process that reads this file."""
+
+import json
+import sys
+from types import ModuleType
+
+from opencoder_jax import chain
+from opencoder_jax.chain import Step
+from opencoder_jax.verbs import Verb
+
+table = ModuleType("hall_table")
+table.VERBS = {"meet": Verb("meet_verb", "")}
+table.main = lambda argv: __import__("meet_verb").main(argv)
+sys.modules["hall_table"] = table
+chain.PROGRAMS["hall"] = "hall_table"
+
+if __name__ == "__main__":
+    steps = [
+        Step(name, "hall", "meet", tuple(settings), output, inputs=tuple(inputs))
+        for name, output, settings, inputs in json.loads(sys.argv[1])
+    ]
+    for step, seconds in chain.run_chain(steps, processes=2):
+        print(step.title, "up to date" if seconds is None else "ran", flush=True)
+'''
+
+
+class Hall:
+    """Where steps meet: a folder with a program of its own, whose chains are processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "meet_verb.py").write_text(MEET)
+        (folder / "hall.py").write_text(HALL)
+        os.mkfifo(folder / "pipe")
+
+    def start(self, **steps: tuple[str, list[str]]) -> subprocess.Popen[str]:
+        """A chain of steps, by their settings (`PIPE` is one) and the steps that they read."""
+        told = [
+            (name, str(self.folder / "run" / name), settings.replace("PIPE", str(self.folder / "pipe")).split(), inputs)
+            for name, (settings, inputs) in steps.items()
+        ]
+        (self.folder / "run").mkdir(exist_ok=True)
+        chained = [(name, at, what, [str(self.folder / "run" / each) for each in read]) for name, at, what, read in told]
+        command = [sys.executable, str(self.folder / "hall.py"), json.dumps(chained)]
+        path = os.pathsep.join([str(self.folder), *sys.path])
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+
+    def run(self, **steps: tuple[str, list[str]]) -> tuple[list[str], str]:
+        """The lines that a chain printed of its steps, and its errors."""
+        with self.start(**steps) as process:
+            output, errors = process.communicate(timeout=100)
+        return output.splitlines(), errors
+
+    def seen(self, name: str) -> str:
+        return (self.folder / "run" / name / "seen").read_text()
+
+
+@pytest.fixture
+def hall(tmp_path: Path) -> Hall:
+    return Hall(tmp_path)
+
+
+def test_steps_that_do_not_wait_for_each_other_run_side_by_side(hall: Hall) -> None:
+    """Two meet at a pipe, which neither could pass alone; a third reads a folder in the output of one, and comes after."""
+    steps = {
+        "first": ("--speak=PIPE", []),
+        "third": ("--add=1", ["first/kept"]),
+        "second": ("--listen=PIPE", []),
+    }
+    printed, errors = hall.run(**steps)
+    assert sorted(printed) == ["first ran", "second ran", "third ran"], errors
+    assert "first" in hall.seen("third")
+    assert "[1/3] first" in errors
+    printed, _ = hall.run(**steps)
+    assert sorted(printed) == ["first up to date", "second up to date", "third up to date"]
+
+
+def test_a_step_that_fails_beside_another_costs_itself_and_what_follows(hall: Hall) -> None:
+    failing = {
+        "bad": ("--listen=PIPE --end=fail", []),
+        "after": ("--add=1", ["bad"]),
+        "good": ("--speak=PIPE", []),
+    }
+    printed, errors = hall.run(**failing)
+    assert "after ran" not in printed
+    assert "UserError: no more onions" in errors
+    mended = failing | {"bad": ("--add=2", []), "good": ("--speak=PIPE", [])}
+    printed, _ = hall.run(**mended)
+    assert sorted(printed) == ["after ran", "bad ran", "good up to date"]
+
+
+def test_a_killed_process_of_steps_is_an_error_that_names_them(hall: Hall) -> None:
+    printed, errors = hall.run(victim=("--end=kill", []))
+    assert printed == []
+    assert "UserError: victim: its process was killed; is the memory enough? Run again to go on" in errors
+
+
+def test_when_a_chain_is_killed_its_steps_end(hall: Hall) -> None:
+    """A step that listens is gone once its chain is: the pipe has no reader any more, and the next run may begin."""
+    with hall.start(listener=("--listen=PIPE", []), other=("--add=1", ["listener"])) as process:
+        end = os.open(hall.folder / "pipe", os.O_WRONLY)  # until the step has opened it, too
+        process.send_signal(signal.SIGKILL)
+        gone = select.poll()
+        gone.register(end, select.POLLERR)
+        assert gone.poll(100_000)
+        os.close(end)
+        process.communicate()
+    printed, errors = hall.run(listener=("--add=1", []))
+    assert printed == ["listener ran"], errors

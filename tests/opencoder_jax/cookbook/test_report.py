@@ -174,7 +174,10 @@ def make_run(run: Path) -> list[Step]:
     write_recall(run)
     write_evaluation(run)
     recipe_steps = recipe(run)
-    write_json(run / "timings.json", {Path(step.output).relative_to(run).as_posix(): 6.0 for step in recipe_steps[:20]})
+    # 20 steps of 6 s, side by side by twos, after a pause of a day in the middle.
+    ran = [[1e6 + 6 * (n // 2) + 86400 * (n > 9), 1e6 + 6 * (n // 2) + 86400 * (n > 9) + 6] for n in range(20)]
+    names = [Path(step.output).relative_to(run).as_posix() for step in recipe_steps]
+    write_json(run / "timings.json", dict(zip(names, ran, strict=False)))
     return recipe_steps
 
 
@@ -218,7 +221,7 @@ def test_headline_figures(page: str) -> None:
     assert "after stage 1 + 2 12.5 % (95 % interval 6.2 – 18.8 %)" in opening
     assert "50.0 % of held-out compositions solved" in opening
     assert "closed 77.5 % of its answers" in opening
-    assert "2.0 minutes" in opening
+    assert "1.0 minutes" in opening
 
 
 def test_a_corpus_that_is_too_small_is_named_at_the_top(tmp_path: Path, page: str) -> None:
