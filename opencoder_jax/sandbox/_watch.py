@@ -274,6 +274,8 @@ class _Watch:
         while not all(process.end for process in self._processes):
             ready = self._poll.poll(max(0.0, look - time.monotonic()) * 1000 + 1)
             now = time.monotonic()
+            if self._connection.fileno() < 0:  # by another thread: its number may be that of another file by now
+                raise ZygoteLost("the sandbox is closed")
             for descriptor, _ in ready:
                 if descriptor in self._sources:
                     self._take(*self._sources[descriptor])

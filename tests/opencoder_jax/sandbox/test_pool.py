@@ -1,12 +1,14 @@
 """Every way in which a program can end, and what happens when the sandbox itself is hurt."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -232,3 +234,24 @@ def test_layers_name_every_wall(sandbox: Sandbox) -> None:
 def test_limits_that_make_no_sense_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Limits(**{field: value})
+
+
+def test_a_sandbox_closed_between_two_looks_ends_its_program_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only where the program's watcher happens to wait for its zygote's word: then its idle limit would end it."""
+    sandbox = Sandbox(Limits(cpu_seconds=1, idle_seconds=3))
+
+    class Poll:
+        """What closes the sandbox before its first look."""
+
+        def __init__(self) -> None:
+            self._poll = real()
+            self.register, self.unregister = self._poll.register, self._poll.unregister
+
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            sandbox.close()
+            return self._poll.poll(timeout)
+
+    real = select.poll
+    monkeypatch.setattr("opencoder_jax.sandbox._watch.select", SimpleNamespace(**vars(select) | {"poll": Poll}))
+    outcome = sandbox.run("import time\nwhile True: time.sleep(0.01)")
+    assert (outcome.status, outcome.error) == ("sandbox_error", "the sandbox is closed")
