@@ -226,7 +226,9 @@ class Hall:
             for name, (settings, inputs) in steps.items()
         ]
         (self.folder / "run").mkdir(exist_ok=True)
-        chained = [(name, at, what, [str(self.folder / "run" / each) for each in read]) for name, at, what, read in told]
+        chained = [
+            (name, at, what, [str(self.folder / "run" / each) for each in read]) for name, at, what, read in told
+        ]
         command = [sys.executable, str(self.folder / "hall.py"), json.dumps(chained)]
         path = os.pathsep.join([str(self.folder), *sys.path])
         return subprocess.Popen(
@@ -253,7 +255,7 @@ def hall(tmp_path: Path) -> Hall:
 
 
 def test_steps_that_do_not_wait_for_each_other_run_side_by_side(hall: Hall) -> None:
-    """Two meet at a pipe, which neither could pass alone; a third reads a folder in the output of one, and comes after."""
+    """Two meet at a pipe, which neither could pass alone; a third reads a folder of one's output, and comes after."""
     steps = {
         "first": ("--speak=PIPE", []),
         "third": ("--add=1", ["first/kept"]),
