@@ -25,6 +25,10 @@ VERBS = {
         "opencoder_jax.compile.compile", "--gin_file=gin_configs/pretrain/opencoder_8b.gin --topology=v5p:4x4x4"
     ),
     "generate": Verb("opencoder_jax.inference.generate", '--checkpoint=runs/pretrain --prompt="def add(a, b):"'),
+    "teach": Verb(
+        "opencoder_jax.distillation.teach",
+        "--checkpoint=runs/teacher --records=runs/tokens/refinecode --output=runs/tokens/refinecode_teacher",
+    ),
     "serve": Verb("opencoder_jax.serving.serve", "--checkpoint=runs/pretrain"),
     "eval": Verb("opencoder_jax.evaluation.evaluate", "--checkpoint=runs/pretrain --output=runs/scores"),
     "compare": Verb("opencoder_jax.evaluation.compare", "runs/scores/base runs/scores/tuned"),

@@ -40,7 +40,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.data": (f"{PACKAGE}.benchmarks",),
     f"{PACKAGE}.model": (f"{PACKAGE}.kernels",),
     f"{PACKAGE}.parallel": (f"{PACKAGE}.model", f"{PACKAGE}.data"),
-    f"{PACKAGE}.training": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
+    f"{PACKAGE}.distillation": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
+    f"{PACKAGE}.training": tuple(f"{PACKAGE}.{name}" for name in ("distillation", "parallel", "model", "data")),
     f"{PACKAGE}.exchange": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
     f"{PACKAGE}.inference": tuple(f"{PACKAGE}.{name}" for name in ("exchange", "parallel", "model", "kernels", "data")),
     f"{PACKAGE}.compile": tuple(

@@ -43,6 +43,8 @@ class DataConfig:
         packing: "cut" concatenates documents and cuts them at the sequence length (OpenCoder's pretraining); "pack"
             lays whole examples into rows, as many as fit, and drops what is longer than a row; "fragment" first cuts
             that into rows and a rest; "pad" lays one example into a row (OpenCoder's tuning).
+        teacher: what the directories of a teacher's distributions are called: NAME and this, beside each source NAME of
+            the mixture, as "_teacher" (python -m opencoder_jax teach makes them); "": the text alone teaches.
         attend_across_documents: positions count through the row, as OpenCoder's do; False restarts them at every
             document, which also hides the documents of a row from each other and takes the first token of each out of
             the loss.
@@ -54,6 +56,7 @@ class DataConfig:
     mixture: dict[str, float] = field(default_factory=lambda: {"refinecode": 1.0})
     phases: tuple[tuple[int, int, int], ...] = ((0, 4096, 1024),)
     packing: str = "cut"
+    teacher: str = ""
     attend_across_documents: bool = True
     fim_rate: float = 0.0
     fim_spm_rate: float = 0.5
@@ -64,6 +67,8 @@ class DataConfig:
             raise ValueError(f"mixture must name at least one source, each with a weight above 0; got {self.mixture}")
         if self.packing not in ("cut", "pack", "fragment", "pad"):
             raise ValueError(f'packing must be "cut", "pack", "fragment" or "pad"; got {self.packing!r}')
+        if self.teacher and self.fim_rate:
+            raise ValueError("teacher has no distributions of documents in another order; set fim_rate to 0")
         if {len(phase) for phase in self.phases} != {3} or any(min(phase[1:]) < 1 for phase in self.phases):
             raise ValueError(f"phases must hold (first step, sequence length, rows), both >= 1; got {self.phases}")
         for name in ("fim_rate", "fim_spm_rate"):
@@ -160,24 +165,14 @@ class Batches:
             ValueError: there is no such step or row.
             UserError: a record is damaged; the message names the file and the offset.
         """
-        batch_rows, length = self.shape(step)
-        row_stop = batch_rows if row_stop is None else row_stop
-        if step < 0 or not 0 <= row_start <= row_stop <= batch_rows:
-            raise ValueError(f"step {step} has rows 0 to {batch_rows}; asked for {row_start} to {row_stop}")
-        rows = row_stop - row_start
+        places, length = self._places(step, row_start, row_stop), self.shape(step)[1]
+        rows = len(places)
         # One token more than a row: the target of its last.
         tokens = np.full((rows, length + 1), self.pad, np.int32)
         mask = np.zeros((rows, length + 1), np.uint8)
         starts = np.zeros((rows, length + 1), np.int32)
-        first = self._row(step) + row_start
-        sources = self._deal.sources(first, first + rows)
-        span = self._span(step)
-        before = self._deal.rows_before(first) - self._deal.rows_before(self._span_starts[span])
-        for source in np.unique(sources).tolist():
-            here = np.flatnonzero(sources == source)
-            places = self.rows[source].places(self._spans[span][source], before[source] + np.arange(len(here)))
-            for row, place in zip(here.tolist(), places.tolist(), strict=True):
-                self.rows[source].fill(place, tokens[row], mask[row], starts[row])
+        for row, (source, place) in enumerate(places):
+            self.rows[source].fill(place, tokens[row], mask[row], starts[row])
         positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
         if not self.config.attend_across_documents:
             positions = positions - np.maximum.accumulate(starts, axis=1)[:, :-1]
@@ -189,6 +184,28 @@ class Batches:
             np.ascontiguousarray(positions),
             mask[:, 1:].astype(np.float32),
         )
+
+    def targets(self, step: int, row_start: int = 0, row_stop: int | None = None) -> list[tuple[str, np.ndarray]]:
+        """The source of each of these rows, and which of its tokens are the row's targets: int64 [length], -1: none."""
+        names, length = list(self.sources), self.shape(step)[1]
+        places = self._places(step, row_start, row_stop)
+        return [(names[source], self.rows[source].numbers(place, length + 1)[1:]) for source, place in places]
+
+    def _places(self, step: int, row_start: int, row_stop: int | None) -> list[tuple[int, int]]:
+        """The source of each of these rows, and its place there. Raises ValueError as `__call__`."""
+        batch_rows = self.shape(step)[0]
+        row_stop = batch_rows if row_stop is None else row_stop
+        if step < 0 or not 0 <= row_start <= row_stop <= batch_rows:
+            raise ValueError(f"step {step} has rows 0 to {batch_rows}; asked for {row_start} to {row_stop}")
+        first, span = self._row(step) + row_start, self._span(step)
+        sources = self._deal.sources(first, first + row_stop - row_start)
+        before = self._deal.rows_before(first) - self._deal.rows_before(self._span_starts[span])
+        found = np.empty(len(sources), np.int64)
+        for source in np.unique(sources).tolist():
+            here = np.flatnonzero(sources == source)
+            ordinals = before[source] + np.arange(len(here))
+            found[here] = self.rows[source].places(self._spans[span][source], ordinals)
+        return list(zip(sources.tolist(), found.tolist(), strict=True))
 
     def shape(self, step: int) -> tuple[int, int]:
         """Rows and length of the global batch at a step."""

@@ -81,6 +81,10 @@ class CutRows:
                 starts[filled + begin] = filled + begin
             filled = stop
 
+    def numbers(self, place: int, count: int) -> np.ndarray:
+        """int64 [count]: which tokens of the source `fill` writes there, by their numbers; -1: padding."""
+        return (place + np.arange(count)) % self._records.tokens
+
     def epochs(self, position: int) -> float:
         """How often the source was read before a position."""
         return position / self._records.tokens
@@ -141,14 +145,18 @@ class ExampleRows:
 
     def fill(self, place: int, tokens: np.ndarray, mask: np.ndarray, starts: np.ndarray) -> None:
         """Writes the examples of a row one after the other, and notes where each begins."""
-        group = int(np.searchsorted(self._first_row, place, side="right")) - 1
         filled = 0
-        for piece in self._group(group)[place - int(self._first_row[group])]:
+        for piece in self._pieces(place):
             record_tokens, record_mask = self._records.read(*piece)
             stop = filled + len(record_tokens)
             tokens[filled:stop], mask[filled:stop] = record_tokens, record_mask
             starts[filled] = filled
             filled = stop
+
+    def numbers(self, place: int, count: int) -> np.ndarray:
+        """As of CutRows."""
+        pieces = [self._records.start(record) + np.arange(start, stop) for record, start, stop in self._pieces(place)]
+        return np.concatenate([*pieces, np.full(count, -1)])[:count]
 
     def epochs(self, position: int) -> float:
         """As of CutRows."""
@@ -157,6 +165,11 @@ class ExampleRows:
     def sample(self, length: int, rows: int) -> list[int]:
         """As of CutRows."""
         return _spread(int(self._first_row[-1]), rows, 1)
+
+    def _pieces(self, place: int) -> list[Part]:
+        """What a row holds."""
+        group = int(np.searchsorted(self._first_row, place, side="right")) - 1
+        return self._group(group)[place - int(self._first_row[group])]
 
     def _pack_group(self, group: int) -> list[list[Part]]:
         """What each row of a group holds."""

@@ -47,9 +47,9 @@ def cross_entropy(
 def _summed(hidden: Array, head: Array, targets: Array, mask: Array, chunk: int) -> Array:
     def one_chunk(total: Array, item: tuple[Array, Array, Array]) -> tuple[Array, None]:
         h, target, weight = item
-        return total + jnp.sum(weight * _logits(h, head, target)[2]), None
+        return total + jnp.sum(weight * logits_of(h, head, target)[2]), None
 
-    return jax.lax.scan(one_chunk, jnp.zeros((), jnp.float32), _cut(chunk, hidden, targets, mask))[0]
+    return jax.lax.scan(one_chunk, jnp.zeros((), jnp.float32), cut_along_rows(chunk, hidden, targets, mask))[0]
 
 
 def _forward(hidden: Array, head: Array, targets: Array, mask: Array, chunk: int) -> tuple[Array, tuple[Array, Array]]:
@@ -57,7 +57,7 @@ def _forward(hidden: Array, head: Array, targets: Array, mask: Array, chunk: int
 
     def one_chunk(sums: tuple[Array, Array], item: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
         (total, to_head), (h, target, weight) = sums, item
-        logits, log_z, loss = _logits(h, head, target)
+        logits, log_z, loss = logits_of(h, head, target)
         to_logits = jnp.exp(logits - log_z[:, None]) - (jnp.arange(logits.shape[1]) == target[:, None])
         # In memory once, in the dtype of the products: else XLA computes it again inside each of the two.
         to_logits = jax.lax.optimization_barrier((weight[:, None] * to_logits).astype(h.dtype))
@@ -66,7 +66,7 @@ def _forward(hidden: Array, head: Array, targets: Array, mask: Array, chunk: int
         return (total + jnp.sum(weight * loss), to_head), to_hidden
 
     nothing = (jnp.zeros((), jnp.float32), jnp.zeros(head.shape, jnp.float32))
-    (total, to_head), chunks = jax.lax.scan(one_chunk, nothing, _cut(chunk, hidden, targets, mask))
+    (total, to_head), chunks = jax.lax.scan(one_chunk, nothing, cut_along_rows(chunk, hidden, targets, mask))
     rows, _, width = hidden.shape
     to_hidden = chunks.reshape(-1, rows, chunk, width).swapaxes(0, 1).reshape(hidden.shape)
     return total, (to_hidden, to_head.astype(head.dtype))
@@ -81,7 +81,7 @@ def _backward(chunk: int, gradients: tuple[Array, Array], above: Array) -> tuple
 _summed.defvjp(_forward, _backward)
 
 
-def _logits(h: Array, head: Array, target: Array) -> tuple[Array, Array, Array]:
+def logits_of(h: Array, head: Array, target: Array) -> tuple[Array, Array, Array]:
     """The logits of a chunk [T, V], the logarithm of their summed exponentials [T], and the loss of each token [T]."""
     logits = jnp.einsum("tw,wv->tv", h, head.astype(h.dtype), preferred_element_type=jnp.float32)
     log_z = jax.nn.logsumexp(logits, axis=-1)
@@ -90,7 +90,7 @@ def _logits(h: Array, head: Array, target: Array) -> tuple[Array, Array, Array]:
     return logits, log_z, log_z - chosen
 
 
-def _cut(chunk: int, *arrays: Array) -> Any:
+def cut_along_rows(chunk: int, *arrays: Array) -> Any:
     """A tuple: each [B, S, …] as [S / chunk, B * chunk, …]: cut along the row, for a mesh divides the rows."""
     rows, length = arrays[0].shape[:2]
     cut = (x.reshape(rows, length // chunk, chunk, *x.shape[2:]).swapaxes(0, 1) for x in arrays)

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from opencoder_jax.files import need_directory, read_json, write_json
 from opencoder_jax.model.config import ModelConfig
-from opencoder_jax.model.decoder import abstract
+from opencoder_jax.model.decoder import abstract, weight_axes
 from opencoder_jax.parallel.checkpoints import checkpoint_steps, checksums, restore
 from opencoder_jax.parallel.memory import free_memory
+from opencoder_jax.parallel.mesh import weight_sharding
 from opencoder_jax.recipe import UserError
 
 CONFIG = "model.json"
@@ -68,12 +70,13 @@ def choose_step(directory: Path, step: int | None = None) -> int:
     return steps[-1] if step is None else step
 
 
-def load(directory: Path, step: int | None = None) -> LoadedModel:
-    """Restores a model's weights on the default device.
+def load(directory: Path, step: int | None = None, mesh: Mesh | None = None) -> LoadedModel:
+    """Restores a model's weights on the default device, or divided over a mesh.
 
     Args:
         directory: a model directory.
         step: which checkpoint; the newest by default.
+        mesh: divides the weights as training does; each device reads its own part.
 
     Raises:
         UserError: it isn't a model directory, has no such checkpoint, the checkpoint is damaged, or it is larger than
@@ -83,7 +86,13 @@ def load(directory: Path, step: int | None = None) -> LoadedModel:
     step = choose_step(directory, step)
     graphdef, shapes = abstract(config)
     wanted = jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape.shape, shape.dtype), nnx.to_pure_dict(shapes))
-    needed = sum(shape.size * shape.dtype.itemsize for shape in jax.tree.leaves(wanted))
+    needed = sum(shape.size * shape.dtype.itemsize for shape in jax.tree.leaves(wanted)) / (mesh.size if mesh else 1)
+    if mesh:
+        wanted = jax.tree.map(
+            lambda shape, axes: shape.update(sharding=weight_sharding(mesh, axes, shape.shape)),
+            wanted,
+            weight_axes(config),
+        )
     if needed > (free := free_memory()):
         raise UserError(
             f"{directory}: the model's weights take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of"

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from opencoder_jax.data.batches import Batch, Batches
 from opencoder_jax.data.references import ReferenceRows
+from opencoder_jax.distillation.taught import TaughtBatch, TaughtBatches
 from opencoder_jax.parallel.mesh import batch_sharding
 from opencoder_jax.recipe import UserError
 
@@ -35,7 +36,7 @@ class Content(NamedTuple):
     keys: float = 0.0
 
     @classmethod
-    def of(cls, batch: Batch, pad: int, positions: int) -> "Content":
+    def of(cls, batch: Batch | TaughtBatch, pad: int, positions: int) -> "Content":
         """Of `positions` that hold what those of a batch hold."""
         tokens = batch.tokens != pad
         counts = (tokens.sum(), batch.loss_mask.sum(), (batch.positions + 1)[tokens].sum())
@@ -45,7 +46,10 @@ class Content(NamedTuple):
         return Content(*(one + sign * two for one, two in zip(self, other, strict=True)))
 
 
-# Batches that are laid out ahead: enough to even out a slow read; each is 16 bytes a token in memory.
+Source = Batches | TaughtBatches | ReferenceRows
+
+# Batches that are laid out ahead: enough to even out a slow read; each is 16 bytes a token in memory, or
+# 16 + 8 k where a teacher's distributions are trained on.
 AHEAD = 2
 
 
@@ -57,7 +61,7 @@ class Feed:
         content: what all batches held that were handed out.
     """
 
-    def __init__(self, batches: Batches, mesh: Mesh, vocabulary: int, first: int, last: int) -> None:
+    def __init__(self, batches: Source, mesh: Mesh, vocabulary: int, first: int, last: int) -> None:
         """Starts to lay out.
 
         Args:
@@ -66,7 +70,7 @@ class Feed:
         self._steps = iter(range(first, last))
         self._batches, self._mesh, self._vocabulary = batches, mesh, vocabulary
         self._thread = ThreadPoolExecutor(1, "feed")
-        self._ahead: deque[Future[tuple[Batch, Content]]] = deque()
+        self._ahead: deque[Future[tuple[Batch | TaughtBatch, Content]]] = deque()
         self.waited, self.content = 0.0, Content()
         for _ in range(AHEAD):
             self._ask()
@@ -77,7 +81,7 @@ class Feed:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def next(self) -> Batch:
+    def next(self) -> Batch | TaughtBatch:
         """The next step's batch.
 
         Raises:
@@ -96,7 +100,7 @@ class Feed:
             self._ahead.append(self._thread.submit(_laid_out, self._batches, step, self._mesh, self._vocabulary))
 
 
-def global_batch(batches: Batches | ReferenceRows, step: int, mesh: Mesh, vocabulary: int) -> Batch:
+def global_batch(batches: Source, step: int, mesh: Mesh, vocabulary: int) -> Batch | TaughtBatch:
     """A global batch on the mesh; each host lays out only the rows that its own devices need.
 
     Raises:
@@ -105,7 +109,7 @@ def global_batch(batches: Batches | ReferenceRows, step: int, mesh: Mesh, vocabu
     return _laid_out(batches, step, mesh, vocabulary)[0]
 
 
-def _laid_out(batches: Batches | ReferenceRows, step: int, mesh: Mesh, vocabulary: int) -> tuple[Batch, Content]:
+def _laid_out(batches: Source, step: int, mesh: Mesh, vocabulary: int) -> tuple[Batch | TaughtBatch, Content]:
     shape, sharding = batches.shape(step), batch_sharding(mesh)
     rows = [index[0].indices(shape[0]) for index in sharding.addressable_devices_indices_map(shape).values() if index]
     first, stop = min(start for start, _, _ in rows), max(stop for _, stop, _ in rows)
@@ -124,5 +128,8 @@ def _laid_out(batches: Batches | ReferenceRows, step: int, mesh: Mesh, vocabular
         start, stop, _ = index[0].indices(shape[0])
         return array[start - first : stop - first, index[1]]
 
-    batch = jax.tree.map(lambda array: jax.make_array_from_callback(shape, sharding, partial(piece, array)), local)
+    def spread(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback((*shape, *array.shape[2:]), sharding, partial(piece, array))
+
+    batch = jax.tree.map(spread, local)
     return batch, Content.of(local, batches.pad, shape[0] * shape[1])

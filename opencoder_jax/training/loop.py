@@ -19,6 +19,7 @@ from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.fim import fim_tokens
 from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.distillation.taught import TaughtBatches
 from opencoder_jax.files import need_directory
 from opencoder_jax.parallel.checkpoints import Checkpoints, checkpoint_steps, restore, verify
 from opencoder_jax.parallel.hosts import Preemption, all_agree, leads, leave, refuse_differences, wait_for_all
@@ -70,7 +71,9 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
     mesh, shapes = _lay_out(recipe)
     origin = None if init_from is None else _origin(recipe, init_from, output, tokenizer.fingerprint)
     entropy = unigram_entropy(batches.sources, recipe.data.mixture)
-    description = runs.describe(recipe, batches, tokenizer.fingerprint, origin, entropy)
+    taught = TaughtBatches(batches, data) if recipe.data.teacher else None
+    distributions = taught.distributions if taught else {}
+    description = runs.describe(recipe, batches, tokenizer.fingerprint, origin, entropy, distributions)
     refuse_differences({name: json.dumps(value) for name, value in runs.flat(description).items()})
     if leads():
         runs.enter(output, description, recipe, tokenizer_model)
@@ -94,7 +97,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         )
         with (
             Reporter(recipe, batches, mesh, output, first) as report,
-            Feed(batches, mesh, recipe.model.vocab_size, first, recipe.train.steps) as feed,
+            Feed(taught or batches, mesh, recipe.model.vocab_size, first, recipe.train.steps) as feed,
             Preemption() as preemption,
             Trace(output / "profile", recipe.train.profile) as trace,
         ):

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from opencoder_jax import recipe as recipes
-from opencoder_jax.checks import Requirement, above, at_least, check, each, one_of, or_none
+from opencoder_jax.checks import Requirement, above, at_least, between, check, each, one_of, or_none
 from opencoder_jax.code_version import tree_digest
 from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.data.token_records import TOKENIZER
+from opencoder_jax.distillation.distributions import Distributions
 from opencoder_jax.files import need_directory, read_json, write_whole
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import REMAT
@@ -57,6 +58,8 @@ class TrainConfig:
             hosts look at the clock every `log_every` steps.
         keep: newest checkpoints that stay on the disk; None: all.
         held_out: directories of token records under --data that are only evaluated on.
+        teacher_weight: of the teacher's distributions in the loss (DataConfig.teacher), at the peak of the learning
+            rate and where that is 0; between, it follows the rate. The text has the rest.
         references: benchmarks whose own answers are evaluated on, too: their files, or the names of the project's own
             ("problems"). The loss of their tokens joins the metrics as held_out/references_NAME.
         evaluate_every: steps from one evaluation to the next.
@@ -79,6 +82,7 @@ class TrainConfig:
     checkpoint_minutes: float | None = None
     keep: int | None = 2
     held_out: tuple[str, ...] = ()
+    teacher_weight: tuple[float, float] = (0.5, 0.5)
     references: tuple[str, ...] = ()
     evaluate_every: int = 1000
     evaluate_batches: int = 8
@@ -94,6 +98,7 @@ class TrainConfig:
         check(self, **dict.fromkeys(counts, at_least(1)), **dict.fromkeys(("microbatch", "keep"), or_none(at_least(1))))
         check(self, checkpoint_minutes=or_none(above(0)))
         steps = Requirement(lambda pair: 0 <= pair[0] < pair[1], "(first step, step after the last)")
+        check(self, teacher_weight=each(between(0, 1)))
         name = Requirement(lambda value: isinstance(value, str), "a name")
         check(self, remat=one_of(*REMAT), held_out=each(name), references=each(name), profile=or_none(steps))
 
@@ -173,7 +178,12 @@ class Origin(NamedTuple):
 
 
 def describe(
-    recipe: Recipe, batches: Batches, tokenizer_fingerprint: str, origin: Origin | None, entropy: float
+    recipe: Recipe,
+    batches: Batches,
+    tokenizer_fingerprint: str,
+    origin: Origin | None,
+    entropy: float,
+    distributions: Mapping[str, Distributions],
 ) -> dict[str, Any]:
     """The content of run.json. It names no path and no time: the same run anywhere has the same description."""
     description = {
@@ -181,6 +191,7 @@ def describe(
         "recipe": {type(config).__name__: dataclasses.asdict(config) for config in recipe},
         "tokenizer": tokenizer_fingerprint,
         "data": {name: records.fingerprint for name, records in batches.sources.items()},
+        **({"teacher": {name: each.fingerprint for name, each in distributions.items()}} if distributions else {}),
         "origin": origin and origin._asdict(),
         "parameters": recipe.model.parameters(),
         "unigram_entropy": entropy,

@@ -6,9 +6,9 @@ multiplied in `ModelConfig.dtype`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,9 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from opencoder_jax.data.batches import Batch
+from opencoder_jax.distillation.taught import TaughtBatch
 from opencoder_jax.model import decoder
+from opencoder_jax.model.distilled_loss import distilled_cross_entropy
 from opencoder_jax.model.loss import cross_entropy
 from opencoder_jax.parallel import mesh as meshes
 from opencoder_jax.training.optimizer import adamw, decay_mask
@@ -92,23 +94,40 @@ def summed_loss(
     graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The summed loss of a batch in nats, and how many targets it has. Needs `jax.set_mesh`, as `train_step` does."""
-    return _over_microbatches(recipe, batch, partial(_loss, graphdef, recipe, parameters)), jnp.sum(batch.loss_mask)
+
+    def loss(part: Batch) -> Float[Array, ""]:
+        return _losses(graphdef, recipe, parameters, part)[-1]
+
+    return _over_microbatches(recipe, batch, loss), jnp.sum(batch.loss_mask)
 
 
 def train_step(
-    graphdef: nnx.GraphDef, recipe: Recipe, state: TrainState, batch: Batch, learning_rate: Float[Array, ""] | float
+    graphdef: nnx.GraphDef,
+    recipe: Recipe,
+    state: TrainState,
+    batch: Batch | TaughtBatch,
+    learning_rate: Float[Array, ""] | float,
 ) -> tuple[TrainState, StepMetrics]:
     """One update: the mean loss over the batch's targets, its gradient, AdamW. Needs `jax.set_mesh`.
 
     A batch too large for the memory is gone through in microbatches of `TrainConfig.microbatch` rows on each
     data-parallel device; the gradient is that of the whole batch, however many they are (up to rounding).
+
+    Where a batch holds a teacher's distributions, the gradient is that of the mixed loss. The loss that is told, and
+    that the guard against spikes looks at, is of the text alone: it can be compared with that of other runs.
     """
     targets = jnp.maximum(jnp.sum(batch.loss_mask), 1.0)
+    weight: Float[Array, ""] | float = 0.0
+    if isinstance(batch, TaughtBatch):
+        start, end = recipe.train.teacher_weight
+        weight = end + (start - end) * learning_rate / recipe.optimizer.peak_learning_rate
 
-    def mean_loss(parameters: PyTree, part: Batch) -> Float[Array, ""]:
-        return _loss(graphdef, recipe, parameters, part) / targets
+    def mean_losses(parameters: PyTree, part: Batch | TaughtBatch) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        losses = [loss / targets for loss in _losses(graphdef, recipe, parameters, part, weight)]
+        return losses[0], losses[-1]
 
-    loss, gradient = _over_microbatches(recipe, batch, partial(jax.value_and_grad(mean_loss), state.parameters))
+    one_part = partial(jax.value_and_grad(mean_losses, has_aux=True), state.parameters)
+    (_, loss), gradient = _over_microbatches(recipe, batch, one_part)
 
     with jax.named_scope("optimizer"):
         norm = optax.tree.norm(gradient)
@@ -123,7 +142,7 @@ def train_step(
 
 def compiled_train_step(
     recipe: Recipe, mesh: Mesh
-) -> Callable[[TrainState, Batch, float], tuple[TrainState, StepMetrics]]:
+) -> Callable[[TrainState, Batch | TaughtBatch, float], tuple[TrainState, StepMetrics]]:
     """`train_step` for a mesh, under `jax.jit`; the memory of the state that it's given becomes that of the new one.
 
     Rows of another length compile another program. Recipes that differ in their schedules alone share one.
@@ -137,11 +156,20 @@ def compiled_train_step(
     )
 
 
-def _loss(graphdef: nnx.GraphDef, recipe: Recipe, parameters: PyTree, batch: Batch) -> Float[Array, ""]:
-    model = nnx.merge(graphdef, parameters)
-    tokens, targets, positions, mask = map(jnp.asarray, batch)
+def _losses(
+    graphdef: nnx.GraphDef,
+    recipe: Recipe,
+    parameters: PyTree,
+    batch: Batch | TaughtBatch,
+    weight: Float[Array, ""] | float = 0.0,
+) -> tuple[Float[Array, ""], ...]:
+    """The summed loss of the text; where a teacher of that weight has a part, before it the loss that both make."""
+    model, tokens, positions = nnx.merge(graphdef, parameters), jnp.asarray(batch.tokens), jnp.asarray(batch.positions)
     hidden = model.after_embedding(_embedded(model, tokens), positions, recipe.train.remat)
-    return _summed_loss(hidden, model.to_logits, targets, mask, recipe.train.loss_chunk)
+    expected: list[Any] = [batch.targets, batch.loss_mask]
+    if isinstance(batch, TaughtBatch):
+        expected += [batch.teacher_ids, batch.teacher_log_probabilities, weight]
+    return _summed_losses(hidden, model.to_logits, [jnp.asarray(each) for each in expected], recipe.train.loss_chunk)
 
 
 # XLA's partitioner places the collectives of the layers well. Those of the vocabulary's two tables are placed here, but
@@ -176,32 +204,41 @@ def _embedded(model: decoder.Decoder, tokens: Int[Array, "B S"]) -> Float[Array,
     return look_up(model.embedding[...], tokens)
 
 
-def _summed_loss(
+def _summed_losses(
     hidden: Float[Array, "B S W"],
     head: Float[Array, "W V"],
-    targets: Int[Array, "B S"],
-    mask: Float[Array, "B S"],
+    expected: Sequence[Array],  # targets and mask, and perhaps what the teacher expects, and its weight
     chunk: int,
-) -> Float[Array, ""]:
-    """The summed loss of all devices, each of which takes its own positions through the head.
+) -> tuple[Float[Array, ""], ...]:
+    """The summed losses of all devices, each of which takes its own positions through the head.
 
     The head is gathered once, and its gradient scattered once, both in the dtype of the products, as the layers' are.
     The partitioner does both for every chunk, the second in float32.
     """
     if _placed_by_partitioner():
-        return cross_entropy(hidden, head, targets, mask, chunk)
+        return _cross_entropies(hidden, head, expected, chunk)
 
-    def part(hidden: Array, head: Array, targets: Array, mask: Array) -> Array:
+    def part(hidden: Array, head: Array, *expected: Array) -> tuple[Array, ...]:
         head = jax.lax.all_gather(head.astype(hidden.dtype), "fsdp", axis=0, tiled=True)
-        return cross_entropy(hidden, head, targets, mask, math.gcd(chunk, hidden.shape[1]))[None]
+        own = _cross_entropies(hidden, head, expected, math.gcd(chunk, hidden.shape[1]))
+        return tuple(loss[None] for loss in own)
 
     batch, axes = meshes.dividing_axes(jax.sharding.get_abstract_mesh())
-    in_specs, out_specs = (batch, PartitionSpec("fsdp"), batch, batch), PartitionSpec(axes)
+    in_specs = (batch, PartitionSpec("fsdp"), *(batch if each.ndim else PartitionSpec() for each in expected))
+    out_specs = PartitionSpec(axes)
     losses = jax.shard_map(part, in_specs=in_specs, out_specs=out_specs, axis_names=set(axes), check_vma=False)
-    return jnp.sum(losses(hidden, head, targets, mask))
+    return tuple(jnp.sum(each) for each in losses(hidden, head, *expected))
 
 
-def _over_microbatches(recipe: Recipe, batch: Batch, compute: Callable[[Batch], PyTree]) -> PyTree:
+def _cross_entropies(hidden: Array, head: Array, expected: Sequence[Array], chunk: int) -> tuple[Array, ...]:
+    targets, mask, *teacher = expected
+    if not teacher:
+        return (cross_entropy(hidden, head, targets, mask, chunk),)
+    ids, log_probabilities, weight = teacher
+    return distilled_cross_entropy(hidden, head, targets, mask, ids, log_probabilities, weight, chunk)
+
+
+def _over_microbatches(recipe: Recipe, batch: Batch | TaughtBatch, compute: Callable[[Any], PyTree]) -> PyTree:
     """The sum of `compute` over the microbatches of a batch."""
     rows = len(batch.tokens)
     count = recipe.train.microbatches(rows, meshes.data_parallel(jax.sharding.get_abstract_mesh()))

@@ -26,6 +26,8 @@ assert jax.device_count() == 8
 meshes = (
     {"MeshConfig_replica": 2, "MeshConfig_fsdp": 2, "MeshConfig_tensor": 2},
     {"MeshConfig_context": 2, "MeshConfig_tensor": 2, "TrainConfig_microbatch": 2},
+    {"DataConfig_teacher": "_teacher", "MeshConfig_replica": 2},
+    {"DataConfig_teacher": "_teacher", "MeshConfig_tensor": 2, "TrainConfig_microbatch": 1},
 )
 print(json.dumps([first_steps(Path(sys.argv[1]), **changes) for changes in meshes]))
 """
@@ -46,10 +48,13 @@ def test_losses_do_not_depend_on_the_mesh(data: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    one = first_steps(data)
+    one, taught = first_steps(data), first_steps(data, DataConfig_teacher="_teacher")
     assert one[2][0] < one[0][0]
-    for other in json.loads(done.stdout.splitlines()[-1]):
-        for expected, found in zip(one, other, strict=True):
+    assert one[0][0] == pytest.approx(taught[0][0])  # the loss is of the text in both
+    assert one[0][1] != pytest.approx(taught[0][1])
+    meshes = json.loads(done.stdout.splitlines()[-1])
+    for single, other in zip([one, one, taught, taught], meshes, strict=True):
+        for expected, found in zip(single, other, strict=True):
             assert found == pytest.approx(expected, rel=2e-5)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from opencoder_jax.data.token_records import write_records
-from tests.opencoder_jax.training.small_run import VOCABULARY
+from opencoder_jax.data.token_records import TokenRecords, write_records
+from tests.opencoder_jax.training.small_run import VOCABULARY, write_teacher
+from tests.quick import QUICK
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +25,11 @@ def _compile_quickly_and_once(compiled: Path) -> Iterator[None]:
     options = {
         "jax_compilation_cache_dir": str(compiled),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
     }
     before = {name: jax.config.values[name] for name in options}
     with pytest.MonkeyPatch.context() as patch:
+        for name, flag in QUICK.items():
+            patch.setenv(name, flag)
         for name, value in options.items():
             patch.setenv(name.upper(), str(value))
             jax.config.update(name, value)
@@ -71,4 +73,5 @@ def data(tmp_path_factory: pytest.TempPathFactory, tokenizer_model: bytes) -> Pa
             length, start = random.integers(5, 40), random.integers(4, 200)
             records.append((np.append(np.arange(start, start + length), 2), None))
         write_records(directory / name, [records[::2], records[1::2]], tokenizer_model, 2**31)
+    write_teacher(directory / "refinecode_teacher", TokenRecords.open(directory / "refinecode"))
     return directory

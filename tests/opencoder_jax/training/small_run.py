@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from opencoder_jax.data.batches import Batches, DataConfig
+from opencoder_jax.data.token_records import TokenRecords
+from opencoder_jax.distillation.distributions import DistributionsWriter, Layout, seal
+from opencoder_jax.distillation.taught import TaughtBatches
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.parallel.mesh import MeshConfig, make_mesh
 from opencoder_jax.training.feed import global_batch
@@ -50,6 +54,19 @@ def small_recipe(**changes: Any) -> Recipe:
     return recipe
 
 
+def write_teacher(directory: Path, records: TokenRecords, k: int = 4, seed: int = 0) -> None:
+    """Distributions of a teacher who knows nothing: k different tokens in the place of each."""
+    random, layout = np.random.default_rng(seed), Layout(k, wide=False)
+    for shard in range(records.shards):
+        first, stop = (records.start(record) for record in records.first_records[shard : shard + 2])
+        writer = DistributionsWriter(directory, shard, records.shards, layout)
+        ids = np.stack([random.permutation(VOCABULARY)[:k] for _ in range(stop - first)])
+        shares = np.sort(random.dirichlet(np.ones(k + 1), stop - first)[:, :k])[:, ::-1]
+        writer.write(ids, np.log(shares))
+        writer.close()
+    seal(directory, records, f"nobody, of {seed}", layout)
+
+
 def first_steps(data: Path, **changes: Any) -> list[list[float]]:
     """Loss and gradient norm of the first three updates, on all devices of this process.
 
@@ -57,7 +74,9 @@ def first_steps(data: Path, **changes: Any) -> list[list[float]]:
     """
     recipe = small_recipe(**changes)
     mesh = make_mesh(recipe.mesh)
-    batches = Batches(recipe.data, data, pad=3, end_of_document=2)
+    batches: Batches | TaughtBatches = Batches(recipe.data, data, pad=3, end_of_document=2)
+    if isinstance(batches, Batches) and recipe.data.teacher:
+        batches = TaughtBatches(batches, data)
     state = jax.device_get(jax.jit(partial(initial_state, recipe))())
     rows = []
     with jax.set_mesh(mesh):
