@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 
 import gin
-import jax
 import pytest
 from hypothesis import settings
+
+from tests.quick import XLA_FLAGS
 
 # Programs run on the CPU, whatever the machine has, and may be compiled for TPUs that it lacks: without asking the
 # cloud which TPU this is, and in several processes at once.
@@ -16,13 +17,22 @@ os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 # TensorFlow's greetings, where a test loads it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# Many small programs are compiled and hardly run: XLA's older emitters for CPUs compile them in two thirds of the time. XLA
-# reads its flags with the first program; libtpu, which reads them when it's loaded and ends the process at this one,
-# and processes that tests start find them as they were.
-_flags = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {_flags or ''}"
-jax.jit(lambda: 0)()
-os.environ.pop("XLA_FLAGS") if _flags is None else os.environ.update(XLA_FLAGS=_flags)
+
+def _compile_quickly() -> None:
+    """XLA reads its flags with the first program. libtpu, which would end at ours, finds them as they were."""
+    import jax  # not before the variables above are set
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    before = os.environ.get("XLA_FLAGS")
+    os.environ["XLA_FLAGS"] = f"{XLA_FLAGS} {before or ''}"
+    jax.jit(lambda: 0)()
+    if before is None:
+        del os.environ["XLA_FLAGS"]
+    else:
+        os.environ["XLA_FLAGS"] = before
+
+
+_compile_quickly()
 
 # Deterministic examples: a test that fails fails again. No deadline: the machine may be busy, or compiling.
 settings.register_profile("house", derandomize=True, deadline=None, print_blob=True)

@@ -13,6 +13,7 @@ import pytest
 from opencoder_jax.chain import STEP, clear
 from opencoder_jax.recipe import UserError
 from tests.miniature import TINY, copy_source
+from tests.quick import QUICK
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +24,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(source: Path, output: Path) -> subprocess.Popen[str]:
-    """The cookbook as a process of its own; most of its time would go by in XLA's optimizations."""
+    """The cookbook as a process of its own."""
     command = [sys.executable, "-m", "opencoder_jax", "cookbook", f"--source={source}", f"--output={output}", *TINY]
-    quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quick, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | QUICK,
+        start_new_session=True,
     )
 
 

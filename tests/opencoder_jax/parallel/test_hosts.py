@@ -23,6 +23,7 @@ from opencoder_jax.training.metrics import read_metrics
 from opencoder_jax.training.reporter import TIMING
 from opencoder_jax.training.train import main
 from tests.opencoder_jax.training.small_run import first_steps, small_recipe
+from tests.quick import XLA_FLAGS
 
 ROOT = Path(__file__).resolve().parents[3]
 DEVICES = 8
@@ -58,7 +59,7 @@ def free_address() -> str:
 def environment(hosts: int) -> dict[str, str]:
     """So many hosts have eight devices in all."""
     devices = f"--xla_force_host_platform_device_count={DEVICES // hosts}"
-    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": devices}
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{XLA_FLAGS} {devices}"}
 
 
 def gin(file: Path, **changes: Any) -> Path:
