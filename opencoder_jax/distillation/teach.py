@@ -1,6 +1,6 @@
 """Writes what a teacher expects in the place of every token of token records, for a student to learn from, too.
 
-`train --gin.DataConfig.teacher='"_teacher"'` then mixes it into the loss. TeacherModel and student must share a tokenizer.
+`train --gin.DataConfig.teacher='"_teacher"'` then mixes it into the loss. Teacher and student must share a tokenizer.
 Killed, it goes on at the shard that it was at.
 """
 
