@@ -36,7 +36,10 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "opencoder_jax.reports": ("report",),
     "opencoder_jax.data.tasks": ("seqio",),
     **dict.fromkeys(
-        (f"opencoder_jax.{room}" for room in ("kernels", "model", "parallel", "training", "inference", "compile")),
+        (
+            f"opencoder_jax.{room}"
+            for room in ("kernels", "model", "parallel", "distillation", "training", "inference", "compile")
+        ),
         ("train",),
     ),
     "opencoder_jax.evaluation": ("train",),
