@@ -14,17 +14,10 @@ import google_crc32c
 from opencoder_jax.beam_pipelines.chains import SUMMARIES, summary_of
 from opencoder_jax.beam_pipelines.core.manifest import MANIFEST, PARTS, PLAN, Manifest, damage
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.data.token_records import (
-    BLOCK,
-    METADATA,
-    TOKENIZER,
-    ShardSummary,
-    TokenRecords,
-    metadata_files,
-    shard_names,
-)
+from opencoder_jax.data.token_records import BLOCK, METADATA, ShardSummary, TokenRecords, metadata_files, shard_names
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown
+from opencoder_jax.tokenization.tokenizer_files import TOKENIZER, read_tokenizer
 
 SHOWN = 20  # damaged files in the last line
 
@@ -152,7 +145,7 @@ def _damaged_records(directory: Directory) -> Iterator[Damage]:
     """Token records that no stage wrote, or that were copied without its manifest."""
     root = Path(directory.uri)
     try:
-        tokenizer = (TokenRecords.open(root).directory / TOKENIZER).read_bytes()
+        tokenizer = read_tokenizer(TokenRecords.open(root).directory)
     except UserError as error:
         place, _, why = str(error).partition(": ")
         name = os.path.basename(place)

@@ -94,7 +94,7 @@ def folders(top: Path) -> Iterator[Path]:
 
 
 def module_name(file: Path) -> str:
-    """`opencoder_jax/data/chat.py` is opencoder_jax.data.chat; a package's `__init__.py` is the package."""
+    """`opencoder_jax/data/fim.py` is opencoder_jax.data.fim; a package's `__init__.py` is the package."""
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 

@@ -37,29 +37,34 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     f"{PACKAGE}.doctor": (f"{PACKAGE}.sandbox",),
     f"{PACKAGE}.benchmarks": (f"{PACKAGE}.sandbox",),
     f"{PACKAGE}.kernels": (),
-    f"{PACKAGE}.data": (f"{PACKAGE}.benchmarks",),
+    f"{PACKAGE}.tokenization": (),
+    f"{PACKAGE}.data": (f"{PACKAGE}.benchmarks", f"{PACKAGE}.tokenization"),
     f"{PACKAGE}.model": (f"{PACKAGE}.kernels",),
     f"{PACKAGE}.parallel": (f"{PACKAGE}.model", f"{PACKAGE}.data"),
-    f"{PACKAGE}.distillation": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
-    f"{PACKAGE}.training": tuple(f"{PACKAGE}.{name}" for name in ("distillation", "parallel", "model", "data")),
-    f"{PACKAGE}.exchange": (f"{PACKAGE}.parallel", f"{PACKAGE}.model", f"{PACKAGE}.data"),
-    f"{PACKAGE}.inference": tuple(f"{PACKAGE}.{name}" for name in ("exchange", "parallel", "model", "kernels", "data")),
+    f"{PACKAGE}.distillation": tuple(f"{PACKAGE}.{name}" for name in ("parallel", "model", "data", "tokenization")),
+    f"{PACKAGE}.training": tuple(
+        f"{PACKAGE}.{name}" for name in ("distillation", "parallel", "model", "data", "tokenization")
+    ),
+    f"{PACKAGE}.exchange": tuple(f"{PACKAGE}.{name}" for name in ("parallel", "model", "data", "tokenization")),
+    f"{PACKAGE}.inference": tuple(
+        f"{PACKAGE}.{name}" for name in ("exchange", "parallel", "model", "kernels", "tokenization")
+    ),
     f"{PACKAGE}.compile": tuple(
         f"{PACKAGE}.{name}" for name in ("training", "inference", "parallel", "model", "data", "kernels")
     ),
     f"{PACKAGE}.launch": (),
     f"{PACKAGE}.evaluation": tuple(
         f"{PACKAGE}.{name}"
-        for name in ("inference", "data", "benchmarks", "sandbox", "statistics", "reports", "clients")
+        for name in ("inference", "tokenization", "data", "benchmarks", "sandbox", "statistics", "reports", "clients")
     ),
-    f"{PACKAGE}.serving": (f"{PACKAGE}.inference", f"{PACKAGE}.data"),
+    f"{PACKAGE}.serving": (f"{PACKAGE}.inference", f"{PACKAGE}.data", f"{PACKAGE}.tokenization"),
     f"{PIPELINES}.core": (),
     f"{PIPELINES}.languages": (),
     **{
         f"{PIPELINES}.{name}": (f"{PIPELINES}.core", *(f"{PIPELINES}.{room}" for room in below), *beside)
         for name, below, beside in (
-            ("sources", ("languages",), (f"{PACKAGE}.data",)),
-            ("deduplication", (), (f"{PACKAGE}.data",)),
+            ("sources", ("languages",), (f"{PACKAGE}.tokenization",)),
+            ("deduplication", (), (f"{PACKAGE}.tokenization",)),
             ("redaction", ("languages",), ()),
             ("signals", ("languages",), ()),
             ("filtering", ("signals",), ()),
@@ -67,16 +72,22 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
             (
                 "decontamination",
                 ("deduplication",),
-                (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.data"),
+                (f"{PACKAGE}.reports", f"{PACKAGE}.benchmarks", f"{PACKAGE}.tokenization"),
             ),
             ("synthesis", (), tuple(f"{PACKAGE}.{name}" for name in ("sandbox", "benchmarks", "clients"))),
-            ("web", ("sources", "languages"), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
+            ("web", ("sources", "languages"), (f"{PACKAGE}.reports", f"{PACKAGE}.tokenization")),
             ("experiments", ("filtering",), ()),
-            ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data")),
+            ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data", f"{PACKAGE}.tokenization")),
         )
     },
     # Chains, tools, and the table of verbs.
-    PIPELINES: (f"{PIPELINES}.core", f"{PACKAGE}.chain", f"{PACKAGE}.verbs", f"{PACKAGE}.data"),
+    PIPELINES: (
+        f"{PIPELINES}.core",
+        f"{PACKAGE}.chain",
+        f"{PACKAGE}.verbs",
+        f"{PACKAGE}.data",
+        f"{PACKAGE}.tokenization",
+    ),
     # These stand above both halves: a verb's room is imported when the verb is called.
     f"{PACKAGE}.reference": (f"{PACKAGE}.verbs",),
     f"{PACKAGE}.__main__": (f"{PACKAGE}.verbs",),
@@ -115,7 +126,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
 
 
 def module_name(file: Path) -> str:
-    """`opencoder_jax/data/chat.py` is opencoder_jax.data.chat, `kernels/schedule.py` opencoder_jax.kernels.schedule."""
+    """`opencoder_jax/data/fim.py` is opencoder_jax.data.fim, `kernels/schedule.py` opencoder_jax.kernels.schedule."""
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts if parts[0] == PACKAGE else (PACKAGE, *parts)).removesuffix(".__init__")
 

@@ -18,8 +18,8 @@ from opencoder_jax.beam_pipelines.decontamination.solutions import SolutionIndex
 from opencoder_jax.beam_pipelines.decontamination.words import WORD, Leak, NameIndex, WordIndex, cut
 from opencoder_jax.benchmarks.problems import OWN, Benchmark, Fields, Problem, known_fields
 from opencoder_jax.checks import at_least, between, check
-from opencoder_jax.data import chat
 from opencoder_jax.recipe import configurable
+from opencoder_jax.tokenization import chat
 
 INDEX = "index.shared"  # a file of the output while documents are read
 

@@ -26,7 +26,7 @@ from opencoder_jax.beam_pipelines.deduplication.texts import IS_WORD, Texts
 from opencoder_jax.checks import above, at_least, between, check, one_of, power_of_two
 
 if TYPE_CHECKING:
-    from opencoder_jax.data.tokenizer import Tokenizer
+    from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 LEVELS = ("file", "repository", "chunk")
 CHUNK_BITS = 12
@@ -133,6 +133,8 @@ def chunk_cuts(text: bytes, tokens: int, tokenizer: str = "") -> list[int]:
 
 @lru_cache(maxsize=1)
 def _tokenizer(path: str) -> "Tokenizer":
-    from opencoder_jax.data.tokenizer import Tokenizer  # few runs need it, and every worker would load SentencePiece
+    from opencoder_jax.tokenization.tokenizer import (
+        Tokenizer,  # few runs need it, and every worker would load SentencePiece
+    )
 
     return Tokenizer.load(path)

@@ -7,9 +7,9 @@ folder and its folders. Presets (`PRESETS`) know OpenCoder's releases (opc-sft-s
 opc-sft-stage2 with its four: columns instruction and output), Alpaca's, ShareGPT's and lists of messages; every column
 can be named by itself.
 
-A conversation becomes a document of kind "chat", whose text is a JSON list of messages (opencoder_jax/data/chat.py): so
-it goes through decontamination and into token records like any other. Its language is that of the first fenced block
-that names one. Empty lines around what is said go, since an answer can't begin with one; a system message may be empty,
+A conversation becomes a document of kind "chat", whose text is a JSON list of messages (tokenization/chat.py): so it
+goes through decontamination and into token records like any other. Its language is that of the first fenced block that
+names one. Empty lines around what is said go, since an answer can't begin with one; a system message may be empty,
 and isn't the default one then. An answer of weight 0 (or false) is read, and not trained on. Rows that are no
 conversation are counted drops: broken_json, no_messages, no_text, not_utf8, unknown_role, misplaced_system, empty_turn,
 odd_weight, tool_call, thoughts, begins_with_answer, no_answer (or none of a weight). How long is too long, only tokens
@@ -33,8 +33,8 @@ from opencoder_jax.beam_pipelines.sources.formats.rows import TABLES
 from opencoder_jax.beam_pipelines.sources.inputs import Unit, list_units, rows_of
 from opencoder_jax.beam_pipelines.sources.units import USUAL, QuarantineConfig, collect_units
 from opencoder_jax.checks import check, one_of
-from opencoder_jax.data.chat import Message
 from opencoder_jax.recipe import configurable
+from opencoder_jax.tokenization.chat import Message
 
 SPEED = 40.0  # megabytes a second on one core
 

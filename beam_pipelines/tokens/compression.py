@@ -28,11 +28,11 @@ from opencoder_jax.beam_pipelines.core.stage import Stage, input_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.tokens.texts import need_tokenizer, texts_of
 from opencoder_jax.checks import above, at_least, check
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
 from opencoder_jax.reports.page import Content, figure, note, page, section, table
 from opencoder_jax.reports.svg import RED, SERIES, WIDTH, drawing
+from opencoder_jax.tokenization.tokenizer import Tokenizer
+from opencoder_jax.tokenization.tokenizer_files import TOKENIZER
 
 OURS = "ours"
 JSON, PAGE = "compression.json", "index.html"

@@ -39,12 +39,14 @@ from opencoder_jax.beam_pipelines.core.maps import Drop, drop_table, keep_rows
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input_shards, report_shard, run_shards
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.beam_pipelines.tokens.texts import need_tokenizer
+from opencoder_jax.beam_pipelines.tokens.texts import files_of_tokenizer, need_tokenizer, tokenizer_of
 from opencoder_jax.checks import at_least, check, one_of, or_none
-from opencoder_jax.data import chat
-from opencoder_jax.data.token_records import TOKENIZER, RecordWriter, metadata_files, shard_names, summarise
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.data.token_records import RecordWriter, metadata_files, shard_names, summarise
 from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.tokenizer import IM_END, IM_START, TextTokenizer
+
+CHATML = f"the tokenizer has no {IM_START} and {IM_END}, so conversations can't be written for it as they are here"
 
 # On one core, in megabytes of the documents' text.
 _ENCODE_MEGABYTES_PER_SECOND = 6.0
@@ -126,7 +128,7 @@ def run(
             opened = (open_whole(directory, name, files[name]) for name in (names.places, names.checksums))
             with next(opened) as index, next(opened) as checksums:
                 summaries.append(summarise(index, checksums.read()))
-        rest = metadata_files(summaries, read_finished(Directory(tokenizer), TOKENIZER))
+        rest = metadata_files(summaries, files_of_tokenizer(tokenizer))
         rest |= {drops: read_finished(parts, drops) for drops in encoded.shards("drops")}
         for file, content in rest.items():
             directory.write_bytes(file, content)
@@ -148,8 +150,7 @@ class EncodeShard(beam.DoFn):
 
     def setup(self) -> None:
         """Loads the tokenizer, once a worker."""
-        model = read_finished(Directory(self.tokenizer), TOKENIZER)
-        self.encoder = Tokenizer(model, f"{self.tokenizer}/{TOKENIZER}")
+        self.encoder = tokenizer_of(self.tokenizer)
 
     def process(self, number: int) -> Iterator[int]:
         """Encodes the shard of this number."""
@@ -210,7 +211,7 @@ class WriteShard(beam.DoFn):
 
 
 def encode_documents(
-    documents: pa.RecordBatch, tokenizer: Tokenizer, config: TokenRecordsConfig
+    documents: pa.RecordBatch, tokenizer: TextTokenizer, config: TokenRecordsConfig
 ) -> tuple[pa.RecordBatch, pa.RecordBatch, Tally]:
     """Encodes those documents of a batch that belong to the part.
 
@@ -227,6 +228,8 @@ def encode_documents(
     for row, (identifier, kind, language, text) in enumerate(zip(*columns, strict=True)):
         loss_mask = None
         if kind == "chat":
+            if tokenizer.im_start is None:
+                raise UserError(f"{CHATML}; tokenise conversations with one that has, or leave them out")
             try:
                 ids, spoken = chat.encode(tokenizer, chat.parse(text), config.chat_newline)
             except ValueError as error:

@@ -7,7 +7,10 @@ tokens are made control tokens of the model, and `config.json`, up to whose `voc
 So one file holds the whole vocabulary, as for a tokenizer of our own. Texts get the ids that the released code gives
 them, but for U+2581, which that code takes for a space, and for names of control tokens, which here are only text.
 
-Writes: `tokenizer.model`.
+Any other model's `tokenizer.json` (byte-level BPE: SmolLM2, Llama 3, Qwen) is taken over as it is, with the files that
+belong to it, and run by Hugging Face's own library: so such a model can be trained on, or teach a student.
+
+Writes: `tokenizer.model`, or `tokenizer.json` and what belongs to it.
 """
 
 import hashlib
@@ -22,10 +25,11 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest, Tally, digest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.stage import Stage
 from opencoder_jax.beam_pipelines.core.storage import Directory
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.files import parse_line
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.hugging_face import HuggingFaceTokenizer
+from opencoder_jax.tokenization.tokenizer import Tokenizer
+from opencoder_jax.tokenization.tokenizer_files import FOREIGN, TOKENIZER, TOKENIZER_CONFIG, TOKENIZER_JSON
 
 _OPENCODERS_CLASS = "INFLMTokenizer"
 
@@ -46,20 +50,31 @@ def run(released: str, output: str, options: BeamOptions) -> Manifest:
     Raises:
         UserError: the folder has no tokenizer, a foreign one, or files that don't fit together.
     """
-    names = ("tokenizer.model", "tokenizer_config.json", "config.json")
+    names = (TOKENIZER, TOKENIZER_CONFIG, "config.json")
     files = {name: (Path(released) / name).read_bytes() for name in names if (Path(released) / name).is_file()}
-    if names[0] not in files:
-        raise UserError(f"{released}: holds no {names[0]}; --released takes the folder of a released model")
     added, config = (parse_line(f"{released}/{name}", files.get(name, b"{}")) for name in names[1:])
-    model = complete(files[names[0]], added, config, released)
+    foreign = added.get("tokenizer_class", _OPENCODERS_CLASS) != _OPENCODERS_CLASS or TOKENIZER not in files
+    if foreign and (Path(released) / TOKENIZER_JSON).is_file():
+        ids = HuggingFaceTokenizer(Path(released)).vocab_size
+        files = {name: (Path(released) / name).read_bytes() for name in FOREIGN if (Path(released) / name).is_file()}
+        written = files
+    else:
+        if TOKENIZER not in files:
+            raise UserError(
+                f"{released}: holds neither {TOKENIZER} nor {TOKENIZER_JSON}; --released takes the folder of a released"
+                " model"
+            )
+        model = complete(files[TOKENIZER], added, config, released)
+        written, ids = {TOKENIZER: model}, Tokenizer(model).vocab_size
 
     def work(directory: Directory) -> tuple[Tally, dict[str, str]]:
-        directory.write_bytes(TOKENIZER, model)
-        return {"count": {"ids": Tokenizer(model).vocab_size}}, {TOKENIZER: digest(directory, TOKENIZER)}
+        for name, content in written.items():
+            directory.write_bytes(name, content)
+        return {"count": {"ids": ids}}, {name: digest(directory, name) for name in written}
 
     identity = Released({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
     manifest = Stage("released_tokenizer", __name__, identity, (), output).run(work, options)
-    print(f"{output}/{TOKENIZER}: {manifest.total('count', 'ids')} ids")
+    print(f"{output}/{next(iter(written))}: {manifest.total('count', 'ids')} ids")
     return manifest
 
 

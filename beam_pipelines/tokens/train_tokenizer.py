@@ -42,9 +42,9 @@ from opencoder_jax.beam_pipelines.core.stage import Stage, gather_reports, input
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.tokens.texts import texts_of
 from opencoder_jax.checks import at_least, between, check
-from opencoder_jax.data.pre_split import PRE_SPLIT
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import (
+from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT
+from opencoder_jax.tokenization.tokenizer import (
     END_OF_DOCUMENT,
     FIM_MIDDLE,
     FIM_PREFIX,
@@ -57,7 +57,7 @@ from opencoder_jax.data.tokenizer import (
     UNKNOWN,
     Tokenizer,
 )
-from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.tokenization.tokenizer_files import TOKENIZER
 
 # Words are summed in groups, by hash. A gigabyte of source code has about three million different words.
 _BYTES_PER_GROUP = 1 << 30

@@ -45,8 +45,8 @@ from opencoder_jax.beam_pipelines.web.addresses import category_of
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import TOKENIZER, Classifier, ClassifierConfig, tokens_of
 from opencoder_jax.beam_pipelines.web.held_out import HELD_OUT, HIGH, by_category, measured, on_unrelated_sites
 from opencoder_jax.checks import at_least, between, check
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 _MOST_OFTEN = 20  # times that a seed is shown
 _GRADED = 20  # pages that were graded as others, from which on they judge the rest

@@ -21,12 +21,12 @@ from jaxtyping import Array, Float, Int
 from opencoder_jax.ablations.rows import Text, texts, write_rows
 from opencoder_jax.beam_pipelines.experiments.hold_out import HoldOutConfig
 from opencoder_jax.checks import at_least, check
-from opencoder_jax.data import chat
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.loss import cross_entropy
 from opencoder_jax.parallel.model_directory import LoadedModel, load
 from opencoder_jax.recipe import UserError, build, configurable, parse_flags, refuse_unknown
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.hugging_face import open_tokenizer
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 
 _ROWS_AT_ONCE = 32
 
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
     documents = chosen(texts(flags.documents, version), seen, config.project_bytes)
     if not documents:
         raise UserError(f"{', '.join(flags.documents)}: no text is left that wasn't trained on; hold out more")
-    rows = score(load(flags.checkpoint), Tokenizer.load(flags.checkpoint / TOKENIZER), documents, config.length)
+    rows = score(load(flags.checkpoint), open_tokenizer(flags.checkpoint), documents, config.length)
     write_rows(flags.output, rows)
     told = sum(row.bits for row in rows) / sum(row.bytes for row in rows)
     print(f"{flags.output}: {told:.4f} bits a byte of {len(documents):,} texts of {len(rows):,} projects")
@@ -111,7 +111,7 @@ def text_key(text: str) -> int:
     return xxhash.xxh3_64_intdigest(" ".join(text.split()).encode())
 
 
-def score(model: LoadedModel, tokenizer: Tokenizer, documents: Sequence[Text], length: int) -> list[Bits]:
+def score(model: LoadedModel, tokenizer: TextTokenizer, documents: Sequence[Text], length: int) -> list[Bits]:
     """The bits that each project's texts cost, all its tokens predicted, in windows of `length` tokens.
 
     The first token of a text is predicted from the end of another document; each window begins with the last token of
@@ -146,7 +146,7 @@ def score(model: LoadedModel, tokenizer: Tokenizer, documents: Sequence[Text], l
     return [Bits(project, int(documents), int(size), cost) for project, (documents, size, cost) in sums.items()]
 
 
-def _encoded(each: Text, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+def _encoded(each: Text, tokenizer: TextTokenizer) -> tuple[np.ndarray, np.ndarray]:
     """A text's tokens, one of an end before them, and which are predicted."""
     end = np.array([tokenizer.end_of_document], np.int32)
     if each.is_chat:

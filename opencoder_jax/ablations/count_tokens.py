@@ -9,9 +9,9 @@ import xxhash
 
 from opencoder_jax.ablations.rows import Text, texts, write_rows
 from opencoder_jax.beam_pipelines.experiments.hold_out import HoldOutConfig
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import build, parse_flags, refuse_unknown
+from opencoder_jax.tokenization.hugging_face import open_tokenizer
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 
 
 class Counts(NamedTuple):
@@ -38,12 +38,12 @@ def main(argv: list[str]) -> None:
     flags, rest = parse_flags(parser, argv, HoldOutConfig)
     refuse_unknown(parser, rest)
     documents = texts(flags.documents, build(HoldOutConfig).version)
-    rows = count(documents, Tokenizer.load(flags.tokenizer / TOKENIZER))
+    rows = count(documents, open_tokenizer(flags.tokenizer))
     write_rows(flags.output, rows)
     print(f"{flags.output}: {sum(row.tokens for row in rows):,} tokens of {len(rows):,} projects")
 
 
-def count(documents: Iterable[Text], tokenizer: Tokenizer) -> list[Counts]:
+def count(documents: Iterable[Text], tokenizer: TextTokenizer) -> list[Counts]:
     """The tokens of each project, in the order of their names."""
     seen: set[int] = set()
     found: dict[str, list[int]] = {}

@@ -24,7 +24,7 @@ from itertools import accumulate
 import numpy as np
 
 from opencoder_jax.data.token_records import TokenRecords
-from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+from opencoder_jax.tokenization.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 _ONE = 1 << 32  # a share of 1, in whole numbers
 

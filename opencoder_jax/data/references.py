@@ -11,8 +11,8 @@ import numpy as np
 from opencoder_jax.benchmarks.problems import Benchmark, Problem
 from opencoder_jax.data.batches import Batch
 from opencoder_jax.data.token_records import TokenRecords
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 
 
 class ReferenceRows:
@@ -26,7 +26,7 @@ class ReferenceRows:
         left_out: problems without an answer, or longer than a row.
     """
 
-    def __init__(self, benchmark: str, tokenizer: Tokenizer, rows: int, length: int):
+    def __init__(self, benchmark: str, tokenizer: TextTokenizer, rows: int, length: int):
         """Raises UserError where no problem of the file can be measured."""
         self.name = f"references_{Path(benchmark).name.split('.')[0]}"
         self.pad, self.sources = tokenizer.pad, dict[str, TokenRecords]()
@@ -61,7 +61,7 @@ class ReferenceRows:
         return Batch(*(array[begin + first : end] for array in self._all))
 
 
-def _ids(problem: Problem, tokenizer: Tokenizer) -> tuple[list[int], int]:
+def _ids(problem: Problem, tokenizer: TextTokenizer) -> tuple[list[int], int]:
     """The tokens of a problem, and how many of them are its prompt's."""
     prompt = tokenizer.encode_prompt(f"{problem.texts[0].rstrip()}\n") or [tokenizer.end_of_document]
     return [*prompt, *tokenizer.encode(problem.solutions[0].lstrip("\n")), tokenizer.end_of_document], len(prompt)

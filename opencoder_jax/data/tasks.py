@@ -24,8 +24,9 @@ import tensorflow as tf
 
 from opencoder_jax.data.batches import Batches, DataConfig, fill_in_the_middle
 from opencoder_jax.data.fim import FillInTheMiddle, fim_tokens
-from opencoder_jax.data.token_records import TOKENIZER, TokenRecords, shard_names
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.data.token_records import TokenRecords, shard_names
+from opencoder_jax.tokenization.tokenizer import Tokenizer
+from opencoder_jax.tokenization.tokenizer_files import TOKENIZER
 
 _FEATURES = {"tokens": tf.io.FixedLenFeature([], tf.string), "loss_mask": tf.io.FixedLenFeature([], tf.string)}
 

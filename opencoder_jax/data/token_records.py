@@ -10,7 +10,7 @@ A directory holds, for each shard:
     records-train.crc32c-00000-of-00004      uint32, little-endian: CRC-32C of each 16 KiB of the index, then of the
                                              shard
 
-and the two files that TFDS wants (`features.json`, `dataset_info.json`), the `tokenizer.model` that made the tokens,
+and the two files that TFDS wants (`features.json`, `dataset_info.json`), those of the tokenizer that made the tokens,
 and `metadata.json`, which closes the directory: every shard's sizes and the digest of its checksums.
 
 Nothing of a corpus's size is held in memory or read when a directory is opened. The index is mapped; a token is found
@@ -30,7 +30,7 @@ import os
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -42,9 +42,10 @@ import numpy as np
 from opencoder_jax.data.tfrecord import FOOTER, HEADER, array_offsets, frame, header, masked_crc
 from opencoder_jax.files import read_at
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import tokenizer_files
+from opencoder_jax.tokenization.tokenizer_files import TOKENIZER
 
 METADATA = "metadata.json"
-TOKENIZER = "tokenizer.model"
 
 # Bytes under one checksum: about what a row of 4096 tokens takes.
 BLOCK = 1 << 14
@@ -155,8 +156,8 @@ def summarise(index: BinaryIO, checksums: bytes) -> ShardSummary:
     return ShardSummary(records, ends[1], ends[0], _digest(checksums))
 
 
-def metadata_files(shards: Sequence[ShardSummary], tokenizer_model: bytes) -> dict[str, bytes]:
-    """The files that complete a directory, by name, from the summaries of all its shards in order."""
+def metadata_files(shards: Sequence[ShardSummary], tokenizer: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files that complete a directory, by name, from all its shards' summaries in order; the tokenizer's too."""
     message_bytes = sum(shard.bytes - shard.records * (HEADER + FOOTER) for shard in shards)
     info = {
         "name": "records",
@@ -176,12 +177,12 @@ def metadata_files(shards: Sequence[ShardSummary], tokenizer_model: bytes) -> di
         "records": sum(shard.records for shard in shards),
         "tokens": sum(shard.tokens for shard in shards),
         "fingerprint": _fingerprint(shards),
-        "tokenizer": hashlib.sha256(tokenizer_model).hexdigest(),
+        "tokenizer": tokenizer_files.fingerprint(tokenizer),
     }
     return {
         "features.json": _json(_FEATURES),
         "dataset_info.json": _json(info),
-        TOKENIZER: tokenizer_model,
+        **tokenizer,
         METADATA: _json(metadata),
     }
 
@@ -200,7 +201,7 @@ def write_records(directory: str | Path, shards: Sequence[Pairs], tokenizer_mode
         (root / names.places).write_bytes(index)
         (root / names.checksums).write_bytes(checksums)
         summaries.append(summarise(io.BytesIO(index), checksums))
-    for name, content in metadata_files(summaries, tokenizer_model).items():
+    for name, content in metadata_files(summaries, {TOKENIZER: tokenizer_model}).items():
         (root / name).write_bytes(content)
 
 
@@ -253,7 +254,7 @@ class TokenRecords:
             shards = [ShardSummary(*shard) for shard in metadata["shards"]]
             sound = _fingerprint(shards) == metadata["fingerprint"]
             expected = str(metadata["tokenizer"])
-            tokenizer = hashlib.sha256((root / TOKENIZER).read_bytes()).hexdigest()
+            tokenizer = tokenizer_files.fingerprint(tokenizer_files.read_tokenizer(root))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(
                 f"{error.filename}: missing, so {root} isn't a finished directory of token records; "

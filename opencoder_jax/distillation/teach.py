@@ -23,8 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from opencoder_jax.checks import at_least, check, one_of
 from opencoder_jax.data.rows import best_fit
-from opencoder_jax.data.token_records import TOKENIZER, TokenRecords
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.data.token_records import TokenRecords
 from opencoder_jax.distillation.distributions import TEACHER, DistributionsWriter, Layout, finished, seal
 from opencoder_jax.files import read_json, write_json
 from opencoder_jax.model.decoder import abstract
@@ -33,6 +32,8 @@ from opencoder_jax.parallel.mesh import MeshConfig, batch_sharding, data_paralle
 from opencoder_jax.parallel.model_directory import LoadedModel, load
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError, build, configurable, parse_flags, refuse_unknown
+from opencoder_jax.tokenization.hugging_face import open_tokenizer
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 
 BEGUN = "begun.json"  # what the shards are of, before the directory is closed
 
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
     flags, rest = parse_flags(parser, argv, TeachConfig, MeshConfig)
     refuse_unknown(parser, rest)
     config, records = build(TeachConfig), TokenRecords.open(flags.records)
-    tokenizer = Tokenizer.load(flags.checkpoint / TOKENIZER)
+    tokenizer = open_tokenizer(flags.checkpoint)
     if tokenizer.fingerprint != records.tokenizer_fingerprint:
         raise UserError(
             f"{flags.checkpoint}: its tokenizer isn't the one that made {flags.records}; teacher and student must share"
@@ -138,7 +139,7 @@ class TeacherModel:
         tokens_at_once: how many it wants to be asked about, at least, where there are so many.
     """
 
-    def __init__(self, model: LoadedModel, tokenizer: Tokenizer, config: TeachConfig, mesh: Mesh) -> None:
+    def __init__(self, model: LoadedModel, tokenizer: TextTokenizer, config: TeachConfig, mesh: Mesh) -> None:
         """Raises UserError where the model has fewer tokens than shall be kept."""
         if config.k > tokenizer.vocab_size:
             raise UserError(f"TeachConfig.k={config.k}: the vocabulary has {tokenizer.vocab_size} tokens")

@@ -20,7 +20,7 @@ from opencoder_jax.evaluation.config import EvaluateConfig
 from opencoder_jax.evaluation.tasks import Exercise, task_of
 from opencoder_jax.progress import Progress
 
-Prompt = str | list[dict[str, str]]  # a text, or messages as opencoder_jax.data.chat takes them
+Prompt = str | list[dict[str, str]]  # a text, or messages as opencoder_jax.tokenization.chat takes them
 
 
 class Answer(Protocol):

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from opencoder_jax.data import chat
 from opencoder_jax.evaluation.generate import Answer, Generate, Prompt
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import build
+from opencoder_jax.tokenization import chat
 
 
 class Model(NamedTuple):

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import TextTokenizer, Tokenizer
 from opencoder_jax.exchange.directory import ORIGIN, made
 from opencoder_jax.exchange.folder import CONFIG
 from opencoder_jax.exchange.model_card import Story, model_card
 from opencoder_jax.exchange.safetensors_file import CODES, DTYPES, SHARD_BYTES, SafetensorsWriter
-from opencoder_jax.exchange.tokenizer import FILES, GENERATION_CONFIG, TOKENIZER_JSON, open_tokenizer
 from opencoder_jax.exchange.tokenizer_export import hugging_face_files
 from opencoder_jax.files import read_json, write_json, write_whole
 from opencoder_jax.model.huggingface import Weight, to_config, weights
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, choose_step, read_config
 from opencoder_jax.parallel.streamed import StoredArray, word_sum
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.hugging_face import open_tokenizer
+from opencoder_jax.tokenization.tokenizer import TextTokenizer, Tokenizer
+from opencoder_jax.tokenization.tokenizer_files import FOREIGN, GENERATION_CONFIG, TOKENIZER, TOKENIZER_JSON
 
 
 def export_model(
@@ -130,7 +130,7 @@ def _tokenizer_files(source: Path, folder: Path, base: bool) -> dict[str, Any]:
             write_whole(folder / name, text)
         write_json(folder / GENERATION_CONFIG, _ids(tokenizer, base))
     else:
-        for name in FILES:
+        for name in FOREIGN:
             if (source / name).is_file():
                 write_whole(folder / name, (source / name).read_bytes())
         if not (folder / GENERATION_CONFIG).exists():

@@ -10,10 +10,10 @@ import numpy as np
 
 from opencoder_jax.exchange.gguf_file import GGUFFile
 from opencoder_jax.exchange.safetensors_file import SafetensorsFolder
-from opencoder_jax.exchange.tokenizer import FILES
 from opencoder_jax.files import read_json
 from opencoder_jax.model.huggingface import Weight
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.tokenizer_files import FOREIGN
 
 CONFIG = "config.json"
 # Older exports hold what follows from the configuration.
@@ -62,7 +62,7 @@ def open_foreign(path: Path) -> Foreign:
     config = read_json(path / CONFIG)
     if not isinstance(config, dict):
         raise UserError(f"{path / CONFIG}: a JSON object is wanted, this is a {type(config).__name__}")
-    names = ("tokenizer.model", *FILES)
+    names = ("tokenizer.model", *FOREIGN)
     files_there = {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
     about = {"name": config.get("_name_or_path") or path.resolve().name, "license": _licence(path / "README.md")}
     return Foreign(str(path / CONFIG), config, about, files_there, SafetensorsFolder(path))

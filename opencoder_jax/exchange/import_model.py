@@ -13,13 +13,14 @@ import numpy as np
 
 from opencoder_jax.exchange.directory import ORIGIN, made
 from opencoder_jax.exchange.folder import Foreign, Tensors, compare, open_foreign
-from opencoder_jax.exchange.tokenizer import TOKENIZER_JSON, open_tokenizer
 from opencoder_jax.files import write_json, write_whole
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.huggingface import Weight, from_config, weights
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, write_config
 from opencoder_jax.parallel.streamed import Place, Streamed, write
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.hugging_face import open_tokenizer
+from opencoder_jax.tokenization.tokenizer_files import TOKENIZER_JSON
 
 _TABLE_BYTES = 64 << 20  # of a table's part
 

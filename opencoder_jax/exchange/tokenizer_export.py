@@ -21,10 +21,19 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
-from opencoder_jax.data.chat import DEFAULT_SYSTEM
-from opencoder_jax.data.pre_split import hugging_face_rule
-from opencoder_jax.data.tokenizer import END_OF_DOCUMENT, IM_END, IM_START, PAD, SPACE_SIGN, START, UNKNOWN, Tokenizer
 from opencoder_jax.recipe import UserError, parse_flags, refuse_unknown
+from opencoder_jax.tokenization.chat import DEFAULT_SYSTEM
+from opencoder_jax.tokenization.pre_split import hugging_face_rule
+from opencoder_jax.tokenization.tokenizer import (
+    END_OF_DOCUMENT,
+    IM_END,
+    IM_START,
+    PAD,
+    SPACE_SIGN,
+    START,
+    UNKNOWN,
+    Tokenizer,
+)
 
 # ChatML as chat.py has it. What stands between `generation` and `endgeneration` is what is trained on, so
 # apply_chat_template(…, return_assistant_tokens_mask=True) of `transformers` is our loss mask.

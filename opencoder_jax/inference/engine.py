@@ -22,8 +22,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from opencoder_jax.data.tokenizer import TextTokenizer
-from opencoder_jax.exchange.tokenizer import open_tokenizer
 from opencoder_jax.inference import programs
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.placement import place_cache, place_weights
@@ -35,6 +33,8 @@ from opencoder_jax.inference.stops import AnswerText, StopStrings
 from opencoder_jax.model.decoding import Alike, empty_cache
 from opencoder_jax.parallel.model_directory import LoadedModel, load
 from opencoder_jax.recipe import UserError, build
+from opencoder_jax.tokenization.hugging_face import open_tokenizer
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 
 READS = (32, 256)  # tokens of a prompt that are read at once
 READ_IN_A_STEP = 256  # at most, while others wait for their next token

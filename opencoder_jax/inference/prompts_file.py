@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from opencoder_jax import files
-from opencoder_jax.data import chat
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.requests import Request
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.progress import Progress
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import chat
 
 OUTPUT, SETTINGS = "completions.jsonl", "settings.json"
 ANSWER = ("line", "sample", "text", "tokens", "finish_reason")  # the fields of an answer

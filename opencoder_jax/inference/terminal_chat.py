@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
-from opencoder_jax.data import chat
 from opencoder_jax.files import write_json
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.requests import Request
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import chat
 
 HELP = """\
 /help              this

@@ -23,7 +23,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from opencoder_jax.data.tokenizer import TextTokenizer
 from opencoder_jax.inference.requests import Piece
 from opencoder_jax.recipe import UserError
 from opencoder_jax.serving.bridge import Answers, Bridge, EngineFailed
@@ -33,6 +32,7 @@ from opencoder_jax.serving.metrics import CONTENT_TYPE
 from opencoder_jax.serving.openai_answers import Envelope, Json, TokenNames
 from opencoder_jax.serving.openai_requests import Asked, RequestReader
 from opencoder_jax.serving.parameters import Refused, error_body, parse, shown
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

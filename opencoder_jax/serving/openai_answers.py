@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from opencoder_jax.data.tokenizer import TextTokenizer
 from opencoder_jax.inference.requests import Piece, TokenLogprob
 from opencoder_jax.serving.openai_requests import Asked, prompt_tokens
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 
 LEAST = -9999.0  # stands for a probability of 0: JSON has no infinity, and OpenAI writes this
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from opencoder_jax.data import chat
-from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, TextTokenizer
 from opencoder_jax.inference.requests import Request
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import UserError
@@ -30,6 +28,8 @@ from opencoder_jax.serving.parameters import (
     text,
     whole,
 )
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, TextTokenizer
 
 STOPS, STOP_LENGTH = 32, 1000  # OpenAI takes 4 stop strings; evaluations of base models want a dozen
 TOP_LOGPROBS = 20

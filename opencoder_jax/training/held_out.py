@@ -18,10 +18,10 @@ from jaxtyping import PyTree
 
 from opencoder_jax.data.batches import Batch, Batches
 from opencoder_jax.data.references import ReferenceRows
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.parallel.mesh import replicated
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 from opencoder_jax.training.feed import global_batch
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import summed_loss
@@ -37,7 +37,7 @@ class HeldOutLoss(NamedTuple):
 class HeldOut:
     """The first `TrainConfig.evaluate_batches` batches of each held-out source, and the references of benchmarks."""
 
-    def __init__(self, recipe: Recipe, data: Path, tokenizer: Tokenizer, mesh: Mesh):
+    def __init__(self, recipe: Recipe, data: Path, tokenizer: TextTokenizer, mesh: Mesh):
         """Raises UserError when records are missing or were made with another tokenizer."""
         self._mesh, self._vocabulary = mesh, recipe.model.vocab_size
         self._loss = jax.jit(
@@ -79,7 +79,7 @@ class HeldOut:
         return scores
 
 
-def _bytes(rows: Sequence[Batch], tokenizer: Tokenizer) -> float:
+def _bytes(rows: Sequence[Batch], tokenizer: TextTokenizer) -> float:
     """Of the text that the targets stand for."""
     return sum(float((tokenizer.byte_lengths[batch.targets] * batch.loss_mask).sum()) for batch in rows)
 

@@ -17,8 +17,6 @@ from jax.sharding import Mesh
 
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.fim import fim_tokens
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.distillation.taught import TaughtBatches
 from opencoder_jax.files import need_directory
 from opencoder_jax.parallel.checkpoints import Checkpoints, checkpoint_steps, restore, verify
@@ -26,6 +24,8 @@ from opencoder_jax.parallel.hosts import Preemption, all_agree, leads, leave, re
 from opencoder_jax.parallel.mesh import data_parallel, make_mesh
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, CONFIG, choose_step
 from opencoder_jax.recipe import TryAgain, UserError
+from opencoder_jax.tokenization.hugging_face import open_tokenizer
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 from opencoder_jax.training import run as runs
 from opencoder_jax.training.counts import check_counts, count_sources, counts_table
 from opencoder_jax.training.feed import Feed
@@ -58,11 +58,13 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
         need_directory(data / source, "token records, made by python -m beam_pipelines records")
     if output.exists():
         need_directory(output, "this run, or nothing yet")
-    tokenizer_model = data / next(iter(recipe.data.mixture)) / TOKENIZER
-    tokenizer = Tokenizer.load(tokenizer_model)
-    if tokenizer.vocab_size != recipe.model.vocab_size:
+    of_tokenizer = data / next(iter(recipe.data.mixture))
+    tokenizer = open_tokenizer(of_tokenizer)
+    # A foreign model may have more ids than its tokenizer, to be divided well.
+    spare = recipe.model.vocab_size - tokenizer.vocab_size
+    if spare < 0 or (spare and isinstance(tokenizer, Tokenizer)):
         raise UserError(
-            f"{tokenizer_model} has {tokenizer.vocab_size} tokens, the model {recipe.model.vocab_size};"
+            f"{of_tokenizer}: its tokenizer has {tokenizer.vocab_size} tokens, the model {recipe.model.vocab_size};"
             " change ModelConfig.vocab_size or the tokenizer"
         )
     batches = Batches(recipe.data, data, tokenizer.pad, tokenizer.end_of_document, fim_tokens(tokenizer.controls))
@@ -76,7 +78,7 @@ def train(recipe: Recipe, data: Path, output: Path, init_from: Path | None = Non
     description = runs.describe(recipe, batches, tokenizer.fingerprint, origin, entropy, distributions)
     refuse_differences({name: json.dumps(value) for name, value in runs.flat(description).items()})
     if leads():
-        runs.enter(output, description, recipe, tokenizer_model)
+        runs.enter(output, description, recipe, of_tokenizer)
     wait_for_all("the run's directory is made")
 
     if _is_trained(output / CHECKPOINTS, recipe.train.steps):

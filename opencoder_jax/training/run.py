@@ -2,7 +2,7 @@
 
     RUN/run.json         what the run is: recipe, tokenizer, data, the run it started from. Written once
     RUN/config.gin       the operative recipe; `--gin_file=RUN/config.gin` repeats the run
-    RUN/model.json, RUN/tokenizer.model, RUN/checkpoints/    a model directory (parallel/model_directory.py)
+    RUN/model.json, RUN/tokenizer.*, RUN/checkpoints/    a model directory (parallel/model_directory.py)
     RUN/metrics.jsonl    one line a logged step (metrics.py)
     RUN/tensorboard/, RUN/profile/   where the recipe asks for them
 
@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +26,6 @@ from opencoder_jax import recipe as recipes
 from opencoder_jax.checks import Requirement, above, at_least, between, check, each, one_of, or_none
 from opencoder_jax.code_version import tree_digest
 from opencoder_jax.data.batches import Batches, DataConfig
-from opencoder_jax.data.token_records import TOKENIZER
 from opencoder_jax.distillation.distributions import Distributions
 from opencoder_jax.files import need_directory, read_json, write_whole
 from opencoder_jax.model.config import ModelConfig
@@ -36,6 +34,7 @@ from opencoder_jax.parallel.hosts import all_agree, leads
 from opencoder_jax.parallel.mesh import MeshConfig
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, read_config, write_config
 from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.tokenization.tokenizer_files import fingerprint, read_tokenizer
 from opencoder_jax.training.optimizer import OptimizerConfig
 
 
@@ -208,7 +207,7 @@ def plan(recipe: Recipe) -> dict[str, str]:
     return bound | packages | {"python": sys.version, "the code": tree_digest()}
 
 
-def enter(output: Path, description: dict[str, Any], recipe: Recipe, tokenizer_model: Path) -> None:
+def enter(output: Path, description: dict[str, Any], recipe: Recipe, of_tokenizer: Path) -> None:
     """Makes the run's directory, or makes sure that it is this run's.
 
     Raises:
@@ -218,7 +217,8 @@ def enter(output: Path, description: dict[str, Any], recipe: Recipe, tokenizer_m
     if not file.exists():
         write_whole(output / "config.gin", recipes.operative(*recipe))
         write_config(output, recipe.model)
-        shutil.copyfile(tokenizer_model, output / TOKENIZER)
+        for name, content in read_tokenizer(of_tokenizer).items():
+            write_whole(output / name, content)
         write_whole(file, json.dumps(description, indent=2) + "\n")  # last: whoever sees it finds the others
         return
     was = read(output)
@@ -279,7 +279,7 @@ def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> 
         UserError: its weights don't fit this recipe's model, or its tokenizer is another one.
     """
     model, trained = dataclasses.asdict(read_config(run)), (run / "run.json").exists()
-    theirs: dict[str, Any] = read(run) if trained else {"tokenizer": _digest(run / TOKENIZER)}
+    theirs: dict[str, Any] = read(run) if trained else {}
     for name, now in dataclasses.asdict(recipe.model).items():
         # Any context and any dtype of the computation can go on from the same float32 weights.
         if name not in ("context", "dtype") and (was := model[name]) != now:
@@ -295,11 +295,19 @@ def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> 
             f"{run} can't start this run with its moments: it has {'a' if guarded else 'no'} spike guard; set"
             " OptimizerConfig.spike_limit as there, or TrainConfig.init_optimizer=False"
         )
-    if theirs["tokenizer"] != tokenizer_fingerprint:
+    if (theirs["tokenizer"] if trained else _tokenizer_fingerprint(run)) != tokenizer_fingerprint:
         raise UserError(f"{run} can't start this run: its tokenizer is not the one that --data was made with")
     # What was converted is known by its weights.
     file = run / "run.json" if trained else run / CHECKPOINTS / str(step) / "sums" / "metadata"
     return Origin(_digest(file) or "", step)
+
+
+def _tokenizer_fingerprint(model: Path) -> str | None:
+    """Of a converted model's tokenizer; None: it has none."""
+    try:
+        return fingerprint(read_tokenizer(model))
+    except FileNotFoundError:
+        return None
 
 
 def _digest(file: Path) -> str | None:

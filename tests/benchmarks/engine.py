@@ -28,7 +28,6 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from opencoder_jax.data.tokenizer import TextTokenizer
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.requests import Request
@@ -36,6 +35,7 @@ from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.parallel.model_directory import LoadedModel
+from opencoder_jax.tokenization.tokenizer import TextTokenizer
 
 PEER = """
 import json, sys, time, torch

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from opencoder_jax.data import chat
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.sampling import SamplingConfig
+from opencoder_jax.tokenization import chat
 from tests.benchmarks.smollm2 import smollm2
 
 # File, first and last line, what is asked.

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from opencoder_jax.exchange.import_model import import_model
-from opencoder_jax.exchange.tokenizer import TextTokenizer, open_tokenizer
 from opencoder_jax.parallel.model_directory import LoadedModel, load
+from opencoder_jax.tokenization.hugging_face import TextTokenizer, open_tokenizer
 
 
 def smollm2(parser: argparse.ArgumentParser) -> tuple[LoadedModel, TextTokenizer]:

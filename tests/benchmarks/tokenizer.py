@@ -20,9 +20,9 @@ os.environ["RAYON_NUM_THREADS"] = "1"
 import tokenizers
 import xxhash
 
-from opencoder_jax.data.pre_split import PRE_SPLIT
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.exchange.tokenizer_export import hugging_face_files
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 BATCH = 64
 

@@ -20,8 +20,8 @@ import numpy as np
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import Classifier, ClassifierConfig
 from opencoder_jax.beam_pipelines.web.text.html import page_text
-from opencoder_jax.data.pre_split import PRE_SPLIT
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 from tests.generated_crawl import CrawlSize, pages
 
 _PEER = """

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from opencoder_jax.beam_pipelines.sources.formats.members import is_unicode
-from opencoder_jax.data import chat
-from opencoder_jax.data.chat import Message
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.chat import Message
 
 # What data sets call the speakers, and where a message has its speaker, its words, and whether they are trained on.
 ROLES = {

@@ -19,9 +19,9 @@ from opencoder_jax.beam_pipelines.web.fasttext.fasttext_file import FastTextMode
 from opencoder_jax.beam_pipelines.web.fasttext.features import LONGEST, rows_of, spelling, word_hashes
 from opencoder_jax.beam_pipelines.web.fasttext.trainer import probabilities_of, train
 from opencoder_jax.checks import above, at_least, check
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.files import write_whole
 from opencoder_jax.recipe import UserError, configurable
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 MODEL, TOKENIZER = "classifier.bin", "tokenizer.model"
 WANTED = "wanted"  # the label of what is recalled

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from opencoder_jax.beam_pipelines.web.fasttext.fasttext_file import END_OF_LINE
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 _FNV_START, _FNV_PRIME = 2_166_136_261, 16_777_619
 _NGRAM_PRIME = 116_049_371  # Dictionary::addWordNgrams

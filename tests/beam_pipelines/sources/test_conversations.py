@@ -19,8 +19,8 @@ from opencoder_jax.beam_pipelines.sources import inputs
 from opencoder_jax.beam_pipelines.sources.conversations import ConversationsConfig, NotAConversation, conversation, run
 from opencoder_jax.beam_pipelines.sources.formats import rows as table_rows
 from opencoder_jax.beam_pipelines.sources.inputs import Unit
-from opencoder_jax.data import chat
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import chat
 
 Collected = tuple[Manifest, list[dict[str, Any]], list[dict[str, Any]]]
 

@@ -15,10 +15,10 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.tokens.compression import CompressionConfig, lines, load_peer, measure, run
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
-from opencoder_jax.data.pre_split import PRE_SPLIT
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.exchange.tokenizer_export import hugging_face_files
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 TEXTS = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
 

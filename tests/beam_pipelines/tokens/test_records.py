@@ -14,10 +14,10 @@ from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.tokens import records, train_tokenizer
 from opencoder_jax.beam_pipelines.tokens.records import TokenRecordsConfig, run
-from opencoder_jax.data import chat
 from opencoder_jax.data.token_records import TokenRecords, shard_names
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 WriteDocuments = Callable[..., str]
 

@@ -19,8 +19,8 @@ from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.tokens import train_tokenizer
 from opencoder_jax.data.batches import Batches, DataConfig
-from opencoder_jax.data.chat import DEFAULT_SYSTEM
 from opencoder_jax.exchange.tokenizer_export import main as export
+from opencoder_jax.tokenization.chat import DEFAULT_SYSTEM
 from opencoder_jax.training.counts import count_sources, counts_table
 from tests.beam_pipelines.tokens.conftest import WriteDocuments
 

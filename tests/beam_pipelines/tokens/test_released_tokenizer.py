@@ -17,9 +17,9 @@ from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.tokens import records
 from opencoder_jax.beam_pipelines.tokens.released_tokenizer import complete, run
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
-from opencoder_jax.data.pre_split import PRE_SPLIT
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 # As the released code has it.
 RULE = (

@@ -19,9 +19,9 @@ from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.tokens import train_tokenizer
 from opencoder_jax.beam_pipelines.tokens.texts import texts_of
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, most_frequent, run, train, word_table
-from opencoder_jax.data.pre_split import PRE_SPLIT
-from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT
+from opencoder_jax.tokenization.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, Tokenizer
 
 SMALL = TokenizerConfig(vocab_size=500, reserved_ids=11, minimum_count=2)
 TEXTS = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]

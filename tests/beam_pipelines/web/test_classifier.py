@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import MODEL, OTHER, WANTED, Classifier, ClassifierConfig
 from opencoder_jax.beam_pipelines.web.fasttext.fasttext_file import FastTextModel
 from opencoder_jax.beam_pipelines.web.fasttext.features import LONGEST, rows_of, spelling, word_hash, word_hashes
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 Pages = tuple[list[str], list[bool]]
 CONFIG = ClassifierConfig(dim=16, buckets=1000, epochs=3, least_shown=1)
@@ -46,7 +46,7 @@ _RUNS = """
 import pickle, sys
 import numpy as np
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import Classifier, ClassifierConfig
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 texts, wanted, model = pickle.load(sys.stdin.buffer)
 found = []

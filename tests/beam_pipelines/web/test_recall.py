@@ -40,8 +40,8 @@ from opencoder_jax.beam_pipelines.web.train_classifier import (
     low_score,
     shown_evenly,
 )
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 OPTIONS = BeamOptions()
 

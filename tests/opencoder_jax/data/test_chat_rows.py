@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opencoder_jax.data import chat
 from opencoder_jax.data.batches import Batches, DataConfig
-from opencoder_jax.data.chat import Message
 from opencoder_jax.data.token_records import write_records
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.chat import Message
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 from opencoder_jax.training.counts import count_sources
 
 LENGTH = 192

@@ -15,7 +15,7 @@ from opencoder_jax.data.batches import Batches, DataConfig
 from opencoder_jax.data.fim import FillInTheMiddle, fim_tokens
 from opencoder_jax.data.tasks import batches_task, mixture, task
 from opencoder_jax.data.token_records import TokenRecords, shard_names, write_records
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 FEATURES = tfds.features.FeaturesDict(
     {

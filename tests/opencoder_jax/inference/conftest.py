@@ -10,12 +10,12 @@ import pytest
 import sentencepiece
 from flax import nnx
 
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.decoder import abstract
 from opencoder_jax.parallel.model_directory import LoadedModel
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 CONFIG = ModelConfig(300, 2, 32, 4, 2, 16, 48, context=256, dtype="float32")
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.requests import Piece, Request
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.parallel.model_directory import LoadedModel
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 ROWS = 8
 GREEDY = SamplingConfig(max_tokens=20)

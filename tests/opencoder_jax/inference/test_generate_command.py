@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
-from opencoder_jax.data import chat
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.generate import main
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.parallel.checkpoints import Checkpoints
 from opencoder_jax.parallel.model_directory import LoadedModel, write_config
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 SHORT = "--gin.SamplingConfig.max_tokens=8"
 

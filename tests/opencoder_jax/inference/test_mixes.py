@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.config import EngineConfig
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.requests import Piece, Request, TokenLogprob
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.parallel.model_directory import LoadedModel
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 Whole = tuple[tuple[int, ...], tuple[TokenLogprob, ...], str, str | None]
 STEMS = [np.random.default_rng(stem).integers(4, 290, 90).tolist() for stem in range(4)]

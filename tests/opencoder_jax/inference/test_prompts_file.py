@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from opencoder_jax.data import chat
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.prompts_file import Task, answer_file
 from opencoder_jax.inference.requests import Piece
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import chat
 
 SAMPLING = SamplingConfig(temperature=1.0, max_tokens=6)
 LINES: list[dict[str, Any]] = [

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax.data import chat
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.requests import Piece, Request
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.inference.terminal_chat import TerminalChat, printable
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 SAMPLING = SamplingConfig(max_tokens=8)
 

@@ -11,10 +11,10 @@ import sentencepiece
 from asgi_client import Client, running
 from scripted_engine import ScriptedEngine
 
-from opencoder_jax.data.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, IM_END, IM_START, Tokenizer
 from opencoder_jax.serving.application import ServedModel, application
 from opencoder_jax.serving.bridge import Bridge
 from opencoder_jax.serving.config import ServeConfig
+from opencoder_jax.tokenization.tokenizer import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, IM_END, IM_START, Tokenizer
 
 
 def small_tokenizer(*controls: str) -> Tokenizer:

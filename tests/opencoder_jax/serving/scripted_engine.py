@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Sequence
 
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.requests import Piece, Request, TokenLogprob
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 
 class ScriptedEngine:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from opencoder_jax.data import chat
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.serving.config import ServeConfig
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}

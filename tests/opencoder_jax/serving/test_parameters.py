@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.serving.config import ServeConfig
 from opencoder_jax.serving.openai_requests import Asked, RequestReader
 from opencoder_jax.serving.parameters import Refused, error_body, parse
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -18,7 +18,6 @@ import openai
 import pytest
 from flax import nnx
 
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.inference.engine import Engine
 from opencoder_jax.inference.sampling import SamplingConfig
 from opencoder_jax.model.config import ModelConfig
@@ -27,6 +26,7 @@ from opencoder_jax.parallel.checkpoints import Checkpoints
 from opencoder_jax.parallel.model_directory import write_config
 from opencoder_jax.recipe import UserError
 from opencoder_jax.serving.serve import main
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 CONFIG = ModelConfig(300, 2, 16, 4, 2, 16, 24, context=256, dtype="float32")
 

@@ -16,11 +16,11 @@ from opencoder_jax import recipe as recipes
 from opencoder_jax.data.batches import Batches
 from opencoder_jax.data.references import ReferenceRows
 from opencoder_jax.data.token_records import write_records
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.model import flops
 from opencoder_jax.model.config import ModelConfig
 from opencoder_jax.model.flops import PEAK_FLOPS, flops_per_token, mfu
 from opencoder_jax.recipe import ROOT, UserError
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 from opencoder_jax.training.loop import train
 from opencoder_jax.training.metrics import read_metrics
 from opencoder_jax.training.run import Recipe

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from opencoder_jax.data.pre_split import PRE_SPLIT
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT
 
 UNKNOWN, START, END_OF_DOCUMENT, PAD = "<unk>", "<s>", "</s>", "<pad>"
 IM_END, IM_START = "<|im_end|>", "<|im_start|>"
@@ -40,7 +40,7 @@ _WORD_BYTES = 200
 
 
 class TextTokenizer(ABC):
-    """What turns text to token ids and back: ours, or that of a model made elsewhere (exchange/tokenizer.py).
+    """What turns text to token ids and back: ours, or that of a model made elsewhere (hugging_face.py).
 
     Attributes:
         fingerprint: SHA-256 in hexadecimal of the file that it is.

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from opencoder_jax.data import pre_split
-from opencoder_jax.data import tokenizer as module
-from opencoder_jax.data.pre_split import PRE_SPLIT
-from opencoder_jax.data.tokenizer import Tokenizer
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import tokenizer as module
+from opencoder_jax.tokenization.pre_split import PRE_SPLIT
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 FIRST_PIECE = 260  # behind the controls and the bytes
 

@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from opencoder_jax.data.token_records import TOKENIZER
-from opencoder_jax.data.tokenizer import IM_END, IM_START, TextTokenizer, Tokenizer
 from opencoder_jax.files import read_json
 from opencoder_jax.recipe import UserError
-
-TOKENIZER_JSON = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
-CHAT_TEMPLATE = "chat_template.jinja"
-GENERATION_CONFIG = "generation_config.json"
-# All that belongs to a foreign tokenizer.
-FILES = (TOKENIZER_JSON, TOKENIZER_CONFIG, CHAT_TEMPLATE, GENERATION_CONFIG, "special_tokens_map.json")
+from opencoder_jax.tokenization.tokenizer import IM_END, IM_START, TextTokenizer, Tokenizer
+from opencoder_jax.tokenization.tokenizer_files import (
+    CHAT_TEMPLATE,
+    GENERATION_CONFIG,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    TOKENIZER_JSON,
+)
 
 # What stands between documents, in the order of preference; of others, what ends an answer does.
 _DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>")
@@ -53,7 +52,7 @@ class HuggingFaceTokenizer(TextTokenizer):
             raise UserError(f"{directory / TOKENIZER_JSON}: reading it takes pip install tokenizers jinja2")
         import tokenizers
 
-        from opencoder_jax.exchange.chat_template import ChatTemplate
+        from opencoder_jax.tokenization.chat_template import ChatTemplate
 
         self.name = str(directory / TOKENIZER_JSON)
         try:

@@ -20,7 +20,7 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from opencoder_jax.data.tokenizer import IM_END, IM_START, TextTokenizer, Tokenizer
+from opencoder_jax.tokenization.tokenizer import IM_END, IM_START, TextTokenizer, Tokenizer
 
 DEFAULT_SYSTEM = "You are OpenCoder, created by OpenCoder Team."
 
@@ -79,7 +79,7 @@ def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> 
 
 
 def encode(
-    tokenizer: Tokenizer, messages: Sequence[Message], newline_before_end: bool = False
+    tokenizer: TextTokenizer, messages: Sequence[Message], newline_before_end: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens int32 [n] of a conversation and their loss mask uint8 [n], 1 where the assistant speaks.
 
@@ -112,7 +112,7 @@ def encode_prompt(tokenizer: TextTokenizer, messages: Sequence[Message]) -> list
     return [*np.concatenate(turns).tolist(), tokenizer.im_start, *tokenizer.encode("assistant\n")]
 
 
-def _encode_turn(tokenizer: Tokenizer, turn: Message, ending: str) -> tuple[np.ndarray, np.ndarray, bool]:
+def _encode_turn(tokenizer: TextTokenizer, turn: Message, ending: str) -> tuple[np.ndarray, np.ndarray, bool]:
     """Tokens, loss mask, and whether a token begins where an answer does."""
     spoken = turn["role"] == "assistant"
     head = f"{turn['role']}\n"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.data import chat
-from opencoder_jax.data.chat import Message
-from opencoder_jax.data.tokenizer import Tokenizer
+from opencoder_jax.tokenization import chat
+from opencoder_jax.tokenization.chat import Message
+from opencoder_jax.tokenization.tokenizer import Tokenizer
 
 ADD: list[Message] = [{"role": "user", "content": "Add."}, {"role": "assistant", "content": "a + b"}]
 
