@@ -120,7 +120,7 @@ def test_foreign_and_damaged_ones_are_refused(plain: bytes, released: Path, tmp_
     for damaged in (b"", plain[: len(plain) // 2], b"no model"):
         with pytest.raises(UserError, match=r"here/tokenizer.model: (not a SentencePiece|a foreign)"):
             complete(damaged, config, {}, "here")
-    with pytest.raises(UserError, match=r"holds no tokenizer\.model"):
+    with pytest.raises(UserError, match=r"holds neither tokenizer\.model nor tokenizer\.json"):
         run(released=str(tmp_path), output=str(tmp_path / "out"), options=BeamOptions())
     (released / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json: not JSON"):

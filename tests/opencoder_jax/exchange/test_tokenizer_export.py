@@ -12,7 +12,6 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
-from tests.opencoder_jax.data.test_tokenizer import texts
 from tokenizers.pre_tokenizers import Split
 
 from opencoder_jax.beam_pipelines.tokens.train_tokenizer import TokenizerConfig, train, word_table
@@ -21,6 +20,7 @@ from opencoder_jax.recipe import UserError
 from opencoder_jax.tokenization import chat
 from opencoder_jax.tokenization.pre_split import PRE_SPLIT, hugging_face_rule
 from opencoder_jax.tokenization.tokenizer import Tokenizer
+from tests.opencoder_jax.tokenization.test_tokenizer import texts
 
 # As the released tokenizer's code has it; the library's own classes are those of a newer Unicode.
 OPENCODERS_RULE = (

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
-from opencoder_jax.data import pre_split
 from opencoder_jax.recipe import UserError
+from opencoder_jax.tokenization import pre_split
 from opencoder_jax.tokenization import tokenizer as module
 from opencoder_jax.tokenization.pre_split import PRE_SPLIT
 from opencoder_jax.tokenization.tokenizer import Tokenizer
