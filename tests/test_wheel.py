@@ -35,6 +35,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "opencoder_jax": (),
     "opencoder_jax.reports": ("report",),
     "opencoder_jax.data.tasks": ("seqio",),
+    "opencoder_jax.tokenization.chat_template": ("huggingface",),
+    "opencoder_jax.tokenization.hugging_face": ("huggingface",),
     **dict.fromkeys(
         (
             f"opencoder_jax.{room}"
@@ -154,9 +156,9 @@ def distributions(extras: tuple[str, ...]) -> frozenset[str]:
 
 
 def pins(lock: str) -> dict[str, set[str]]:
-    """The versions of each distribution in a lock, with their markers."""
+    """The versions of each distribution in a lock, without their markers, which follow from who else takes it."""
     found: dict[str, set[str]] = {}
-    for name, pin in re.findall(r"^([\w.-]+)(==[^\\\n]+)", LOCKS[lock], re.MULTILINE):
+    for name, pin in re.findall(r"^([\w.-]+)(==[^\\\n;]+)", LOCKS[lock], re.MULTILINE):
         found.setdefault(name_of(name), set()).add(pin.strip())
     return found
 
