@@ -26,8 +26,6 @@ from jaxtyping import Array, Float, Int
 
 from opencoder_jax.kernels.attention import reference
 from opencoder_jax.kernels.attention.gpu import blocks as gpu_blocks
-from opencoder_jax.kernels.attention.gpu.hopper import attention as hopper
-from opencoder_jax.kernels.attention.gpu.triton import attention as triton
 from opencoder_jax.kernels.attention.tpu import attention as tpu
 from opencoder_jax.kernels.attention.tpu import blocks as tpu_blocks
 from opencoder_jax.kernels.attention.tpu import decode, segments
@@ -118,10 +116,14 @@ def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
 
 
 def _kernel(name: str, chip: str, q: Array, k: Array) -> Callable[..., Array]:
-    """An implementation's kernel for one device."""
+    """An implementation's kernel for one device. What only GPUs take is loaded there: that costs half a second."""
     if name == "hopper":
+        from opencoder_jax.kernels.attention.gpu.hopper import attention as hopper
+
         return functools.partial(hopper.attention, blocks=gpu_blocks.hopper_blocks(q.shape[3]))
     if name == "gpu":
+        from opencoder_jax.kernels.attention.gpu.triton import attention as triton
+
         return functools.partial(triton.attention, blocks=gpu_blocks.triton_blocks(chip, q.shape[3], q.dtype))
     if q.shape[1] == 1:
         return decode.attention
