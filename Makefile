@@ -11,7 +11,8 @@ WORKERS ?= 2
 VENV := .venv/bin/python
 # Written last: its time says when .venv was whole, and it is older than the lock once that has changed.
 READY := .venv/$(LOCK).ready
-TEST := $(VENV) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+# The processes that tests start don't compile the same sources again, whatever the shell has set.
+TEST := PYTHONDONTWRITEBYTECODE= $(VENV) -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
 PIP_INSTALL := $(VENV) -m pip install --quiet --disable-pip-version-check
 # Empty where uv is missing.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
