@@ -180,6 +180,7 @@ def test_after_an_edit_only_what_can_have_changed_runs_again(
         assert len(again) + done.stderr.count("up to date") >= len(STAGES)
         return [f"{name}: {why}" for name, why in again]
 
+    assert ran() == []
     edit("redaction/secrets.json", "{", "{\n\n")
     edit("core/documents.py", "\nimport ", "\n# A comment.\nimport ")
     edit("redaction/redact.py", '"""', '"""Edited. ')
