@@ -116,7 +116,7 @@ def _why_not(name: str, chip: str, q: Array, k: Array, v: Array) -> str | None:
 
 
 def _kernel(name: str, chip: str, q: Array, k: Array) -> Callable[..., Array]:
-    """An implementation's kernel for one device. What only GPUs take is loaded there: that costs half a second."""
+    """An implementation's kernel for one device. What only GPUs take is loaded only for them: it's slow to import."""
     if name == "hopper":
         from opencoder_jax.kernels.attention.gpu.hopper import attention as hopper
 
