@@ -17,33 +17,22 @@ import time
 from pathlib import Path
 
 from opencoder_jax.data.token_records import TokenRecords
+from opencoder_jax.distillation.distributions import TEACHER
 from opencoder_jax.files import read_json
 from opencoder_jax.statistics.claims import over_seeds
 from opencoder_jax.training.metrics import read_metrics
 
+# The cookbook's recipes, for a student that is small beside its vocabulary.
 STUDENT = [
     "--gin.ModelConfig.layers=4",
     "--gin.ModelConfig.width=64",
-    "--gin.ModelConfig.heads=4",
-    "--gin.ModelConfig.kv_heads=2",
     "--gin.ModelConfig.head_size=16",
     "--gin.ModelConfig.ffn_width=176",
     "--gin.ModelConfig.tied_head=True",
-    "--gin.ModelConfig.context=512",
-    "--gin.ModelConfig.init_std=0.06",
-    '--gin.ModelConfig.dtype="float32"',
     '--gin.DataConfig.mixture={"text":1.0}',
     "--gin.DataConfig.phases=((0,256,4),)",
     '--gin.TrainConfig.held_out=("text_heldout",)',
     "--gin.TrainConfig.evaluate_batches=32",
-    "--gin.TrainConfig.loss_chunk=256",
-]
-PRETRAIN = ["--gin.OptimizerConfig.peak_learning_rate=3e-3", "--gin.OptimizerConfig.warmup_steps=20"]
-ANNEAL = [
-    "--gin.OptimizerConfig.peak_learning_rate=3e-3",
-    '--gin.OptimizerConfig.schedule="exponential"',
-    "--gin.OptimizerConfig.final_learning_rate=1e-4",
-    "--gin.OptimizerConfig.warmup_steps=0",
 ]
 WAYS = {"text": [], "teacher": ['--gin.DataConfig.teacher="_teacher"', "--gin.TrainConfig.teacher_weight=(0.5,0.0)"]}
 
@@ -71,20 +60,20 @@ def student(flags: argparse.Namespace, seed: int, tokens: Path, vocabulary: int)
     """Bits per byte of the held-out code after annealing in each way."""
     bits = {}
 
-    def train(name: str, steps: int, *options: str) -> float:
+    def train(name: str, recipe: str, steps: int, *options: str) -> float:
+        recipe = f"--gin_file=gin_configs/{recipe}/cookbook.gin"
         counts = [f"--gin.TrainConfig.steps={steps}", f"--gin.TrainConfig.evaluate_every={steps}"]
         where = [f"--data={tokens}", f"--output={flags.output / name}", f"--gin.ModelConfig.vocab_size={vocabulary}"]
         seeds = [f"--gin.TrainConfig.seed={seed}", f"--gin.DataConfig.seed={seed}"]
-        command("opencoder_jax", "train", *where, *STUDENT, *counts, *seeds, *options)
-        return float(
-            read_metrics(flags.output / name / "metrics.jsonl")[-1]["held_out"]["text_heldout"]["bits_per_byte"]
-        )
+        command("opencoder_jax", "train", recipe, *where, *STUDENT, *counts, *seeds, *options)
+        last = read_metrics(flags.output / name / "metrics.jsonl")[-1]
+        return float(last["held_out"]["text_heldout"]["bits_per_byte"])
 
     base = f"pretrain_{seed}"
-    bits["pretrained"] = train(base, flags.pretrain_steps, *PRETRAIN)
+    bits["pretrained"] = train(base, "pretrain", flags.pretrain_steps)
     for way, options in WAYS.items():
         start = f"--init_from={flags.output / base}"
-        bits[way] = train(f"anneal_{way}_{seed}", flags.anneal_steps, *ANNEAL, *options, start)
+        bits[way] = train(f"anneal_{way}_{seed}", "anneal", flags.anneal_steps, *options, start)
     return bits
 
 
@@ -98,23 +87,28 @@ def main() -> None:
     parser.add_argument("--anneal_steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=5)
     flags = parser.parse_args()
+    if flags.seeds < 2:
+        parser.error("--seeds: an interval takes two or more")
     tokens = flags.output / "tokens"
     make_records(flags, tokens)
     records = TokenRecords.open(tokens / "text")
     taught = tokens / "text_teacher"
+    known = (taught / TEACHER).exists()
     seconds = command(
         "opencoder_jax", "teach", f"--checkpoint={flags.teacher}", f"--records={tokens / 'text'}", f"--output={taught}"
     )
     size = sum(file.stat().st_size for file in taught.iterdir())
     print(f"{records.tokens:,} tokens, {size / records.tokens:.1f} bytes a token for 16 distributions", flush=True)
-    print(f"asked in {seconds:,.0f} s, {records.tokens / seconds:,.0f} tokens/s (0 s: they were there)", flush=True)
+    if not known:
+        print(f"asked in {seconds:,.0f} s, {records.tokens / seconds:,.0f} tokens/s", flush=True)
     vocabulary = read_json(flags.teacher / "model.json")["vocab_size"]
     differences = []
     for seed in range(flags.seeds):
         bits = student(flags, seed, tokens, vocabulary)
         differences.append(bits["teacher"] - bits["text"])
         print(f"seed {seed}: " + ", ".join(f"{way} {value:.4f}" for way, value in bits.items()), flush=True)
-    print(f"bits per byte with the teacher less those without, paired: {over_seeds(differences)}")
+    mean, low, high = over_seeds(differences)
+    print(f"bits per byte with the teacher less those without, paired: {mean:+.4f} ({low:+.4f} to {high:+.4f})")
 
 
 if __name__ == "__main__":
