@@ -94,9 +94,9 @@ def main() -> None:
     records = TokenRecords.open(tokens / "text")
     taught = tokens / "text_teacher"
     known = (taught / TEACHER).exists()
-    seconds = command(
-        "opencoder_jax", "teach", f"--checkpoint={flags.teacher}", f"--records={tokens / 'text'}", f"--output={taught}"
-    )
+    # Rows of a few documents: each of the four shards ends in a batch that is filled up.
+    options = [f"--checkpoint={flags.teacher}", f"--records={tokens / 'text'}", "--gin.TeachConfig.rows=1"]
+    seconds = command("opencoder_jax", "teach", *options, f"--output={taught}")
     size = sum(file.stat().st_size for file in taught.iterdir())
     print(f"{records.tokens:,} tokens, {size / records.tokens:.1f} bytes a token for 16 distributions", flush=True)
     if not known:
