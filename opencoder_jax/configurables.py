@@ -145,48 +145,57 @@ def _accepts(kind: ast.expr, value: Any) -> bool:
 
 def _read(source: str, module: str) -> Iterator[Configurable]:
     """The configurations of a module."""
-    for node in ast.parse(source).body:
+    tree, lines = ast.parse(source), source.splitlines()
+    for node in tree.body:
         if isinstance(node, ast.ClassDef) and "configurable" in map(ast.unparse, node.decorator_list):
             meaning = (ast.get_docstring(node) or "").split("\n\n")[0]
-            yield Configurable(node.name, module, meaning, _fields(node, source))
+            yield Configurable(node.name, module, meaning, _fields(node, tree, lines))
 
 
-def _fields(node: ast.ClassDef, source: str) -> dict[str, Field]:
+def _fields(node: ast.ClassDef, tree: ast.Module, lines: list[str]) -> dict[str, Field]:
     """The fields of a class, those that it inherits first."""
     bound: dict[str, Field] = {}
     for base in map(ast.unparse, node.bases):
-        bound |= _inherited(base, source)
+        bound |= _inherited(base, tree, lines)
     doc = ast.get_docstring(node) or ""
     told = meanings(doc, "Attributes")
     last = node.body[0].end_lineno if doc else node.lineno
     for entry in node.body:
         if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and entry.value:
             name = entry.target.id
-            meaning = told.get(name) or _comment(source.splitlines(), last or 0, entry)
-            bound[name] = Field(name, ast.unparse(entry.annotation), _default(source, entry.value), meaning)
+            meaning = told.get(name) or _comment(lines, last or 0, entry)
+            bound[name] = Field(name, ast.unparse(entry.annotation), _default(lines, entry.value), meaning)
             last = entry.end_lineno
     return bound
 
 
-def _inherited(name: str, source: str) -> dict[str, Field]:
+def _inherited(name: str, tree: ast.Module, lines: list[str]) -> dict[str, Field]:
     """The fields of a base class, which stands in the same file or in one of ours that it's imported from."""
-    for node in ast.parse(source).body:
+    for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _fields(node, source)
+            return _fields(node, tree, lines)
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
             path = PACKAGE.joinpath(*(node.module or "").split(".")[1:]).with_suffix(".py")
-            return _inherited(name, path.read_text(encoding="utf-8")) if path.is_file() else {}
+            if not path.is_file():
+                return {}
+            source = path.read_text(encoding="utf-8")
+            return _inherited(name, ast.parse(source), source.splitlines())
     return {}
 
 
-def _default(source: str, value: ast.expr) -> str:
+def _default(lines: list[str], value: ast.expr) -> str:
     """A default as its source has it; of `field(default_factory=…)` what is made."""
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         made = next((keyword.value for keyword in value.keywords if keyword.arg == "default_factory"), None)
         if not isinstance(made, ast.Lambda):
             return "{}" if made is not None and ast.unparse(made) == "dict" else "()"
         value = made.body
-    return " ".join((ast.get_source_segment(source, value) or "").split())
+    # ast.get_source_segment would split the whole source into lines again for each field.
+    first, last = value.lineno - 1, value.end_lineno or value.lineno
+    text = [line.encode() for line in lines[first:last]]  # columns are counted in bytes
+    text[-1] = text[-1][: value.end_col_offset]
+    text[0] = text[0][value.col_offset :]
+    return " ".join(b"\n".join(text).decode().split())
 
 
 def _comment(lines: list[str], after: int, entry: ast.AnnAssign) -> str:
