@@ -10,12 +10,12 @@ import ast
 import importlib.util
 import json
 import os
-import pickle
 import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import xxhash
 
@@ -67,9 +67,8 @@ class _Source:
         self.folder = path.parent
         self.statements: dict[str, list[ast.stmt]] = {"": []}
         self.imported: dict[str, tuple[str, str]] = {}
-        # Many steps of a chain reach the same definitions: what is found out about one is kept, by its name.
-        self._references: dict[str, list[tuple[str, str]]] = {}
-        self._contents: dict[str, bytes] = {}
+        # Many steps of a chain reach the same definitions.
+        self._read: dict[str, _Definition] = {}
         for node in ast.parse(path.read_bytes()).body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self.imported.update(_imports(node))
@@ -81,61 +80,70 @@ class _Source:
 
     def references(self, name: str) -> list[tuple[str, str]]:
         """What a definition names, as (module, name); a name that is imported from elsewhere leads there."""
-        if name not in self._references:
-            self._references[name] = self._find_references(name)
-        return self._references[name]
-
-    def _find_references(self, name: str) -> list[tuple[str, str]]:
         if name == "*":
             return [(self.module, known) for known in self.statements]
         if name not in self.statements:
             return [self.imported[name]] if name in self.imported else []
-        found = {(self.module, "")} if name else set()
-        for node in self.statements[name]:
-            here = self.imported | {key: to for inner in ast.walk(node) for key, to in _imports(inner)}
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Name):
-                    if inner.id in self.statements:
-                        found.add((self.module, inner.id))
-                    elif inner.id in here:
-                        found.add(here[inner.id])
-                elif isinstance(inner, ast.Attribute):
-                    found.update(self._attribute(inner, here))
-                elif isinstance(inner, ast.Constant) and str(inner.value).startswith(f"{PACKAGE}."):
-                    found.add((str(inner.value), "*"))  # a module that is imported by its name
-        return sorted(found)
-
-    @staticmethod
-    def _attribute(node: ast.Attribute, imported: dict[str, tuple[str, str]]) -> Iterator[tuple[str, str]]:
-        """`module.name`, where the module is one of ours."""
-        if isinstance(node.value, ast.Name) and node.value.id in imported:
-            package, name = imported[node.value.id]
-            module = f"{package}.{name}" if name else package
-            if _source(module):
-                yield module, node.attr
+        return self._definition(name).references
 
     def digest(self, names: frozenset[str]) -> str:
         """16 hexadecimal digits over some definitions and the data files that they name."""
         hasher = xxhash.xxh3_64()
         for name in sorted(names & self.statements.keys()):
-            if name not in self._contents:
-                self._contents[name] = b"".join(self._find_contents(name))
-            hasher.update(self._contents[name])
+            hasher.update(self._definition(name).contents)
         return hasher.hexdigest()
 
-    def _find_contents(self, name: str) -> Iterator[bytes]:
-        for node in self.statements[name]:
-            copied = pickle.loads(pickle.dumps(node))  # in a third of the time of copy.deepcopy
-            yield ast.unparse(_Bare().visit(copied)).encode()
-            for inner in ast.walk(node):
-                if isinstance(inner, ast.Constant) and isinstance(inner.value, str) and _is_data(inner.value):
-                    yield _data(self.folder / inner.value)
+    def _definition(self, name: str) -> "_Definition":
+        if name not in self._read:
+            found = {(self.module, "")} if name else set()
+            contents = b""
+            for node in self.statements[name]:
+                parts = list(ast.walk(node))
+                found.update(self._named(parts))
+                contents += ast.unparse(_Bare().visit(node)).encode()  # the node's annotations and docstrings are gone
+                for part in parts:
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str) and _is_data(part.value):
+                        contents += _data(self.folder / part.value)
+            self._read[name] = _Definition(sorted(found), contents)
+        return self._read[name]
+
+    def _named(self, parts: list[ast.AST]) -> Iterator[tuple[str, str]]:
+        """What the parts of a statement name; what isn't ours leads nowhere."""
+        here = self.imported | {key: to for part in parts for key, to in _imports(part)}
+        for part in parts:
+            if isinstance(part, ast.Name):
+                if part.id in self.statements:
+                    yield self.module, part.id
+                elif part.id in here:
+                    yield here[part.id]
+            elif isinstance(part, ast.Attribute):
+                if isinstance(part.value, ast.Name) and part.value.id in here:  # perhaps `module.name`
+                    package, name = here[part.value.id]
+                    yield f"{package}.{name}" if name else package, part.attr
+            elif isinstance(part, ast.Constant) and str(part.value).startswith(f"{PACKAGE}."):
+                yield str(part.value), "*"  # a module that is imported by its name
+
+
+class _Definition(NamedTuple):
+    """What a definition names, and what counts of it."""
+
+    references: list[tuple[str, str]]
+    contents: bytes
 
 
 @cache
 def _source(module: str) -> _Source | None:
     """A module of ours, or one that stands alone, as a user's own stage may; None for others and for packages."""
-    if not module.startswith(f"{PACKAGE}.") and ("." in module or module in sys.stdlib_module_names):
+    path = _path(module)
+    return _Source(module, path) if path else None
+
+
+def _path(module: str) -> Path | None:
+    """Where the source of such a module lies. Python's own search would import what the last name may be a part of."""
+    if module.startswith(f"{PACKAGE}."):
+        path = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        return path if path.is_file() else None
+    if "." in module or module in sys.stdlib_module_names:
         return None
     try:
         spec = importlib.util.find_spec(module)
@@ -144,7 +152,7 @@ def _source(module: str) -> _Source | None:
     if spec is None or spec.submodule_search_locations or not str(spec.origin).endswith(".py"):
         return None
     path = Path(str(spec.origin))
-    return None if "site-packages" in path.parts and PACKAGE not in path.parts else _Source(module, path)
+    return None if "site-packages" in path.parts else path
 
 
 def _imports(node: ast.AST) -> list[tuple[str, tuple[str, str]]]:

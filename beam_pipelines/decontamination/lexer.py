@@ -7,6 +7,7 @@ quotes that begins a line is a docstring. The scanner's test says the same in a 
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +74,7 @@ def lex(texts: Sequence[bytes], bound: Iterable[bytes] = (), own_calls: bool = T
     `std::max` isn't.
     """
     joined = Texts.join(texts)
-    return Tokens(*_lex(joined.data, joined.offsets, np.sort(_hashes(bound)), own_calls, *_KNOWN))
+    return Tokens(*_lex(joined.data, joined.offsets, np.sort(_hashes(bound)), own_calls, *_known()))
 
 
 @njit
@@ -271,8 +272,8 @@ def _hash_of(word):  # type: ignore[no-untyped-def]
     return _hash(word, 0, len(word), _START)
 
 
-# Arguments of the scanner, not constants: what is compiled stays while this file does, whatever words.py says then.
-_KNOWN = (
-    *(np.sort(_hashes(words)) for words in (_KEYWORDS.union(_CONSTANTS), COMMON.union(_CONSTANTS), _OPERATORS)),
-    _hashes((b"elif", b"else", b":", b"if")),
-)
+@cache
+def _known() -> tuple[np.ndarray, ...]:
+    """What the scanner knows: as arguments, for what is compiled stays while this file does, whatever words.py says."""
+    words = (_KEYWORDS.union(_CONSTANTS), COMMON.union(_CONSTANTS), _OPERATORS)
+    return *(np.sort(_hashes(each)) for each in words), _hashes((b"elif", b"else", b":", b"if"))

@@ -17,7 +17,6 @@ import numpy as np
 from opencoder_jax.data.token_records import TokenRecords
 from opencoder_jax.files import Appender, write_lines
 from opencoder_jax.recipe import UserError
-from opencoder_jax.training.run import Recipe, flat
 
 # Enough for an entropy that is right to 0.01 nats at a vocabulary of 96,640; a large corpus is sampled evenly.
 ENTROPY_TOKENS = 2**22
@@ -72,16 +71,23 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def boards_of(recipe: Recipe, output: Path, step: int) -> list[Board]:
+def boards_of(
+    tensorboard: bool, wandb_project: str | None, settings: Mapping[str, Any], output: Path, step: int
+) -> list[Board]:
     """The boards that a recipe asks for, for a run that goes on after `step` updates.
+
+    Args:
+        tensorboard, wandb_project: as in TrainConfig.
+        settings: of the whole recipe, for the boards that show them.
+        output: the run's directory.
+        step: of the checkpoint that the run goes on from.
 
     Raises:
         UserError: a package isn't installed.
     """
-    config = recipe.train
-    boards: list[Board] = [_TensorBoard(output / "tensorboard", step)] if config.tensorboard else []
-    if config.wandb_project is not None:
-        boards.append(_WeightsAndBiases(config.wandb_project, recipe, output))
+    boards: list[Board] = [_TensorBoard(output / "tensorboard", step)] if tensorboard else []
+    if wandb_project is not None:
+        boards.append(_WeightsAndBiases(wandb_project, settings, output))
     return boards
 
 
@@ -104,13 +110,12 @@ class _TensorBoard:
 class _WeightsAndBiases:
     """A run of a project there; a run that goes on is the same run."""
 
-    def __init__(self, project: str, recipe: Recipe, output: Path):
+    def __init__(self, project: str, settings: Mapping[str, Any], output: Path):
         package = _package("wandb", "TrainConfig.wandb_project")
-        config = {f"{type(part).__name__}.{name}": value for part in recipe for name, value in vars(part).items()}
         path = output.resolve()
         number = hashlib.sha256(str(path).encode()).hexdigest()[:12]
         self._run = package.init(
-            project=project, id=number, name=path.name, dir=str(output), config=config, resume="allow"
+            project=project, id=number, name=path.name, dir=str(output), config=settings, resume="allow"
         )
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -118,6 +123,15 @@ class _WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def flat(tree: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dictionaries, named by their paths."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = prefix + name
+        leaves |= flat(value, separator, path + separator) if isinstance(value, Mapping) else {path: value}
+    return leaves
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, float]:

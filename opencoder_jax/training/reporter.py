@@ -58,7 +58,8 @@ class Reporter:
         trained = 0.0
         if leads():
             file = MetricsFile(output / "metrics.jsonl", step)
-            self._boards, trained = [file, *boards_of(recipe, output, step)], file.seconds
+            asked = recipe.train.tensorboard, recipe.train.wandb_project
+            self._boards, trained = [file, *boards_of(*asked, recipe.settings, output, step)], file.seconds
         self._pending: _Pending | None = None
         self._began = time.perf_counter() - trained
         self._content, self._seconds, self._waited = Content(), trained, 0.0  # as of the last row

@@ -35,6 +35,7 @@ from opencoder_jax.parallel.mesh import MeshConfig
 from opencoder_jax.parallel.model_directory import CHECKPOINTS, read_config, write_config
 from opencoder_jax.recipe import UserError, configurable
 from opencoder_jax.tokenization.tokenizer_files import fingerprint, read_tokenizer
+from opencoder_jax.training.metrics import flat
 from opencoder_jax.training.optimizer import OptimizerConfig
 
 
@@ -132,6 +133,11 @@ class Recipe(NamedTuple):
         recipe = cls._make(map(recipes.build, configs))
         recipe.check()
         return recipe
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its name in gin files."""
+        return {f"{type(part).__name__}.{name}": value for part in self for name, value in vars(part).items()}
 
     def check(self) -> None:
         """Raises UserError where the configurations contradict each other."""
@@ -313,12 +319,3 @@ def _tokenizer_fingerprint(model: Path) -> str | None:
 def _digest(file: Path) -> str | None:
     """The SHA-256 of a file; None: it isn't there."""
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
-
-
-def flat(tree: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dictionaries, named by their paths."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        path = prefix + name
-        leaves |= flat(value, separator, path + separator) if isinstance(value, Mapping) else {path: value}
-    return leaves

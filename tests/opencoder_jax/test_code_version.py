@@ -1,6 +1,7 @@
 """Which edits make an output stale: those that can have changed its bytes, and no others."""
 
 import itertools
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +136,14 @@ def test_every_stage_has_a_version_and_none_hangs_on_what_keeps_the_books(
 ) -> None:
     assert VERBS[verb].module in versions[verb]
     assert code_version.BOOKKEEPING.isdisjoint(versions[verb])
+
+
+def test_nothing_is_imported_for_it() -> None:
+    """Whether a training is up to date is known without JAX."""
+    ask = "import sys; from opencoder_jax.code_version import code_version as ask\n"
+    ask += "assert 'opencoder_jax.model.decoder' in ask(('opencoder_jax.training.train', 'main'))\n"
+    ask += "sys.exit(', '.join(sys.modules.keys() & {'jax', 'opencoder_jax.training.run'}))"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stderr.strip() == ""
 
 
 def test_what_keeps_the_books_is_there() -> None:
