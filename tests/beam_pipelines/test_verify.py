@@ -12,7 +12,7 @@ import pytest
 from opencoder_jax.beam_pipelines.__main__ import main
 from opencoder_jax.beam_pipelines.chains import summary_of
 from opencoder_jax.beam_pipelines.core.documents import read_shard
-from opencoder_jax.beam_pipelines.core.manifest import Manifest, read_finished
+from opencoder_jax.beam_pipelines.core.manifest import PARTS, Manifest, read_finished
 from opencoder_jax.beam_pipelines.core.storage import Directory
 from opencoder_jax.beam_pipelines.refinecode import SUMMARY
 from opencoder_jax.data.token_records import TokenRecords, write_records
@@ -110,6 +110,8 @@ def test_two_hundred_flipped_bits_are_never_read_as_good(run: Path) -> None:
             list(read_shard(directory, file.name))
         elif file.name == SUMMARY:
             main(["verify", str(run)])
+        elif file.name == PARTS:
+            directory.read_sealed(PARTS)
         else:
             Manifest.read(directory.uri)
             read_finished(directory, file.name)
