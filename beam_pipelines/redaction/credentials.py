@@ -84,50 +84,54 @@ def _by_form(text: str, seen: Seen) -> Iterator[Span]:
 # After the name: the rest of it, a closing quote or bracket, a type annotation, `=`, `:` or `=>`; then a quoted value.
 _QUOTED = re.compile(
     r"""(?:_base|_value)?[\])"' \t]{0,4}(?::\s?str\s?)?[ \t]{0,8}(?:=>|:=|[:=])[ \t]{0,8}"""
-    r"""(?:u8|[rbufNL@$]|(?:\[\]byte|[\w.]{1,40}[Bb](?:ytes|uffer|uffer\.from))\()?(["'])([^"'\n]{4,200})\1(?![%\w])"""
+    r"""(?:u8|[rbufNL@$]|(?:\[\]byte|[\w.]{1,40}[Bb](?:ytes|uffer|uffer\.from))\()?(["'])([^"'\n]{4,200}+)\1(?![%\w])"""
 )
-_BARE = re.compile(r"""[ \t]{0,8}[:=][ \t]{0,8}([^\s"'#$<>{}()\[\];,]{6,200})[ \t]*(?=$|#|;)""", re.MULTILINE)
+_BARE = re.compile(r"""[ \t]{0,8}[:=][ \t]{0,8}([^\s"'#$<>{}()\[\];,]{6,200}+)[ \t]*(?=$|#|;)""", re.MULTILINE)
 _BARE_HEX = re.compile(r"""[ \t]{0,8}[:=][ \t]{0,8}([0-9a-f]{32,128})[ \t]*$""", re.MULTILINE)
 _BEARER = re.compile(r"(?: |\s{1,2}token )([A-Za-z0-9_.~+/-]{20,400}=*)")
-_WORD = r"""[^\s"'`$<>{}()\\]"""  # of a value without quotes
-# Other places of a value: what must stand before the name, and what after it.
+# Of a value without quotes. No value goes on where it may end, so none gives back what it took: `{4,200}+`.
+_WORD = r"""[^\s"'`$<>{}()\\]"""
+_PART = r"""[^\s"'`$<>{}()\\;&]"""
+# Other places of a value: what must stand before the name, what after it, and with which signs that may begin.
 _FORMS = tuple(
-    (re.compile(before, re.IGNORECASE | re.MULTILINE), re.compile(after, re.MULTILINE))
-    for before, after in [
+    (re.compile(before, re.IGNORECASE | re.MULTILINE), re.compile(after, re.MULTILINE), first)
+    for before, after, first in [
         # define('DB_PASSWORD', '…') · setPassword("…") · #define PASSWORD "…" · getenv("DB_PASSWORD", "…")
         (
             r"(?:define|put\w*|set\w*|add\w*|get\w*|fetch|env|config|string|\w*field)"
             r"\([ ]?(?:[\"']\w+[\"'],[ ])?[\"'][\w.-]*\Z",
             r"[\"'],[ ]?(?:default=)?[\"'](?:\\\\[\"'])?([^\"'\\\n]{4,200})(?:\\\\)?[\"']",
+            "\"'",
         ),
-        (r"\bset\w{0,40}\Z", r"\([\"']([^\"'\n]{4,200})[\"']\)"),
-        (r"#[ \t]*define[ \t]+\w*\Z", r"[ \t]+\"([^\"\n]{4,200})\"$"),
+        (r"\bset\w{0,40}\Z", r"\([\"']([^\"'\n]{4,200})[\"']\)", "("),
+        (r"#[ \t]*define[ \t]+\w*\Z", r"[ \t]+\"([^\"\n]{4,200})\"$", " \t"),
         # process.env.DB_PASSWORD || '…' · ENV['DB_PASSWORD'] || '…' · ENV.fetch("DB_PASSWORD") { "…" }
-        (r"env[.\[(\"'\w]*\Z", r"[\"'\])]{0,3}[ ]?(?:\|\||\?\?|or|\?:)[ ][\"']([^\"'\n]{4,200})[\"']"),
-        (r"fetch\([\"']\w*\Z", r"[\"']\)[ ]\{[ ]?[\"']([^\"'\n]{4,200})[\"']"),
+        (r"env[.\[(\"'\w]*\Z", r"[\"'\])]{0,3}[ ]?(?:\|\||\?\?|or|\?:)[ ][\"']([^\"'\n]{4,200})[\"']", "\"']) |?o"),
+        (r"fetch\([\"']\w*\Z", r"[\"']\)[ ]\{[ ]?[\"']([^\"'\n]{4,200})[\"']", "\"'"),
         # "Server=db;Password=…" · "user=joe password=… host=db" · "…?user=joe&password=…"
         (
             r"(?:[;?&\"'][\w-]*|\b(?:user|uid|username|dbname|database|host|port)=[^\s,()\"']{1,80})[ ]?\Z",
-            rf"=({_WORD}{{4,400}}?)(?=[;&\s\"'`]|$)",
+            rf"=({_WORD}{{4}}{_PART}{{0,396}}+)(?=[;&\s\"'`]|$)",
+            "=",
         ),
         # AccountKey=…== of a connection string, and before a command: PGPASSWORD=… psql
-        (r"", r"=([A-Za-z0-9+/]{40,200}={0,2})(?=;)"),
-        (r"^[ \t]*(?:export[ ])?[A-Z_]*\Z", rf"=[\"']?({_WORD}{{4,200}})[\"']?(?=[ ]+[a-z./])"),
+        (r"", r"=([A-Za-z0-9+/]{40,200}={0,2})(?=;)", "="),
+        (r"^[ \t]*(?:export[ ])?[A-Z_]*\Z", rf"=[\"']?({_WORD}{{4,200}}+)[\"']?(?=[ ]+[a-z./])", "="),
         # --password=… · --password … · -e DB_PASSWORD=… · - DB_PASSWORD=… · ENV PASSWORD … · <password>…</password>
-        (r"--(?:[\w-]+-)?\Z", rf"=({_WORD}{{4,200}})(?=\s|$)"),
-        (r"--(?:[\w-]+-)?\Z", rf"[ ][\"']?(?=\S*[\d!@#%^*])({_WORD}{{4,200}})[\"']?(?=\s|$)"),
-        (r"(?:-e|--env|export|-)[ ][\"']?[A-Z0-9_]*\Z", rf"=({_WORD}{{4,200}})(?=[\s\"'`]|$)"),
-        (r"^ENV[ ]\w*\Z", rf"[ ]({_WORD}{{4,200}})$"),
-        (r"<(?:\w+:)?\w*\Z", r">([^<>\s]{4,200})</"),
+        (r"--(?:[\w-]+-)?\Z", rf"=({_WORD}{{4,200}}+)(?=\s|$)", "="),
+        (r"--(?:[\w-]+-)?\Z", rf"[ ][\"']?(?=\S*[\d!@#%^*])({_WORD}{{4,200}}+)[\"']?(?=\s|$)", " "),
+        (r"(?:-e|--env|export|-)[ ][\"']?[A-Z0-9_]*\Z", rf"=({_WORD}{{4,200}}+)(?=[\s\"'`]|$)", "="),
+        (r"^ENV[ ]\w*\Z", rf"[ ]({_WORD}{{4,200}}+)$", " "),
+        (r"<(?:\w+:)?\w*\Z", r">([^<>\s]{4,200})</", ">"),
         # key="password" value="…" · name: DB_PASSWORD, and on the next line value: …
-        (r"(?:name|key)=[\"'][\w.-]*\Z", r"[\"'][ ]value=[\"']([^\"'\n]{4,200})[\"']"),
-        (r"name:[ ][\"']?[\w.-]*\Z", rf"[\"']?\n[ ]+value:[ ][\"']?({_WORD}{{4,200}})[\"']?$"),
+        (r"(?:name|key)=[\"'][\w.-]*\Z", r"[\"'][ ]value=[\"']([^\"'\n]{4,200})[\"']", "\"'"),
+        (r"name:[ ][\"']?[\w.-]*\Z", rf"[\"']?\n[ ]+value:[ ][\"']?({_WORD}{{4,200}}+)[\"']?$", "\"'\n"),
         # authorization: … · "x-api-key: …"
-        (r"authorization[\"']?[:,][ ][\"']?\Z", r"[ ]([A-Za-z0-9_.~+/-]{20,400})"),
-        (r"[\"'][\w-]*\Z", r":[ ]([A-Za-z0-9_.~+/=-]{16,400})[\"']"),
+        (r"authorization[\"']?[:,][ ][\"']?\Z", r"[ ]([A-Za-z0-9_.~+/-]{20,400})", " "),
+        (r"[\"'][\w-]*\Z", r":[ ]([A-Za-z0-9_.~+/=-]{16,400})[\"']", ":"),
         # with encrypted password '…' · set password for joe = password('…')
-        (r"(?:with|encrypted|login|superuser|(?:user|role)[ ]\S{1,64})[ ]\Z", r"[ ](?:=[ ])?'([^'\n]{4,200})'"),
-        (r"=[ ]?\Z", r"\('([^'\n]{4,200})'\)"),
+        (r"(?:with|encrypted|login|superuser|(?:user|role)[ ]\S{1,64})[ ]\Z", r"[ ](?:=[ ])?'([^'\n]{4,200})'", " "),
+        (r"=[ ]?\Z", r"\('([^'\n]{4,200})'\)", "("),
     ]
 )
 
@@ -177,6 +181,12 @@ def _is_public(lower: str, start: int) -> bool:
     return _PUBLIC.search(lower, max(0, start - 40), start) is not None
 
 
+@cache
+def _forms_at(sign: str) -> list[tuple[re.Pattern[str], re.Pattern[str]]]:
+    """Those of the forms that may go on with a sign behind the name."""
+    return [(before, after) for before, after, first in _FORMS if sign and sign in first]
+
+
 def _value(text: str, start: int, stop: int, name: str, bare: bool) -> tuple[int, int] | None:
     """Where the value of the name text[start:stop] stands."""
     if match := _QUOTED.match(text, stop):
@@ -187,7 +197,7 @@ def _value(text: str, start: int, stop: int, name: str, bare: bool) -> tuple[int
     if name == "bearer" and (match := _BEARER.match(text, stop)):
         return match.span(1)
     head = ""
-    for before, after in _FORMS:
+    for before, after in _forms_at(text[stop : stop + 1]):
         if match := after.match(text, stop):
             head = head or text[max(0, start - 100) : start]
             if before.search(head):
@@ -215,19 +225,19 @@ _PLACES = tuple(
             r"(?<![\w/:])[\w.-]{1,40}:([^\s/:@\"'<>{}$%()]{3,100})@tcp\(",
             "password",
         ),
-        ("sshpass", rf"\bsshpass[ ]+-p[ ]?[\"']?({_WORD}{{4,100}})[\"']?(?=\s)", "password"),
+        ("sshpass", rf"\bsshpass[ ]+-p[ ]?[\"']?({_WORD}{{4,100}}+)[\"']?(?=\s)", "password"),
         (
             "mysql",
-            rf"\bmysql(?:dump|admin|import)?\b[^\n|;&]{{0,80}}?[ ]-p(?!assword|ort|rotocol)[\"']?({_WORD}{{4,100}})"
+            rf"\bmysql(?:dump|admin|import)?\b[^\n|;&]{{0,80}}?[ ]-p(?!assword|ort|rotocol)[\"']?({_WORD}{{4,100}}+)"
             r"[\"']?(?=\s|$)",
             "password",
         ),
         (
             "curl",
-            rf"\bcurl\b[^\n|;]{{0,120}}?[ ](?:-u|--user)[ ]?[\"']?[\w.@-]{{1,64}}:({_WORD}{{4,100}})[\"']?(?=\s|$)",
+            rf"\bcurl\b[^\n|;]{{0,120}}?[ ](?:-u|--user)[ ]?[\"']?[\w.@-]{{1,64}}:({_WORD}{{4,100}}+)[\"']?(?=\s|$)",
             "password",
         ),
-        ("redis-cli", rf"\bredis-cli\b[^\n|;]{{0,80}}?[ ]-a[ ][\"']?({_WORD}{{4,100}})[\"']?(?=\s|$)", "password"),
+        ("redis-cli", rf"\bredis-cli\b[^\n|;]{{0,80}}?[ ]-a[ ][\"']?({_WORD}{{4,100}}+)[\"']?(?=\s|$)", "password"),
         # mysqli("db", "joe", "…") · getConnection(url, "joe", "…") · NetworkCredential("joe", "…") · login("joe", "…")
         *(
             (
@@ -265,8 +275,8 @@ _PLACES = tuple(
         # docker login -u … -p … · echo … | sudo -S · Google's passwords for applications, four words of four letters
         (
             "login",
-            rf"\blogin[ ][^\n|;]{{0,120}}?[ ](?:-p|--password)[ =]?(?!assword|rofile|ort)[\"']?({_WORD}{{4,100}})[\"']?"
-            r"(?=\s|$)",
+            rf"\blogin[ ][^\n|;]{{0,120}}?[ ](?:-p|--password)[ =]?(?!assword|rofile|ort)[\"']?({_WORD}{{4,100}}+)"
+            r"[\"']?(?=\s|$)",
             "password",
         ),
         ("sudo -s", r"\becho[ ]+[\"']?([^\s\"'|$]{4,100})[\"']?[ ]*\|[ ]*sudo[ ]+-s\b", "password"),

@@ -41,6 +41,9 @@ _YEARS = re.compile(
 _BULLET = re.compile(r"[ \t]*(?:#|//|\*|--|;+|%+|!)?[ \t]*(?:[-*+•][ \t]+)?")
 _BY = re.compile(r"by[ \t]{0,2}:?[ \t]{1,4}", re.IGNORECASE)
 _LINE_START = re.compile(r"\W*$")
+_NOT_LOCAL = re.compile(r"[^\w.+-]")  # what the part of an address before its @ doesn't hold
+_BEFORE_BARE = (" ", "\t", ",", ":")
+_WORDS = re.compile(r"((?:[^\W\d_][\w'’-]{0,30}\.?[ \t]{1,2}){2,5})$")
 _TODO = re.compile(r"(?:todo|fixme|xxx)[ \t]?\(", re.IGNORECASE)
 
 
@@ -98,20 +101,24 @@ def _candidates(text: str, lower: str, seen: Seen) -> Iterator[tuple[int, int]]:
         if match and not lower[place - 1 : place].isalnum():
             line = lower.rfind("\n", max(0, place - 80), place) + 1 or max(0, place - 80)
             before = lower[line:place]
-            if _lists()["verbs"].search(before):
+            last = before.rstrip(" \t")[-1:]
+            if (last.isalnum() or last == "_") and _lists()["verbs"].search(before):
                 yield from _names(text, match.end(), alone="on")
             elif _LINE_START.match(before):
                 yield from _names(text, match.end(), whole_line=True)
     for place in _places(lower, "@"):
-        yield from _before_address(text, text.rfind("<", max(0, place - 64), place))
+        if text[place - 1] == "@":
+            continue  # what stands before it, the last one has found
+        if (opened := text.rfind("<", max(0, place - 64), place)) >= 0:
+            yield from _before_address(text, opened)
         # Jane Doe (jane@doe.io): the address follows the bracket at once.
         local = place
         while local > 0 and place - local < 64 and (text[local - 1].isalnum() or text[local - 1] in "._%+-"):
             local -= 1
-        if local < place:
+        if local < place and text[local - 1 : local] in _BEFORE_BARE:
             yield from _before_bare(text, local)
         opened = text.rfind("(", max(0, place - 64), place)
-        if opened >= 0 and not re.search(r"[^\w.+-]", text[opened + 1 : place]):
+        if opened >= 0 and not _NOT_LOCAL.search(text, opened + 1, place):
             yield from _before_address(text, opened)
     for redacted in ("<<email>>", "(<email>)"):  # the same, redacted before
         for place in _places(lower, redacted):
@@ -254,7 +261,7 @@ def _before_address(text: str, bracket: int) -> Iterator[tuple[int, int]]:
     if before.endswith('" ') and (opened := before.rfind('"', 0, -2)) >= 0:  # "Jane Doe" <…>
         line, bracket = line + opened + 1, bracket - 2
         before = before[opened + 1 : -2] + " "
-    match = re.search(r"((?:[^\W\d_][\w'’-]{0,30}\.?[ \t]{1,2}){2,5})$", before)
+    match = _WORDS.search(before)
     if not match:
         return
     # The longest name that reaches the bracket.

@@ -11,7 +11,7 @@ literal that it must contain (`@`, `::`, "password", "AKIA"); which of them a te
 import ipaddress
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -152,7 +152,8 @@ _VERSION = re.compile(
     r"|\.(?:dll|exe|so|jar)\W{0,3}$"
 )
 _COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
-_IPV6 = frozenset("0123456789abcdefABCDEF:")
+_GROUPS = re.compile(r"[0-9A-Fa-f:]*")
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
 def _ips(text: str, lower: str, seen: Seen) -> Iterator[Finding]:
@@ -171,12 +172,12 @@ def _ips(text: str, lower: str, seen: Seen) -> Iterator[Finding]:
     for match in _COLONS.finditer(text) if seen.colons else ():
         if match.start() < end:
             continue
-        start, stop = match.span()
-        while start > 0 and stop - start < 40 and text[start - 1] in _IPV6:
+        start = match.start()
+        while start > end and match.start() - start < 5 and text[start - 1] in _HEXADECIMAL:
             start -= 1
-        while stop < len(text) and stop - start < 40 and text[stop] in _IPV6:
-            stop += 1
-        end = stop
+        end = stop = _GROUPS.match(text, match.end()).end()  # type: ignore[union-attr]  # which matches anywhere
+        if stop - start > 39:
+            continue  # longer than any address
         outside = text[start - 1 : start] + text[stop : stop + 1]
         # Three groups at the least: `dead::beef` is a C++ name, `a[1::2]` a slice.
         if text.count(":", start, stop) >= 3 and not re.search(r"\w", outside) and _is_somebodys(text[start:stop]):
@@ -191,6 +192,7 @@ def _special_networks() -> list[ipaddress.IPv4Network]:
     return [ipaddress.IPv4Network(network) for network in lists()["special_networks"]]
 
 
+@lru_cache(1 << 12)
 def _is_somebodys(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)

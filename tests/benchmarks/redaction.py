@@ -5,7 +5,8 @@ Run: python -m tests.benchmarks.redaction [--source=DIR]
 The cases are tests/beam_pipelines/redaction/redaction_cases.jsonl: all invented; "dev" were seen while the patterns
 were made, "test" not. A finding is right if kind, start and end are. The speed is UTF-8 text over processor time on one
 core with everything on; the text is the standard library of this Python, or the files of DIR. datatrove's formatter for
-personal data (e-mail and IP addresses only) runs on the same cases and text where it is installed.
+personal data (e-mail and IP addresses only) runs on the same cases and text where it is installed. Last, what a
+megabyte in one comment costs of each text that was made to be slow (tests/beam_pipelines/redaction/hostile.py).
 """
 
 import argparse
@@ -13,11 +14,13 @@ import importlib
 import sysconfig
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from opencoder_jax.beam_pipelines.languages.detect import identify
 from opencoder_jax.beam_pipelines.redaction.personal import find
 from opencoder_jax.beam_pipelines.redaction.redact import RedactConfig, redact, remove_notice
+from tests.beam_pipelines.redaction.hostile import UNITS
 from tests.beam_pipelines.redaction.redaction_cases import cases, scores
 
 MEGABYTES = 50
@@ -46,6 +49,11 @@ def seconds(work: Callable[[str, str], object], texts: Iterable[tuple[str, str]]
     for text, language in texts:
         work(text, language)
     return time.process_time() - start
+
+
+def comment_of(unit: str) -> str:
+    """A megabyte of it in one comment."""
+    return f"/*{unit * (1_000_000 // len(unit))}*/"
 
 
 def peer() -> Callable[[str], str] | None:
@@ -79,6 +87,10 @@ def main() -> None:
     print(
         f"everything  {size / seconds(lambda text, language: redact(text, language, config), texts):7.1f} MB/s a core"
     )
+
+    hostile = {unit: seconds(partial(redact, config=config), [(comment_of(unit), "C")]) for unit in UNITS}
+    slowest = sorted(hostile, key=hostile.__getitem__)[:-6:-1]
+    print("a megabyte of  " + ",  ".join(f"{unit!r} {hostile[unit]:.2f} s" for unit in slowest))
 
     format_text = peer()
     if format_text is None:
