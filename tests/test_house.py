@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         f"{PACKAGE}.{name}" for name in ("exchange", "parallel", "model", "kernels", "tokenization")
     ),
     f"{PACKAGE}.compile": tuple(
-        f"{PACKAGE}.{name}" for name in ("training", "inference", "parallel", "model", "data", "kernels")
+        f"{PACKAGE}.{name}"
+        for name in ("training", "distillation", "inference", "parallel", "model", "data", "kernels")
     ),
     f"{PACKAGE}.launch": (),
     f"{PACKAGE}.evaluation": tuple(

@@ -79,12 +79,15 @@ def _train(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     from opencoder_jax.compile.lower import lower_for
     from opencoder_jax.compile.step_report import report_on
     from opencoder_jax.data.batches import DataConfig
+    from opencoder_jax.distillation.teach import TeachConfig
     from opencoder_jax.model.config import ModelConfig
     from opencoder_jax.parallel.mesh import MeshConfig
     from opencoder_jax.training.optimizer import OptimizerConfig
     from opencoder_jax.training.run import Recipe, TrainConfig
 
-    flags, rest = parse_flags(parser, argv, TrainConfig, ModelConfig, DataConfig, MeshConfig, OptimizerConfig)
+    flags, rest = parse_flags(
+        parser, argv, TrainConfig, ModelConfig, DataConfig, MeshConfig, OptimizerConfig, TeachConfig
+    )
     refuse_unknown(parser, rest)
     recipe = Recipe.from_gin()
     if (named := flags.topology or recipe.mesh.topology) is None:

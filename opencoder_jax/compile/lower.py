@@ -24,11 +24,13 @@ from opencoder_jax.compile.kernels import executed_flops, kernel_calls, kernels_
 from opencoder_jax.compile.program.collectives import Collective, collectives_of
 from opencoder_jax.compile.program.hlo import CompiledProgram
 from opencoder_jax.data.batches import Batch
+from opencoder_jax.distillation.taught import TaughtBatch
+from opencoder_jax.distillation.teach import TeachConfig
 from opencoder_jax.files import write_whole
 from opencoder_jax.model.flops import attention_flops_per_token, flops_per_token
 from opencoder_jax.parallel import mesh as meshes
 from opencoder_jax.progress import waiting
-from opencoder_jax.recipe import UserError
+from opencoder_jax.recipe import UserError, build
 from opencoder_jax.training.run import Recipe
 from opencoder_jax.training.step import TrainState, abstract_state, compiled_train_step
 
@@ -175,6 +177,8 @@ def needed_memory(error: Exception) -> tuple[float, str]:
 def lower_for(recipe: Recipe, chips: Topology | Cluster, step: int | None = None) -> Lowered:
     """Traces the update of `step` (by default a last one) for chips that needn't be there.
 
+    Of a teacher, where the recipe names one, as many tokens are taken to be kept as `TeachConfig.k` says.
+
     Raises:
         UserError: the recipe can't be divided over the chips.
     """
@@ -191,7 +195,8 @@ def lower_for(recipe: Recipe, chips: Topology | Cluster, step: int | None = None
     update = compiled_train_step(recipe, mesh)
     rate = jax.ShapeDtypeStruct((), np.float32, sharding=meshes.replicated(mesh))
     with jax.set_mesh(mesh):
-        traced = update.trace(state, _batch(rows, length, mesh), rate)  # type: ignore[attr-defined]
+        batch = _batch(rows, length, mesh, build(TeachConfig).k if recipe.data.teacher else 0)
+        traced = update.trace(state, batch, rate)  # type: ignore[attr-defined]
         return Lowered(recipe, chips, mesh, rows, length, state, traced, traced.lower(), step)
 
 
@@ -236,11 +241,15 @@ def _gpus(cluster: Cluster) -> Sequence[jax.Device]:
     ).devices
 
 
-def _batch(rows: int, length: int, mesh: Mesh) -> Batch:
+def _batch(rows: int, length: int, mesh: Mesh, k: int) -> Batch | TaughtBatch:
+    """A batch's shapes, with so many tokens of a teacher's distributions; 0: there is no teacher."""
     sharding = meshes.batch_sharding(mesh)
-    ids = jax.ShapeDtypeStruct((rows, length), np.int32, sharding=sharding)
-    mask = jax.ShapeDtypeStruct((rows, length), np.float32, sharding=sharding)
-    return Batch(ids, ids, ids, mask)  # type: ignore[arg-type]
+
+    def of(dtype: type[np.generic], *more: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, length, *more), dtype, sharding=sharding)
+
+    text = Batch(of(np.int32), of(np.int32), of(np.int32), of(np.float32))
+    return TaughtBatch(*text, of(np.int32, k), of(np.float32, k)) if k else text
 
 
 def positions_of(devices: np.ndarray) -> list[tuple[int, ...]]:

@@ -136,6 +136,17 @@ def test_a_program_moves_what_is_due(mesh: dict[str, int]) -> None:
 
 @pytest.mark.slow
 @libtpu
+def test_a_teachers_distributions_are_in_the_program_and_move_nothing_more() -> None:
+    mesh = {"fsdp": 2, "context": 2, "tensor": 2}
+    plain, _ = compiled("v5e:2x4", [], **mesh)
+    taught, _ = compiled("v5e:2x4", ["DataConfig.teacher='_teacher'", "TeachConfig.k=24"], **mesh)
+    assert taught.unexplained == []
+    # Of each token that a chip reads 24 ids and as many log-probabilities: 8 rows of 256 over 4 parts.
+    assert taught.memory["batch"] - plain.memory["batch"] == pytest.approx(8 * 256 / 4 * 24 * 8, rel=0.1)
+
+
+@pytest.mark.slow
+@libtpu
 def test_gradients_that_are_summed_up_whole_are_named() -> None:
     """A part of the heads that doesn't fill the lanes has a layout in which XLA can't scatter it."""
     step, _ = compiled("v5e:2x2", ["ModelConfig.head_size=32"], fsdp=2, tensor=2)
