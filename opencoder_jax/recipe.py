@@ -277,7 +277,8 @@ def parse_flags(
     parser.add_argument(
         "--gin_file", action="append", default=[], metavar="FILE", help="a recipe; repeat to derive one from another"
     )
-    parser.epilog = "\n\n".join(filter(None, [(parser.epilog or "").strip("\n"), fields_help(*configs)]))
+    if not {"-h", "--help"}.isdisjoint(argv):  # else the sources of all configurations needn't be read for it
+        parser.epilog = "\n\n".join(filter(None, [(parser.epilog or "").strip("\n"), fields_help(*configs)]))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     bindings = recipe_flags(argv)[1]
     flags, rest = parse_known(parser, [argument for argument in argv if not argument.startswith("--gin.")])
