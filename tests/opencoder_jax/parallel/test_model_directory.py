@@ -1,6 +1,7 @@
 """A model is read back from its directory as it was; what is missing or damaged is named."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -127,14 +128,23 @@ def test_what_was_never_sealed_is_verified_by_its_checksums(run: Path) -> None:
     for seal in run.rglob("files-*"):
         seal.unlink()
     main([f"--checkpoint={run}"])
-    file = max((run / CHECKPOINTS / "10" / "parameters").rglob("d/*"), key=lambda path: path.stat().st_size)
-    content = bytearray(file.read_bytes())
-    for place in range(0, len(content), 50):  # not every byte of it is a weight's
-        content[place] ^= 1
-    file.write_bytes(content)
+    checkpoint = run / CHECKPOINTS / "10"
+    (table,) = (checkpoint / "parameters" / "d").iterdir()  # that is read; what it was merged from isn't
+    whole = table.read_bytes()
+    table.write_bytes(bytes(byte ^ (place % 50 == 0) for place, byte in enumerate(whole)))
     main([f"--checkpoint={run}", "--step=2"])
     with pytest.raises(UserError, match="damaged: 10; `train` goes on from the newest that is whole"):
         main([f"--checkpoint={run}"])
+    table.write_bytes(whole)
+    main([f"--checkpoint={run}"])
+    (sums,) = (
+        file for file in (checkpoint / "sums").rglob("*") if file.is_file() and b"embedding" in file.read_bytes()
+    )
+    known = json.loads(sums.read_bytes())
+    name = next(iter(known))
+    sums.write_text(json.dumps(known | {name: known[name] ^ 1}))
+    with pytest.raises(UserError, match=r"the checksum of .* is wrong"):
+        verify(run / CHECKPOINTS, 10)
 
 
 def test_a_model_larger_than_the_memory_is_refused_before_it_is_read(
