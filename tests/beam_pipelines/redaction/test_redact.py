@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pytest
 from hostile import UNITS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redaction_cases import cases, scores, wrong_cases
 
@@ -282,6 +282,7 @@ def test_a_run_longer_than_an_address_is_passed_over_at_once() -> None:
     assert calls(lambda: find(":" * 20_000, "C")) < 40_000
 
 
+@settings(max_examples=20)  # of each form
 @given(st.data())
 def test_a_form_begins_with_the_signs_that_it_names(data: st.DataObject) -> None:
     """It isn't tried where another sign stands behind the name."""
