@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import xxhash
 
+from opencoder_jax.configurables import source_file
+
 PACKAGE = "opencoder_jax"
 PIPELINES = f"{PACKAGE}.beam_pipelines"
 
@@ -59,6 +61,13 @@ def tree_digest() -> str:
     return hasher.hexdigest()
 
 
+class _Definition(NamedTuple):
+    """What a definition names, and what counts of it."""
+
+    references: list[tuple[str, str]]
+    contents: bytes
+
+
 class _Source:
     """The definitions of a module by name; "" holds its statements that define nothing and run at import."""
 
@@ -93,7 +102,7 @@ class _Source:
             hasher.update(self._definition(name).contents)
         return hasher.hexdigest()
 
-    def _definition(self, name: str) -> "_Definition":
+    def _definition(self, name: str) -> _Definition:
         if name not in self._read:
             found = {(self.module, "")} if name else set()
             contents = b""
@@ -124,13 +133,6 @@ class _Source:
                 yield str(part.value), "*"  # a module that is imported by its name
 
 
-class _Definition(NamedTuple):
-    """What a definition names, and what counts of it."""
-
-    references: list[tuple[str, str]]
-    contents: bytes
-
-
 @cache
 def _source(module: str) -> _Source | None:
     """A module of ours, or one that stands alone, as a user's own stage may; None for others and for packages."""
@@ -141,7 +143,7 @@ def _source(module: str) -> _Source | None:
 def _path(module: str) -> Path | None:
     """Where the source of such a module lies. Python's own search would import what the last name may be a part of."""
     if module.startswith(f"{PACKAGE}."):
-        path = Path(__file__).parent.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        path = source_file(module)
         return path if path.is_file() else None
     if "." in module or module in sys.stdlib_module_names:
         return None

@@ -10,7 +10,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, wraps
 from pathlib import Path
@@ -145,14 +145,14 @@ def _accepts(kind: ast.expr, value: Any) -> bool:
 
 def _read(source: str, module: str) -> Iterator[Configurable]:
     """The configurations of a module."""
-    tree, lines = ast.parse(source), source.splitlines()
+    tree, lines = ast.parse(source), lines_of(source)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and "configurable" in map(ast.unparse, node.decorator_list):
             meaning = (ast.get_docstring(node) or "").split("\n\n")[0]
             yield Configurable(node.name, module, meaning, _fields(node, tree, lines))
 
 
-def _fields(node: ast.ClassDef, tree: ast.Module, lines: list[str]) -> dict[str, Field]:
+def _fields(node: ast.ClassDef, tree: ast.Module, lines: list[bytes]) -> dict[str, Field]:
     """The fields of a class, those that it inherits first."""
     bound: dict[str, Field] = {}
     for base in map(ast.unparse, node.bases):
@@ -169,39 +169,35 @@ def _fields(node: ast.ClassDef, tree: ast.Module, lines: list[str]) -> dict[str,
     return bound
 
 
-def _inherited(name: str, tree: ast.Module, lines: list[str]) -> dict[str, Field]:
+def _inherited(name: str, tree: ast.Module, lines: list[bytes]) -> dict[str, Field]:
     """The fields of a base class, which stands in the same file or in one of ours that it's imported from."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return _fields(node, tree, lines)
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
-            path = PACKAGE.joinpath(*(node.module or "").split(".")[1:]).with_suffix(".py")
+            path = source_file(node.module or "")
             if not path.is_file():
                 return {}
             source = path.read_text(encoding="utf-8")
-            return _inherited(name, ast.parse(source), source.splitlines())
+            return _inherited(name, ast.parse(source), lines_of(source))
     return {}
 
 
-def _default(lines: list[str], value: ast.expr) -> str:
+def _default(lines: list[bytes], value: ast.expr) -> str:
     """A default as its source has it; of `field(default_factory=…)` what is made."""
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         made = next((keyword.value for keyword in value.keywords if keyword.arg == "default_factory"), None)
         if not isinstance(made, ast.Lambda):
             return "{}" if made is not None and ast.unparse(made) == "dict" else "()"
         value = made.body
-    # ast.get_source_segment would split the whole source into lines again for each field.
-    first, last = value.lineno - 1, value.end_lineno or value.lineno
-    text = [line.encode() for line in lines[first:last]]  # columns are counted in bytes
-    text[-1] = text[-1][: value.end_col_offset]
-    text[0] = text[0][value.col_offset :]
-    return " ".join(b"\n".join(text).decode().split())
+    return " ".join(segment(lines, value).split())
 
 
-def _comment(lines: list[str], after: int, entry: ast.AnnAssign) -> str:
+def _comment(lines: list[bytes], after: int, entry: ast.AnnAssign) -> str:
     """The comment on a field's own lines, or those between the field before (it ends on line `after`) and this one."""
-    own = [lines[number].partition("  # ")[2] for number in range(entry.lineno - 1, entry.end_lineno or entry.lineno)]
-    above = [line.strip().removeprefix("#").strip() for line in lines[after : entry.lineno - 1] if "#" in line]
+    here, before = lines[entry.lineno - 1 : entry.end_lineno], lines[after : entry.lineno - 1]
+    own = [line.decode().rstrip().partition("  # ")[2] for line in here]
+    above = [line.decode().strip().removeprefix("#").strip() for line in before if b"#" in line]
     return " ".join(filter(None, [*above, *own]))
 
 
@@ -219,3 +215,22 @@ def meanings(doc: str, section: str) -> dict[str, str]:
         elif line.strip():
             told |= {name: f"{told[name]} {line.strip()}" for name in names}
     return told
+
+
+def source_file(module: str) -> Path:
+    """Where the source of a module of ours lies, if there is one of that name."""
+    return PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+
+
+def lines_of(source: str) -> list[bytes]:
+    """A source's lines with their ends, as Python counts them: their columns are bytes."""
+    return source.encode().splitlines(keepends=True)
+
+
+def segment(lines: Sequence[bytes], node: ast.expr | ast.stmt) -> str:
+    """What ast.get_source_segment says, which splits the whole source into lines for each node."""
+    assert node.end_lineno
+    text = list(lines[node.lineno - 1 : node.end_lineno])
+    text[-1] = text[-1][: node.end_col_offset]
+    text[0] = text[0][node.col_offset :]
+    return b"".join(text).decode()

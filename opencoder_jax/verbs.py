@@ -13,7 +13,7 @@ from functools import cache
 from types import ModuleType
 from typing import NamedTuple
 
-from opencoder_jax.configurables import PACKAGE, catalog, meanings
+from opencoder_jax.configurables import catalog, meanings, source_file
 from opencoder_jax.recipe import UserError, check_recipe
 
 
@@ -71,8 +71,7 @@ def _arguments(function: ast.FunctionDef) -> list[ast.arg]:
 @cache
 def _tree(module: str) -> ast.Module:
     """The source of a module of ours, which isn't imported for it."""
-    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
-    return ast.parse(path.read_text(encoding="utf-8"))
+    return ast.parse(source_file(module).read_text(encoding="utf-8"))
 
 
 def find(program: str, verbs: Mapping[str, Verb], argv: list[str]) -> tuple[str, list[str]] | None:

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import types
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from opencoder_jax.configurables import accepts, catalog, meanings
+from opencoder_jax import configurables
+from opencoder_jax.configurables import accepts, catalog, lines_of, meanings, segment, source_file
 from opencoder_jax.recipe import ROOT, UserError, check_recipe
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -166,3 +168,26 @@ def test_reading_it_imports_neither_half() -> None:
     program = "import sys; from opencoder_jax.configurables import catalog; catalog(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"jax", "apache_beam", "tensorflow", "pyarrow"} & set(done.stdout.split())
+
+
+SOURCES = {
+    "columns are bytes": 'é = "größe"; b = {"ä": (1,\n  2)}\n',
+    "ends of lines": "a = 1\r\nb = (2,\r 3)\nc = '''x\r\ny'''",
+    "what only str.splitlines divides": 'a = "\x0b\x1c\u2028"; b = 1\nc\x0c= 2\n',
+    "a real module": Path(configurables.__file__).read_text(encoding="utf-8"),
+}
+
+
+@pytest.mark.parametrize("text", SOURCES.values(), ids=SOURCES)
+def test_a_segment_is_pythons(text: str) -> None:
+    lines = lines_of(text)
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.expr | ast.stmt)]
+    assert len(nodes) > 4
+    for node in nodes:
+        assert segment(lines, node) == ast.get_source_segment(text, node)
+
+
+def test_where_a_module_lies() -> None:
+    assert source_file("opencoder_jax.configurables").samefile(configurables.__file__)
+    assert source_file("opencoder_jax.beam_pipelines.core.stage").is_file()
+    assert not source_file("opencoder_jax.configurables.segment").is_file()

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from opencoder_jax.benchmarks.problems import FunctionProblem
+from opencoder_jax.configurables import lines_of, segment
 from opencoder_jax.evaluation.answers.pieces import code_in, fenced, in_json, in_long_string, indented, untagged
 from opencoder_jax.evaluation.answers.samples import Sample
 from opencoder_jax.evaluation.answers.script import acts, script_start
@@ -194,13 +195,15 @@ def _needed(piece: str, module: ast.Module, needed: set[str], entry_point: str) 
         lines = piece.splitlines(keepends=True)
         kept = module.body[shown : last + 1]
         return "".join(lines[: kept[-1].end_lineno]), left
-    taken: list[ast.stmt] = []
+    taken: list[str] = []
+    needed, source = set(needed), lines_of(piece)
     for statement in reversed(module.body):
         here = set(bound(statement))
         if here & needed and entry_point not in here:
-            taken.insert(0, statement)
-            needed = (needed - here) | unbound(ast.Module([statement], []))
-    return "".join(f"{ast.get_source_segment(piece, statement)}\n" for statement in taken), needed
+            taken.append(f"{segment(source, statement)}\n")
+            needed -= here
+            needed |= unbound(ast.Module([statement], []))
+    return "".join(reversed(taken)), needed
 
 
 def _shows(statement: ast.stmt) -> bool:

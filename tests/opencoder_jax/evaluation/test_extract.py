@@ -54,6 +54,17 @@ def test_correct_programs_are_taken_as_they_are(name: str) -> None:
         assert answered(fenced) == Extracted(code, "fence")
 
 
+def test_of_another_version_only_what_is_needed_is_taken_in_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thousand statements are found without dividing it into lines for each (a minute, of five thousand)."""
+    monkeypatch.delattr("ast.get_source_segment")
+    names = [f"a{number}" for number in range(1000)]
+    first = "def f(n):\n    return 0\nunused = 1\n" + "".join(f"{name} = {name!r}; b = 1\n" for name in names)
+    second = f"def f(n):\n    return n if [{', '.join(names)}] else 0\n"
+    found = answered(f"```python\n{first}```\n\nBetter:\n\n```python\n{second}```\n")
+    assert found.method == "fence, with others"
+    assert found.code == "".join(f"{name} = {name!r}\n" for name in names) + "\n" + second
+
+
 def test_the_program_that_a_person_would_take_is_found() -> None:
     """The set and how it was judged: answers/make.py."""
     files = [Path(__file__).parent / "answers" / name for name in ("answers.jsonl", "odd.jsonl")]
