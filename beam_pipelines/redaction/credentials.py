@@ -91,6 +91,7 @@ _BARE_HEX = re.compile(r"""[ \t]{0,8}[:=][ \t]{0,8}([0-9a-f]{32,128})[ \t]*$""",
 _BEARER = re.compile(r"(?: |\s{1,2}token )([A-Za-z0-9_.~+/-]{20,400}=*)")
 # Of a value without quotes. No value goes on where it may end, so none gives back what it took: `{4,200}+`.
 _WORD = r"""[^\s"'`$<>{}()\\]"""
+# The same in a list of settings, which `;` and `&` divide.
 _PART = r"""[^\s"'`$<>{}()\\;&]"""
 # Other places of a value: what must stand before the name, what after it, and with which signs that may begin.
 _FORMS = tuple(
@@ -134,6 +135,11 @@ _FORMS = tuple(
         (r"=[ ]?\Z", r"\('([^'\n]{4,200})'\)", "("),
     ]
 )
+# Those that may go on with a sign behind the name.
+_FORMS_AT = {
+    sign: [(before, after) for before, after, first in _FORMS if sign in first]
+    for sign in set("".join(first for *_, first in _FORMS))
+}
 
 
 @cache
@@ -181,12 +187,6 @@ def _is_public(lower: str, start: int) -> bool:
     return _PUBLIC.search(lower, max(0, start - 40), start) is not None
 
 
-@cache
-def _forms_at(sign: str) -> list[tuple[re.Pattern[str], re.Pattern[str]]]:
-    """Those of the forms that may go on with a sign behind the name."""
-    return [(before, after) for before, after, first in _FORMS if sign and sign in first]
-
-
 def _value(text: str, start: int, stop: int, name: str, bare: bool) -> tuple[int, int] | None:
     """Where the value of the name text[start:stop] stands."""
     if match := _QUOTED.match(text, stop):
@@ -197,7 +197,7 @@ def _value(text: str, start: int, stop: int, name: str, bare: bool) -> tuple[int
     if name == "bearer" and (match := _BEARER.match(text, stop)):
         return match.span(1)
     head = ""
-    for before, after in _forms_at(text[stop : stop + 1]):
+    for before, after in _FORMS_AT.get(text[stop : stop + 1], ()):
         if match := after.match(text, stop):
             head = head or text[max(0, start - 100) : start]
             if before.search(head):

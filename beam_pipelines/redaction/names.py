@@ -107,15 +107,14 @@ def _candidates(text: str, lower: str, seen: Seen) -> Iterator[tuple[int, int]]:
             elif _LINE_START.match(before):
                 yield from _names(text, match.end(), whole_line=True)
     for place in _places(lower, "@"):
-        if text[place - 1] == "@":
+        if text[place - 1 : place] == "@":
             continue  # what stands before it, the last one has found
-        if (opened := text.rfind("<", max(0, place - 64), place)) >= 0:
-            yield from _before_address(text, opened)
+        yield from _before_address(text, text.rfind("<", max(0, place - 64), place))
         # Jane Doe (jane@doe.io): the address follows the bracket at once.
         local = place
         while local > 0 and place - local < 64 and (text[local - 1].isalnum() or text[local - 1] in "._%+-"):
             local -= 1
-        if local < place and text[local - 1 : local] in _BEFORE_BARE:
+        if local < place:
             yield from _before_bare(text, local)
         opened = text.rfind("(", max(0, place - 64), place)
         if opened >= 0 and not _NOT_LOCAL.search(text, opened + 1, place):
@@ -275,6 +274,8 @@ def _before_address(text: str, bracket: int) -> Iterator[tuple[int, int]]:
 
 def _before_bare(text: str, address: int) -> Iterator[tuple[int, int]]:
     """The name that a line begins with, before an address without a bracket: `# Jane Doe, jane@doe.io`."""
+    if text[address - 1 : address] not in _BEFORE_BARE:
+        return
     line = text.rfind("\n", max(0, address - 80), address) + 1 or max(0, address - 80)
     start = address - len(text[line:address].lstrip(" \t#/*;%!\"'-"))
     stop = _name_end(text, start, "")

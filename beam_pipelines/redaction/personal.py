@@ -151,8 +151,7 @@ _VERSION = re.compile(
     r"[a-z]\w*-[\w-]{2,40}[\"']?(?::[ ]|[ ])[\"']?$"
     r"|\.(?:dll|exe|so|jar)\W{0,3}$"
 )
-_COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
-_GROUPS = re.compile(r"[0-9A-Fa-f:]*")
+_COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*")  # to the end of a run, so that none is read twice
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 
 
@@ -168,14 +167,10 @@ def _ips(text: str, lower: str, seen: Seen) -> Iterator[Finding]:
         if text.startswith("/", match.end()) and re.search(r"[^/]/$", text[max(0, start - 2) : start]):
             continue  # a folder: …/three/0.150.33.44/three.min.js
         yield Finding(*match.span(), "ip_address")
-    end = 0
     for match in _COLONS.finditer(text) if seen.colons else ():
-        if match.start() < end:
-            continue
-        start = match.start()
-        while start > end and match.start() - start < 5 and text[start - 1] in _HEXADECIMAL:
+        start, stop = match.span()
+        while start > 0 and match.start() - start < 5 and text[start - 1] in _HEXADECIMAL:
             start -= 1
-        end = stop = _GROUPS.match(text, match.end()).end()  # type: ignore[union-attr]  # which matches anywhere
         if stop - start > 39:
             continue  # longer than any address
         outside = text[start - 1 : start] + text[stop : stop + 1]

@@ -58,8 +58,9 @@ class Reporter:
         trained = 0.0
         if leads():
             file = MetricsFile(output / "metrics.jsonl", step)
-            asked = recipe.train.tensorboard, recipe.train.wandb_project
-            self._boards, trained = [file, *boards_of(*asked, recipe.settings, output, step)], file.seconds
+            train = recipe.train
+            boards = boards_of(train.tensorboard, train.wandb_project, recipe.settings, output, step)
+            self._boards, trained = [file, *boards], file.seconds
         self._pending: _Pending | None = None
         self._began = time.perf_counter() - trained
         self._content, self._seconds, self._waited = Content(), trained, 0.0  # as of the last row
