@@ -303,6 +303,15 @@ def test_no_file_names_a_place_on_its_authors_machine() -> None:
     )
 
 
+def test_the_root_holds_the_rooms_and_nothing_else() -> None:
+    """What a command or a test left there by mistake is seen before it is committed."""
+    rooms = {"opencoder_jax", "beam_pipelines", "gin_configs", "kernels", "tests", "docs", ".ci", ".github"}
+    complain(
+        f"{top}/ is no room of the house"
+        for top in sorted({path.parts[0] for path in repository_files() if len(path.parts) > 1} - rooms)
+    )
+
+
 def test_every_folder_with_modules_is_a_package() -> None:
     complain(
         f"{folder.relative_to(ROOT)}/__init__.py is missing"

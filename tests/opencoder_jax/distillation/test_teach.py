@@ -147,8 +147,9 @@ def test_teacher_and_student_must_share_a_tokenizer(place: Path, tmp_path: Path)
     shutil.copytree(place / "run", tmp_path / "run")
     model = tmp_path / "run" / "tokenizer.model"
     model.write_bytes(model.read_bytes() + b"\x12\x00")  # an empty message more: a model with another fingerprint
+    flags = [f"--checkpoint={tmp_path / 'run'}", f"--records={place / 'refinecode'}", f"--output={tmp_path / 'o'}"]
     with pytest.raises(UserError, match=r"its tokenizer isn't the one that made .*refinecode"):
-        teach.main([f"--checkpoint={tmp_path / 'run'}", f"--records={place / 'refinecode'}", "--output=o", *FLAGS])
+        teach.main([*flags, *FLAGS])
 
 
 def test_two_processes_do_not_write_one_directory(place: Path, tmp_path: Path) -> None:
