@@ -36,6 +36,7 @@ from opencoder_jax.verbs import Verb
 STEP = "step.json"
 STAGE = "stage.json"  # what a stage of the data pipelines says of itself
 PIPELINES = "beam_pipelines"
+_READ_AT_ONCE = 2**24
 PROGRAMS = {PIPELINES: "opencoder_jax.beam_pipelines.__main__", "opencoder_jax": "opencoder_jax.__main__"}
 
 
@@ -278,10 +279,18 @@ def _changes(known: Mapping[str, Any], key: Mapping[str, Any]) -> list[str]:
 
 
 def fingerprint(output: Path) -> str:
-    """What an earlier step's output is: the digests of a stage's files, or what another step was made of."""
+    """What a directory holds: digests of a stage's files, what another step was made of, or the digest of any other."""
     if (output / STAGE).exists():
         return xxhash.xxh3_128_hexdigest(json.dumps(read_json(output / STAGE)["files"], sort_keys=True).encode())
-    return str(read_json(output / STEP, {}).get("made"))
+    if (output / STEP).exists():
+        return str(read_json(output / STEP).get("made"))
+    content = xxhash.xxh3_128()
+    for file in sorted(each for each in output.rglob("*") if each.is_file()):
+        content.update(str(file.relative_to(output)).encode())
+        with file.open("rb") as opened:
+            while part := opened.read(_READ_AT_ONCE):
+                content.update(part)
+    return content.hexdigest()
 
 
 def clear(output: Path) -> None:

@@ -50,7 +50,11 @@ class Court:
         self.scored = held_out
         if config.score:
             self.scored = self._applied(word_of(config.score), held_out, self.shared)
-        self.tokenizer = self._stage("train_tokenizer", [], self.shared, documents=self.trained)
+        self.base = config.base.rstrip("/")
+        if self.base:
+            self.tokenizer = self._stage("released_tokenizer", [], self.shared, released=self.base)
+        else:
+            self.tokenizer = self._stage("train_tokenizer", [], self.shared, documents=self.trained)
         self.held_out = self._records(HELD_OUT, self.scored, self.shared)
 
     def arm(self, name: str, seeds: Sequence[int]) -> Made:
@@ -72,14 +76,20 @@ class Court:
                 documents = self._applied(word, documents, made.steps, arm.overrides)
         sources[MAIN] = documents
         made.counts = self._counts(documents, made.steps)
-        wanted = sources if trainings else {}  # counts need no records
-        records = {source: self._records(source, place, made.steps, arm.overrides) for source, place in wanted.items()}
+        wanted = {source for flags in trainings for source in _mixture([*flags, *arm.overrides])}
+        if missing := wanted - sources.keys():
+            raise UserError(f"arm {name}: no source {min(missing)} to train on; it makes {', '.join(sources)}")
+        records = {
+            source: self._records(source, place, made.steps, arm.overrides)
+            for source, place in sources.items()
+            if source in wanted
+        }
         for seed in seeds if trainings else ():
-            start = ""
+            start = self.base
             for number, flags in enumerate(trainings, 1):
                 own = [*flags, *(_seeded(arm.first_seed + seed)), *arm.overrides]
                 last = number == len(trainings)
-                start = self._training(name, own, records, start, last, made.steps)
+                start = self._training(own, records, start, last, made.steps)
             made.runs[seed], made.bits[seed] = start, self._bits(start, made.steps)
         return made
 
@@ -113,12 +123,9 @@ class Court:
         return self._placed(made, "bits", "", steps)
 
     def _training(
-        self, name: str, flags: Sequence[str], records: Mapping[str, str], start: str, last: bool, steps: list[Step]
+        self, flags: Sequence[str], records: Mapping[str, str], start: str, last: bool, steps: list[Step]
     ) -> str:
-        given = [each.partition("=")[2] for each in flags if each.startswith("--gin.DataConfig.mixture=")]
-        wanted: dict[str, float] = ast.literal_eval(given[-1]) if given else {MAIN: 1.0}
-        if missing := wanted.keys() - records.keys():
-            raise UserError(f"arm {name}: no source {min(missing)} to train on; it makes {', '.join(records)}")
+        wanted = _mixture(flags)
         mixture = {records[source].rsplit("/", 1)[-1]: weight for source, weight in wanted.items()}
         flags = [each for each in flags if not each.startswith("--gin.DataConfig.mixture=")]
         watched = [f"--gin.TrainConfig.held_out=({self.held_out.rsplit('/', 1)[-1]!r},)"] if last else []
@@ -141,6 +148,12 @@ class Court:
         if placed not in steps:
             steps.append(placed)
         return output
+
+
+def _mixture(flags: Sequence[str]) -> dict[str, float]:
+    """The sources that a training reads, with their weights."""
+    given = [each.partition("=")[2] for each in flags if each.startswith("--gin.DataConfig.mixture=")]
+    return ast.literal_eval(given[-1]) if given else {MAIN: 1.0}
 
 
 def _seeded(seed: int) -> tuple[str, str]:

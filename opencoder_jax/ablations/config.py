@@ -74,6 +74,8 @@ class AblationConfig:
         claims: sentence -> (metric, arm, arm that it's compared with, "less", "more" or "none", smallest difference
             that counts); metrics are tokens, copies, bits_per_byte, training_loss.
         recipe: what every command is given: a gin file of the sizes, of the miniature or of a pod.
+        base: a model's directory: its tokenizer makes all tokens, and the first `train` of every arm starts from its
+            weights. Without one a tokenizer is trained on the corpus, and weights begin anew.
         score: the command that makes the documents that are scored, out of the held-out projects.
         seeds: of the pilot, which fixes how many are needed.
         most_seeds: are run, however many are needed.
@@ -86,6 +88,7 @@ class AblationConfig:
     stages: tuple[str, ...] = ("exact_duplicates", "near_duplicates", "train")
     claims: dict[str, tuple[str, str, str, str, float]] = field(default_factory=dict)
     recipe: str = "gin_configs/ablations/miniature.gin"
+    base: str = ""
     score: str = ""
     seeds: int = 3
     most_seeds: int = 8
