@@ -287,8 +287,8 @@ def origin(run: Path, step: int, recipe: Recipe, tokenizer_fingerprint: str) -> 
     model, trained = dataclasses.asdict(read_config(run)), (run / "run.json").exists()
     theirs: dict[str, Any] = read(run) if trained else {}
     for name, now in dataclasses.asdict(recipe.model).items():
-        # Any context and any dtype of the computation can go on from the same float32 weights.
-        if name not in ("context", "dtype") and (was := model[name]) != now:
+        # Any context and any dtype of the computation can go on from the same float32 weights, however they were drawn.
+        if name not in ("context", "dtype", "init_std") and (was := model[name]) != now:
             raise UserError(f"{run} can't start this run: its ModelConfig.{name} is {was}, this recipe's is {now}")
     if recipe.train.init_optimizer and not trained:
         raise UserError(
