@@ -16,7 +16,7 @@ In the end `refinecode.json` says in one place what every stage did: its configu
 where each document went. It depends on the input, the recipe and the code alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from opencoder_jax.beam_pipelines.chains import SUMMARIES, chain_parser, parse_chain, run_stages
 from opencoder_jax.chain import PIPELINES, Step, stage, verbs_of
@@ -78,17 +78,19 @@ def main(argv: list[str]) -> None:
     print(run_stages(steps(flags.output, shared, source, inputs), flags.accept, flags.output, SUMMARY))
 
 
-def chosen_source(flags: Mapping[str, Sequence[str]]) -> tuple[str, dict[str, Sequence[str]]]:
-    """The source whose inputs were given, and these.
+def chosen_source(
+    flags: Mapping[str, Sequence[str]], sources: Iterable[str] = SOURCES
+) -> tuple[str, dict[str, Sequence[str]]]:
+    """The source whose inputs were given, the first one where none were, and these.
 
     Raises:
         UserError: inputs of two sources were given.
     """
     verbs = verbs_of(PIPELINES)
-    given = {source: {name: flags[name] for name in verbs[source].inputs if flags[name]} for source in SOURCES}
+    given = {source: {name: flags[name] for name in verbs[source].inputs if flags[name]} for source in sources}
     found = [source for source, inputs in given.items() if inputs]
     if len(found) > 1:
         names = " and ".join(f"--{name}" for source in found for name in given[source])
         raise UserError(f"{names}: a chain begins with one source; run the others alone, or give one of them")
-    source = found[0] if found else next(iter(SOURCES))
+    source = found[0] if found else next(iter(given))
     return source, given[source]

@@ -77,7 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
             ),
             ("synthesis", (), tuple(f"{PACKAGE}.{name}" for name in ("sandbox", "benchmarks", "clients"))),
             ("web", ("sources", "languages"), (f"{PACKAGE}.reports", f"{PACKAGE}.tokenization")),
-            ("experiments", ("filtering",), ()),
+            ("experiments", ("filtering", "web"), ()),
             ("tokens", (), (f"{PACKAGE}.reports", f"{PACKAGE}.data", f"{PACKAGE}.tokenization")),
         )
     },

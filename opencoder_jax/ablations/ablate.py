@@ -26,6 +26,7 @@ from opencoder_jax.files import write_json
 from opencoder_jax.recipe import PACKAGE, UserError, bind, build, parse_flags, recipe_flags
 
 RESULTS = "results.json"
+SOURCES = {**refinecode.SOURCES, "pages": "read pages of crawls"}
 SHIPPED = PACKAGE / "gin_configs" / "ablations"
 
 
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "ablations", nargs="+", metavar="NAME|FILE", help=f"a gin file, or one of ours: {', '.join(shipped())}; several"
     )
-    for source in refinecode.SOURCES:
+    for source in SOURCES:
         for name, meaning in verbs_of(PIPELINES)[source].inputs.items():
             parser.add_argument(f"--{name}", action="append", default=[], metavar="DIR", help=f"{meaning}; repeatable")
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"), metavar="DIR", help="of all that's made")
@@ -64,11 +65,11 @@ def main(argv: list[str]) -> None:
     overrides = [argument for argument in argv if argument.startswith("--gin.")]
     cases = [case_of(name, overrides) for name in flags.ablations]
     shared = [each for each in overrides if not each.startswith("--gin.AblationConfig.")]
-    source, inputs = refinecode.chosen_source(vars(flags))
+    source, inputs = refinecode.chosen_source(vars(flags), SOURCES)
     if not inputs:
         raise UserError(
             "an ablation needs a corpus of several projects: --archives=DIR (python -m opencoder_jax releases makes"
-            " one), --repositories=DIR or --folders=DIR"
+            " one), --repositories=DIR or --folders=DIR; --crawl=DIR for pages"
         )
     logging.getLogger("absl").setLevel(logging.ERROR)
     command = ["python -m opencoder_jax ablate", *argv]
@@ -107,7 +108,7 @@ def corpus(root: str, source: str, inputs: Mapping[str, Sequence[str]], case: Ca
     beside = [Path(place, STARS) for place in inputs.get("archives", ()) if Path(place, STARS).exists()]
     stars = [f"--gin.ArchivesConfig.stars_table={beside[0]}"] if beside else []
     flags = [f"--gin_file={case.config.recipe}", *stars, *overrides]
-    return stage(refinecode.SOURCES[source], source, f"{root}/data/corpus", flags, **inputs)
+    return stage(SOURCES[source], source, f"{root}/data/corpus", flags, **inputs)
 
 
 def attempt(court: Court, case: Case, output: Path) -> tuple[dict[str, Made], list[Decision]]:

@@ -19,6 +19,8 @@ from opencoder_jax.beam_pipelines.core.documents import read_shard
 from opencoder_jax.beam_pipelines.core.manifest import Manifest
 from opencoder_jax.beam_pipelines.core.runner import BeamOptions
 from opencoder_jax.beam_pipelines.core.storage import Directory
+from opencoder_jax.beam_pipelines.experiments import divide_pages
+from opencoder_jax.beam_pipelines.experiments.divide_pages import DividePagesConfig
 from opencoder_jax.beam_pipelines.web import discover, labels, recall, score, train_classifier
 from opencoder_jax.beam_pipelines.web.fasttext.classifier import ClassifierConfig, tokens_of
 from opencoder_jax.beam_pipelines.web.patterns.patterns_file import (
@@ -387,6 +389,13 @@ def test_a_round(documents: str, tmp_path: Path, tokenizer: Tokenizer, stage_dir
     counts = Manifest.read(found).table("count")
     assert (counts["sites"], counts["new seeds"], counts["lost again"]) == (15, 80, 0)
     assert counts["gained"] == counts["recalled"] == Manifest.read(scores).total("count", "recalled")
+
+    # The arms of an ablation: each page is in one of them, by the classifier's threshold alone.
+    over = [row["recalled"] for row in table(scores, "scores")]
+    for keep, wanted in (("recalled", True), ("others", False)):
+        divide_pages.run(documents, classifier, str(tmp_path / keep), DividePagesConfig(keep), OPTIONS)
+        urls = [row["url"] for row, mine in zip(table(documents, "documents"), over, strict=True) if mine is wanted]
+        assert [row["url"] for row in table(str(tmp_path / keep), "documents")] == urls
 
     # A person takes a site back.
     lines = (
