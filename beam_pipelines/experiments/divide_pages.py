@@ -1,7 +1,6 @@
 """Keeps the pages that a classifier recalls, or all others: the arms of an ablation of web recall.
 
-    python -m beam_pipelines divide_pages --documents=runs/pages --classifier=runs/web/round_3/classifier \\
-        --output=runs/recalled_pages
+What follows the rounds in a recall, sites and accepted patterns, is left out: the threshold alone divides.
 """
 
 from dataclasses import dataclass

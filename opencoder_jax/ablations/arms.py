@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import xxhash
 
 from opencoder_jax.ablations.config import TRAIN, AblationConfig, Word, arm_of, mixture_flag, word_of
+from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import PROBLEMS
 from opencoder_jax.chain import PIPELINES, Step, read_by, stage, verbs_of
 from opencoder_jax.recipe import UserError
 
@@ -28,12 +29,14 @@ class Made:
     Attributes:
         counts: of its tokens.
         runs, bits: of each seed, the training and its score; nothing where nothing is trained.
+        answers: of each seed, the model's answers to the problems, judged; nothing where none are asked.
         steps: all that it takes, in order.
     """
 
     counts: str = ""
     runs: dict[int, str] = field(default_factory=dict)
     bits: dict[int, str] = field(default_factory=dict)
+    answers: dict[int, str] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
 
 
@@ -50,6 +53,7 @@ class Court:
         self.scored = held_out
         if config.score:
             self.scored = self._applied(word_of(config.score), held_out, self.shared)
+        self.problems = self._applied(word_of(config.problems), held_out, self.shared) if config.problems else ""
         self.base = config.base.rstrip("/")
         if self.base:
             self.tokenizer = self._stage("released_tokenizer", [], self.shared, released=self.base)
@@ -91,6 +95,8 @@ class Court:
                 last = number == len(trainings)
                 start = self._training(own, records, start, last, made.steps)
             made.runs[seed], made.bits[seed] = start, self._bits(start, made.steps)
+            if self.problems:
+                made.answers[seed] = self._answers(start, made.steps)
         return made
 
     def _applied(self, word: Word, documents: str, steps: list[Step], overrides: Sequence[str] = ()) -> str:
@@ -121,6 +127,13 @@ class Court:
         """Nothing that any arm may be trained on is scored, whatever the arm's own data."""
         made = self._ours("bits", (), checkpoint=run, documents=self.scored, trained=self.trained)
         return self._placed(made, "bits", "", steps)
+
+    def _answers(self, run: str, steps: list[Step]) -> str:
+        settings = read_by(OURS, "eval", [*self.flags, f"--gin_file={self.config.answers}"])
+        places = (("checkpoint", run), ("benchmark_file", f"{self.problems}/{PROBLEMS}"))
+        return self._placed(
+            Step("eval", OURS, "eval", settings, "", places, (run, self.problems)), "answers", "", steps
+        )
 
     def _training(
         self, flags: Sequence[str], records: Mapping[str, str], start: str, last: bool, steps: list[Step]

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 from opencoder_jax.checks import above, at_least, check
 from opencoder_jax.recipe import configurable
 
-Metric = Literal["tokens", "copies", "bits_per_byte", "training_loss"]
+Metric = Literal["tokens", "copies", "bits_per_byte", "training_loss", "pass_at_1"]
 Expected = Literal["less", "more", "none"]
 
 TRAIN = "train"
@@ -21,7 +21,8 @@ class Claim(NamedTuple):
     Attributes:
         says: in a sentence, with the paper's figure.
         metric: what is compared: an arm's `tokens`, the share of them that are exact `copies` of other files,
-            `bits_per_byte` of the held-out texts, or the `training_loss` in nats a token.
+            `bits_per_byte` of the held-out texts, the `training_loss` in nats a token, or `pass_at_1`, the share of the
+            problems that its model solves.
         arm, against: names of arms; `copies` compares its arm with none at all.
         expected: what the claim says of `arm`, compared with `against`.
         smallest: the smallest difference that counts. Of tokens a share of those of `against`, of the others in their
@@ -72,11 +73,13 @@ class AblationConfig:
             what the one before wrote, then one or several `train`, each of which starts from the one before.
             `NAME: VERB` makes a second source of training data beside `code`, out of the documents so far.
         claims: sentence -> (metric, arm, arm that it's compared with, "less", "more" or "none", smallest difference
-            that counts); metrics are tokens, copies, bits_per_byte, training_loss.
+            that counts); metrics are tokens, copies, bits_per_byte, training_loss, pass_at_1.
         recipe: what every command is given: a gin file of the sizes, of the miniature or of a pod.
         base: a model's directory: its tokenizer makes all tokens, and the first `train` of every arm starts from its
             weights. Without one a tokenizer is trained on the corpus, and weights begin anew.
         score: the command that makes the documents that are scored, out of the held-out projects.
+        problems: the command that makes the problems of pass_at_1, such as `held_out`, the task grammar's.
+        answers: the gin file by which models answer them.
         seeds: of the pilot, which fixes how many are needed.
         most_seeds: are run, however many are needed.
         power: the share of the effects of the smallest size that would be found.
@@ -90,6 +93,8 @@ class AblationConfig:
     recipe: str = "gin_configs/ablations/miniature.gin"
     base: str = ""
     score: str = ""
+    problems: str = ""
+    answers: str = "gin_configs/evaluate/cookbook_tuned.gin"
     seeds: int = 3
     most_seeds: int = 8
     power: float = 0.8
@@ -115,6 +120,8 @@ class AblationConfig:
                 TRAIN not in [word.verb for word in arm_of(self, name).words] for name in names
             ):
                 raise ValueError(f"claims: {says!r}: {metric} needs arms that train; end their stages with 'train'")
+            if metric == "pass_at_1" and not self.problems:
+                raise ValueError(f"claims: {says!r}: pass_at_1 needs problems, such as problems='held_out'")
 
     @property
     def claimed(self) -> list[Claim]:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from opencoder_jax.ablations.arms import HELD_OUT, Made
 from opencoder_jax.ablations.config import NO_TRAINING, AblationConfig, Claim
 from opencoder_jax.ablations.rows import read_rows
+from opencoder_jax.evaluation.scores.rows import rows_file
+from opencoder_jax.files import read_lines
 from opencoder_jax.statistics.bootstrap import Interval, ratio
 from opencoder_jax.statistics.claims import Outcome, crossed, needed, negligible, over_seeds, verdict
 from opencoder_jax.training.metrics import read_metrics
@@ -30,7 +32,8 @@ class Decision:
     Attributes:
         values: of the arm, and of the one that it's compared with; the latter is None where there's none.
         effect: arm minus the other one; of tokens a share of the other's, of copies the share itself.
-        seeds, projects: how many there were of each; no seeds where nothing was trained.
+        seeds, projects: how many there were of each; no seeds where nothing was trained. Of pass_at_1 the latter are
+            problems.
         needed: seeds that find the smallest effect with the power asked for, by the pilot; None where nothing was
             trained.
     """
@@ -49,21 +52,32 @@ class Decision:
         return self.claim.metric != "training_loss" and self.projects < 2
 
     @property
+    def clusters(self) -> str:
+        """What claims of this metric speak about, in the singular."""
+        return "problem" if self.claim.metric == "pass_at_1" else "project"
+
+    @property
     def sentence(self) -> str:
         """The verdict in words."""
-        unit = " of the tokens" if self.claim.metric in NO_TRAINING else _UNITS[self.claim.metric]
-        shown = percentages if self.claim.metric in NO_TRAINING else figures
+        unit = _UNITS[self.claim.metric]
+        shown = percentages if self.claim.metric in SHARES else figures
         low, high, middle = shown(self.effect.low), shown(self.effect.high), shown(self.effect.estimate)
         why = ""
         if self.lone:
-            return f"undecided: one project says nothing of others; {middle}{unit} there"
+            return f"undecided: one {self.clusters} says nothing of others; {middle}{unit} there"
         if self.outcome == "undecided":
             small = negligible(self.effect, self.claim.smallest)
             why = ": no difference that counts" if small else ": the interval says neither"
         return f"{self.outcome}{why}; {middle}{unit} (95 % interval {low} to {high})"
 
 
-_UNITS = {"bits_per_byte": " bits a byte", "training_loss": " nats a token"}
+_UNITS = {
+    **dict.fromkeys(NO_TRAINING, " of the tokens"),
+    "bits_per_byte": " bits a byte",
+    "training_loss": " nats a token",
+    "pass_at_1": " of the problems",
+}
+SHARES = (*NO_TRAINING, "pass_at_1")  # metrics that are shown in per cent
 
 
 def percentages(value: float) -> str:
@@ -112,8 +126,9 @@ def _finding(config: AblationConfig, claim: Claim, made: Mapping[str, Made]) -> 
             means = (float(np.mean(losses[0])), float(np.mean(losses[1])))
             effect, projects_ = over_seeds(by_seed), 0
         case _:
-            first, weights = bits(arm)
-            second, _ = bits(made[claim.against])
+            measured = solved if claim.metric == "pass_at_1" else bits
+            first, weights = measured(arm)
+            second, _ = measured(made[claim.against])
             by_seed, projects_ = (first - second) @ weights / weights.sum(), len(weights)
             effect = crossed(first - second, weights) if projects_ > 1 else over_seeds(by_seed)
             means = (float(np.mean(first @ weights) / weights.sum()), float(np.mean(second @ weights) / weights.sum()))
@@ -135,6 +150,17 @@ def bits(made: Made) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     projects = sorted(rows[0])
     sizes = np.array([rows[0][name]["bytes"] for name in projects], np.float64)
     return np.array([[row[name]["bits"] for name in projects] for row in rows]) / sizes, sizes
+
+
+def solved(made: Made) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Whether each problem's answer passes, (seeds, problems) of 0 and 1; each problem counts the same."""
+    seeds = [
+        {row["task_id"]: row["outcome"] for _, row in read_lines(rows_file(Path(place), "strict"))}
+        for place in made.answers.values()
+    ]
+    problems = sorted(seeds[0])
+    passed = np.array([[rows[name] == "passed" for name in problems] for rows in seeds], np.float64)
+    return passed, np.ones(len(problems))
 
 
 def training_loss(run: Path) -> float:

@@ -77,7 +77,7 @@ def _table(findings: Sequence[tuple[str, Decision]]) -> Html:
         )
         for number, (_, each) in enumerate(findings, 1)
     ]
-    heads = ("", "claim", "arm", "against", "verdict; difference", "seeds", "projects")
+    heads = ("", "claim", "arm", "against", "verdict; difference", "seeds", "projects, problems")
     return table("rlrrlrr", heads, rows)
 
 
@@ -85,7 +85,7 @@ def _value(finding: Decision, index: int) -> str:
     value = finding.values[index]
     if value is None:
         return "–"
-    if finding.claim.metric == "copies":
+    if finding.claim.metric in ("copies", "pass_at_1"):
         return f"{100 * value:.1f} %"
     return compact(value) if finding.claim.metric in NO_TRAINING else f"{value:.4f}"
 

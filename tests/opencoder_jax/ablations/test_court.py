@@ -14,7 +14,7 @@ from opencoder_jax.ablations.bits import chosen, text_key
 from opencoder_jax.ablations.config import AblationConfig, arm_of
 from opencoder_jax.ablations.releases import package_of, release_of, spread, stars
 from opencoder_jax.ablations.rows import ROWS, Text
-from opencoder_jax.chain import Step
+from opencoder_jax.chain import Step, fingerprint
 from opencoder_jax.recipe import UserError
 
 ARMS = {"plain": (), "half": ("shuffle_lines --gin.ShuffleLinesConfig.share=0.5", "train")}
@@ -84,6 +84,45 @@ def test_a_second_source_and_a_second_training() -> None:
     assert not any("held_out" in each for each in first.settings)
 
 
+def test_a_base_gives_weights_and_tokenizer() -> None:
+    """The first training of every arm starts from it, the second from the first; no tokenizer is trained."""
+    steps = court(arms={"two": ("train", "train --gin.TrainConfig.steps=5")}, base="smol/").arm("two", [0]).steps
+    first, second = [step for step in steps if step.verb == "train"]
+    assert dict(first.places)["init_from"] == "smol"
+    assert dict(second.places)["init_from"] == first.output
+    assert "train_tokenizer" not in [step.verb for step in steps]
+    (tokenizer,) = [step for step in steps if step.verb == "released_tokenizer"]
+    assert dict(tokenizer.places) == {"released": "smol"}
+    assert all(tokenizer.output in step.inputs for step in steps if step.verb in ("records", "count_tokens"))
+
+
+def test_another_base_is_another_run(tmp_path: Path) -> None:
+    """A directory that no step made is known by what is in it, wherever it lies."""
+    made = []
+    for name, content in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "weights").write_text(content)
+        made.append(fingerprint(tmp_path / name))
+    assert made[0] == made[1] != made[2]
+
+
+def test_only_what_is_trained_on_becomes_records() -> None:
+    words = ("questions: grammar", "train --gin.DataConfig.mixture={'questions':1.0}")
+    records = [step.output for step in court(arms={"q": words}).arm("q", [0]).steps if step.verb == "records"]
+    assert [place.split("/")[-1].split("-")[0] for place in records] == ["heldout", "questions"]
+
+
+def test_problems_are_asked_of_every_model() -> None:
+    made = court(problems="held_out --gin.HeldOutConfig.problems=7").arm("plain", range(2))
+    problems = [step for step in made.steps if step.verb == "held_out"]
+    asked = [step for step in made.steps if step.verb == "eval"]
+    assert len(problems) == 1
+    assert "--gin.HeldOutConfig.problems=7" in problems[0].settings
+    assert [step.output for step in asked] == list(made.answers.values())
+    assert [dict(step.places)["checkpoint"] for step in asked] == list(made.runs.values())
+    assert {dict(step.places)["benchmark_file"] for step in asked} == {f"{problems[0].output}/problems.jsonl"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -104,6 +143,7 @@ def test_arms_that_make_no_sense_are_told(words, message) -> None:
         (("bits", "plain", "half", "less", 0.1), "one of tokens"),
         (("tokens", "plain", "half", "fewer", 0.1), "less, more, none"),
         (("tokens", "plain", "half", "less", 0.0), "above 0"),
+        (("pass_at_1", "plain", "half", "more", 0.1), "needs problems"),
     ],
 )
 def test_claims_that_make_no_sense_are_told(claim, message) -> None:
@@ -209,6 +249,26 @@ def test_the_pilot_asks_for_more_where_an_effect_that_counts_would_be_missed(tmp
     few, many = (judge.judge(claims("less", smallest), made) for smallest in (0.5, 0.0005))
     assert judge.seeds_needed(claims("less"), few) == 3
     assert judge.seeds_needed(claims("less"), many) == AblationConfig().most_seeds
+
+
+def test_problems_that_are_solved_are_compared_problem_by_problem(tmp_path) -> None:
+    """Of 40 problems one arm solves 30, the other 10 of these: half of all, whatever a problem's weight."""
+    config = AblationConfig(arms=ARMS, problems="held_out", claims={"so": ("pass_at_1", "plain", "half", "more", 0.05)})
+    made = {}
+    for name, solves in (("plain", 30), ("half", 10)):
+        made[name] = Made()
+        for seed in range(3):
+            place = tmp_path / f"{name}{seed}"
+            outcomes = ["passed" if number < solves + seed else "wrong_answer" for number in range(40)]
+            rows = [{"task_id": f"t{number:02}", "outcome": outcome} for number, outcome in enumerate(outcomes)]
+            place.mkdir()
+            (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            made[name].answers[seed] = str(place)
+    (finding,) = judge.judge(config, made)
+    assert finding.values == (pytest.approx(31 / 40), pytest.approx(11 / 40))
+    assert finding.effect.estimate == pytest.approx(0.5)
+    assert (finding.outcome, finding.seeds, finding.projects) == ("agrees", 3, 40)
+    assert finding.sentence.startswith("agrees; +50.0 % of the problems")
 
 
 def test_one_project_decides_nothing(tmp_path) -> None:
