@@ -67,6 +67,7 @@ VERBS = COMMANDS | {
             "runs/asked",
         ),
         ("validate", "synthesis.teacher.validate", "--asked=runs/asked", "runs/validated"),
+        ("grades", "synthesis.teacher.grades", "--asked=runs/asked", "runs/grades"),
         ("grammar", "synthesis.grammar.grammar", "--gin.GrammarConfig.items=1000", "runs/grammar"),
         ("held_out", "synthesis.grammar.held_out", "--gin.HeldOutConfig.problems=200", "runs/held_out"),
         ("hold_out", "experiments.hold_out", "--documents=runs/archives", "runs/train"),

@@ -1,9 +1,9 @@
-"""Asks a teacher about seeds: exercises with solutions and tests, or problems that a package solves.
+"""Asks a teacher about seeds: exercises with solutions and tests, problems that a package solves, or grades of pages.
 
-The answers are for the stage `validate`, which keeps what running them bears out. Killed anywhere, the same command
-goes on: every answer stands in `--answers`, a directory that only grows, that any number of runs may share one after
-the other, and from which the whole stage comes out again without a server. Asking is one process with many threads,
-whatever runs Beam: it waits, and computes next to nothing.
+The answers are for the stage `validate`, which keeps what running them bears out; grades are for `grades`. Killed
+anywhere, the same command goes on: every answer stands in `--answers`, a directory that only grows, that any number of
+runs may share one after the other, and from which the whole stage comes out again without a server. Asking is one
+process with many threads, whatever runs Beam: it waits, and computes next to nothing.
 
 Cost: what the teacher takes; about 2,000 answers a second where they are recorded.
 """
@@ -37,14 +37,17 @@ class AskConfig:
     """What is asked about the seeds.
 
     Attributes:
-        pipeline: "educational": seeds are snippets; or "package": they are what `signatures` writes.
+        pipeline: "educational": seeds are snippets; "package": they are what `signatures` writes; or "pages": they are
+            pages of a crawl (`sample` draws some of them), to be graded.
         solutions: of an exercise: the first comes with its tests, the others know neither.
         most_seeds: how many seeds are asked about, each shard's first ones; all where it's None.
+        subject: what pages are graded for.
     """
 
     pipeline: str = "educational"
     solutions: int = 3
     most_seeds: int | None = None
+    subject: str = "programming, software and computer science"
 
     def __post_init__(self) -> None:
         check(self, pipeline=one_of(*CONVERSATIONS), solutions=at_least(1), most_seeds=or_none(at_least(1)))
@@ -62,7 +65,7 @@ class AskedConfig:
 def answered(seed: Row, teacher: Teacher, config: AskConfig) -> dict[str, Any] | str:
     """The document that comes of a seed, or why none does."""
     try:
-        record = CONVERSATIONS[config.pipeline](Talk(teacher.ask, seed, config.solutions))
+        record = CONVERSATIONS[config.pipeline](Talk(teacher.ask, seed, config.solutions, config.subject))
     except NoAnswerError as reason:
         return str(reason)
     about = {"pipeline": config.pipeline, "teacher": teacher.model, **record}

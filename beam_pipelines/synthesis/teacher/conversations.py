@@ -1,12 +1,16 @@
 """What a teacher is asked about a seed, pipeline by pipeline, and what comes of it: a record for `validate`."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from opencoder_jax.beam_pipelines.synthesis.teacher.prompts import code, sections, template
 from opencoder_jax.beam_pipelines.synthesis.teacher.teacher import Ask, NoAnswerError
+
+HIGHEST = 10  # grade of a page
+_PAGE = 4000  # characters of a page that are graded
 
 Row = Mapping[str, Any]
 Record = dict[str, Any]
@@ -20,11 +24,13 @@ class Talk:
         ask: the teacher's.
         seed: a document.
         solutions: how many are wanted of a task.
+        subject: what pages are graded for.
     """
 
     ask: Ask
     seed: Row
     solutions: int
+    subject: str = ""
 
     def asked(self, prompt: str, values: Mapping[str, str], number: int = 0) -> str:
         return self.ask(template(prompt).filled(**values), f"{self.seed['id']}/{prompt}/{number}")
@@ -59,4 +65,14 @@ def package(talk: Talk) -> Record:
     return {"task": found["Problem Description"], "answer": answer, "solutions": [code(answer)], "api": about}
 
 
-CONVERSATIONS: dict[str, Callable[[Talk], Record]] = {"educational": educational, "package": package}
+def pages(talk: Talk) -> Record:
+    """The beginning of a page -> its grade, 0 to 10. What is in the page is no instruction: only a number counts."""
+    given = {"subject": talk.subject, "url": talk.seed["url"], "text": talk.seed["text"][:_PAGE].strip()}
+    told = talk.sections("grade", given)["Grade"]
+    found = re.fullmatch(r"(\d+)(?:\s*/\s*10)?\.?", told)
+    if found is None or int(found[1]) > HIGHEST:
+        raise NoAnswerError("no grade from 0 to 10")
+    return {"grade": int(found[1])}
+
+
+CONVERSATIONS: dict[str, Callable[[Talk], Record]] = {"educational": educational, "package": package, "pages": pages}

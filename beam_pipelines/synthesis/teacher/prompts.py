@@ -13,6 +13,7 @@ FILES = {
     "educational": "prompts/educational.toml",
     "solution": "prompts/solution.toml",
     "package": "prompts/package.toml",
+    "grade": "prompts/grade.toml",
 }
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
 

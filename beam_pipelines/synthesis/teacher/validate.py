@@ -26,7 +26,7 @@ from opencoder_jax.beam_pipelines.synthesis.execution.programs import Unfit, par
 from opencoder_jax.beam_pipelines.synthesis.execution.verdicts import Jury, VerdictConfig
 from opencoder_jax.beam_pipelines.synthesis.teacher.conversations import Record
 from opencoder_jax.checks import check, one_of
-from opencoder_jax.recipe import configurable
+from opencoder_jax.recipe import UserError, configurable
 from opencoder_jax.sandbox.program import Program
 
 _PLACEHOLDERS = ("todo", "your code here", "implement this", "notimplementederror")
@@ -179,6 +179,8 @@ class Validate:
         with Jury(self.config.verdict) as jury:
             for row, document in enumerate(documents.to_pylist()):
                 record = json.loads(document["text"])
+                if record["pipeline"] not in CHECKS:
+                    raise UserError(f"answers of {record['pipeline']} can't be run; the stage `grades` reads grades")
                 found = CHECKS[record["pipeline"]](record, jury)
                 if isinstance(found, Unkept):
                     drops.append(Drop(row, found.reason, found.detail))
