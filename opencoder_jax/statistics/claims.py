@@ -1,7 +1,8 @@
 """What training says of a claim: an interval over seeds and repositories, how many seeds it takes, and the verdict.
 
 Few seeds make bootstrap intervals too narrow: of three, 75 % hold the truth where 95 % should. So the bootstrap gives
-the repositories' variance, the seeds give theirs, and Student's t with Satterthwaite's degrees of freedom the width.
+the repositories' variance, the seeds give theirs, and Student's t with Satterthwaite's degrees of freedom the width,
+which is never less than that of either alone: without it 93 % hold the truth where three seeds differ most.
 Cost: milliseconds.
 """
 
@@ -52,7 +53,9 @@ def crossed(differences: ArrayLike, weights: ArrayLike | None = None) -> Interva
     if total == 0:
         return Interval(estimate, estimate, estimate)
     freedom = total**2 / (of_seeds**2 / (seeds - 1) + of_clusters**2 / (clusters - 1))
-    reach = student_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(total)
+    # Satterthwaite's freedom may be so much more than the seeds' that another source of noise narrows the interval.
+    parts = ((total, freedom), (of_seeds, seeds - 1), (of_clusters, clusters - 1))
+    reach = max(student_quantile((1 + CONFIDENCE) / 2, free) * math.sqrt(variance) for variance, free in parts)
     return Interval(estimate, estimate - reach, estimate + reach)
 
 

@@ -47,7 +47,8 @@ class HeldOut:
         self._sources = recipe.train.held_out
         self._bytes: dict[str, float] = {}
         for source in recipe.train.held_out:
-            config = dataclasses.replace(recipe.data, mixture={source: 1.0}, fim_rate=0.0, teacher="")
+            # The same texts for every seed: runs that differ in it alone are compared by what they learnt.
+            config = dataclasses.replace(recipe.data, mixture={source: 1.0}, fim_rate=0.0, teacher="", seed=0)
             batches = Batches(config, data, tokenizer.pad, tokenizer.end_of_document)
             if batches.sources[source].tokenizer_fingerprint != tokenizer.fingerprint:
                 raise UserError(f"{data / source}: made by another tokenizer than the mixture; tokenise both with one")

@@ -122,7 +122,7 @@ def test_students_quantile_is_scipys(share, freedom) -> None:
     assert student_quantile(share, freedom) == pytest.approx(stats.t.ppf(share, freedom), rel=1e-3)
 
 
-@pytest.mark.parametrize(("seeds", "seed_noise"), [(3, 0.0), (3, 0.1), (3, 1.0), (8, 0.2)])
+@pytest.mark.parametrize(("seeds", "seed_noise"), [(3, 0.0), (3, 0.1), (3, 0.4), (3, 1.0), (8, 0.2)])
 def test_few_seeds_still_cover(seeds, seed_noise, monkeypatch) -> None:
     """Whichever noise is the larger, 95 % of intervals hold the truth; a bootstrap over 3 seeds holds it in 75 %."""
     monkeypatch.setattr("opencoder_jax.statistics.claims._RESAMPLES", 500)
@@ -132,6 +132,18 @@ def test_few_seeds_still_cover(seeds, seed_noise, monkeypatch) -> None:
         found = crossed(2 + of_seeds + of_clusters + generator.normal(0, 0.1, (seeds, 20)))
         inside += found.low <= 2 <= found.high
     assert inside >= 0.9 * runs
+
+
+def test_a_second_noise_never_narrows_the_interval() -> None:
+    """Three seeds that differ by -0.020, -0.047, -0.052: not told from nothing, whatever the projects add."""
+    by_seed, generator = np.array([-0.0202, -0.0468, -0.0523]), np.random.default_rng(8)
+    alone = over_seeds(by_seed)
+    assert alone.low < 0 < alone.high
+    for spread in (0.0, 0.01, 0.02, 0.04, 0.1):
+        of_clusters = generator.normal(0, 1, (1, 13))
+        both = crossed(by_seed[:, None] + spread * (of_clusters - of_clusters.mean()) / of_clusters.std())
+        assert both.estimate == pytest.approx(alone.estimate)
+        assert both.high - both.low >= (alone.high - alone.low) * (1 - 1e-9)
 
 
 def test_weights_are_bytes_and_one_seed_says_nothing_of_others() -> None:

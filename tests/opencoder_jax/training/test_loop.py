@@ -402,12 +402,14 @@ def test_the_next_stage_starts_from_the_last(whole: Path, data: Path, tmp_path: 
     for name, more in (
         ("with moments", {}),
         ("without", {"TrainConfig_init_optimizer": False}),
+        ("drawn otherwise", {"ModelConfig_init_std": 0.5}),
         ("earlier", {"TrainConfig_init_step": 4}),
     ):
         train(small_recipe(**changes, **more), data, tmp_path / name, init_from=whole)
     first = {path.name: losses(path)[0] for path in tmp_path.iterdir()}
     # Same weights and batch, so the same loss; the schedule starts anew, at its peak.
     assert first["with moments"]["loss"] == first["without"]["loss"] != first["earlier"]["loss"]
+    assert first["drawn otherwise"]["loss"] == first["with moments"]["loss"]
     assert first["with moments"]["learning_rate"] == pytest.approx(1e-2)
     counts = [saved(tmp_path / name, 2).optimizer[1].count for name in ("with moments", "without", "earlier")]
     assert [int(count) for count in counts] == [8, 2, 6]
