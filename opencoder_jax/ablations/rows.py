@@ -1,6 +1,6 @@
 """What is measured of an arm comes by project, the unit that claims speak about: texts in, JSON lines out.
 
-A conversation is a project of its own.
+A conversation is a project of its own, and so is a text that was made, not collected: a program of the task grammar.
 """
 
 from collections.abc import Iterable, Iterator
@@ -33,8 +33,10 @@ def texts(stages: Iterable[str], version: str) -> Iterator[Text]:
         for shard in Manifest.read(place).shards():
             for batch in read_shard(directory, shard, ["id", "repository", "text", "kind"]):
                 for identifier, repository, text, kind in zip(*(column.to_pylist() for column in batch), strict=True):
-                    is_chat = kind == "chat"
-                    yield Text(identifier, identifier if is_chat else project_of(repository, version), text, is_chat)
+                    alone = kind in ("chat", "synthetic")
+                    yield Text(
+                        identifier, identifier if alone else project_of(repository, version), text, kind == "chat"
+                    )
 
 
 def write_rows(output: Path, rows: Iterable[NamedTuple]) -> None:

@@ -13,7 +13,11 @@ from opencoder_jax.ablations.arms import Court, Made
 from opencoder_jax.ablations.bits import chosen, text_key
 from opencoder_jax.ablations.config import AblationConfig, arm_of
 from opencoder_jax.ablations.releases import package_of, release_of, spread, stars
-from opencoder_jax.ablations.rows import ROWS, Text
+from opencoder_jax.ablations.rows import ROWS, Text, texts
+from opencoder_jax.beam_pipelines.core.runner import BeamOptions
+from opencoder_jax.beam_pipelines.experiments.hold_out import HoldOutConfig
+from opencoder_jax.beam_pipelines.synthesis.grammar import grammar
+from opencoder_jax.beam_pipelines.synthesis.grammar.grammar import GrammarConfig
 from opencoder_jax.chain import Step, fingerprint
 from opencoder_jax.recipe import UserError
 
@@ -166,6 +170,13 @@ def test_ours_can_be_planned(name) -> None:
     assert case.config.question
     assert case.config.limits
     assert all(arm_of(case.config, arm).words for arm in made)
+
+
+def test_programs_of_the_grammar_are_a_project_each(tmp_path) -> None:
+    """They are drawn one by one, though they name one repository: scores of them say something of others."""
+    place = str(tmp_path / "programs")
+    grammar.run(output=place, config=GrammarConfig(form="programs", items=5, shards=1), options=BeamOptions())
+    assert len({each.project for each in texts([place], HoldOutConfig().version)}) == 5
 
 
 # ----------------------------------------------------------------------------------------------------------- verdicts
