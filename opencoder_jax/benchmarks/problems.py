@@ -4,7 +4,7 @@ A benchmark is a file of JSON lines (also .gz or .zst), a problem a line. Its fi
 has those of published benchmarks, and one that names them otherwise is a row more. A field may hold a string, a list
 of strings, or the JSON of such a list (as APPS has its solutions).
 
-The files NAME.jsonl beside this module are the project's own and are found by NAME. `problems` has 51 of them from
+The files NAME.jsonl beside this module are the project's own and are found by NAME. `problems` has 228 of them from
 one-liners upwards, with a `level` of 1 to 4, each of them original, so that a model of some million weights has
 something to hit.
 """
