@@ -99,7 +99,7 @@ def marked_text(page: str, mark: Mark) -> str:
 
 
 def _select(tree: HTMLTree, selector: str) -> list[ElementNode]:
-    return list(tree.document.query_selector_all(selector)[:])
+    return list(tree.document.query_selector_all(selector)[:]) if tree.document else []
 
 
 def _is_within(element: ElementNode) -> bool:

@@ -7,7 +7,7 @@ import numba
 import numpy as np
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
-from resiliparse.parse.html import HTMLTree
+from resiliparse.parse.html import ElementNode, HTMLTree
 
 from opencoder_jax.beam_pipelines.web.text.code_blocks import Block, blocks
 
@@ -16,6 +16,8 @@ MOST_BYTES = 8_000_000  # of a page
 # Stands for a block while the rest is extracted. A page that has such characters itself keeps them.
 _PLACE = "\ue0f0{}\ue0f1"
 _PLACED = re.compile("[ \t]*\ue0f0(\\d+)\ue0f1[ \t]*")
+_LINKED = 0.5  # of a list's letters, at most, where it's content; …
+_KEPT, _NEAR = 0.2, 3  # … and what resiliparse keeps: fewer linked ones, with so many elements around it, at least
 _DEPTH = 2_000
 _NAME = 8  # bytes of a tag's name that are looked at
 # Tags without an end, or whose end is often left out; each name as a number in base 256.
@@ -53,6 +55,7 @@ def page_text(content: bytes, charset: str = "") -> PageText:
     tree = HTMLTree.parse_from_bytes(content, encoding)
     if tree.body is None:
         return PageText("", "", 0)
+    _keep_lists(tree, tree.body)
     found = blocks(tree)
     for number, block in enumerate(found):
         if (place := tree.create_element("p")) is not None:
@@ -72,6 +75,45 @@ def page_text(content: bytes, charset: str = "") -> PageText:
 
     text = _PLACED.sub(put, text)
     return PageText(title, text.strip(), sum(len(block.text.encode("utf-8", "replace")) for block in shown))
+
+
+def _keep_lists(tree: HTMLTree, body: ElementNode) -> None:
+    """Calls lists of content that extraction would drop by a name that it keeps: `menu`, whose items look the same.
+
+    It drops a `ul` that stands near the body, or a fifth of which is links: also lists of prose, members and options.
+    """
+    lists = body.query_selector_all("ul")[:]
+    at = 0
+    while at < len(lists):
+        outer = lists[at]
+        within = lists[at : at + 1 + len(outer.query_selector_all("ul")[:])]  # in the page's order
+        at += len(within)
+        letters, linked = _letters(outer), sum(_letters(link) for link in outer.query_selector_all("a")[:])
+        if linked > _LINKED * letters or (linked <= _KEPT * letters and _is_deep(outer)):
+            continue
+        for node in within:
+            menu = tree.create_element("menu")
+            if isinstance(menu, ElementNode):
+                for name in node.attrs:
+                    menu.set_attribute(name, node.getattr(name) or "")
+                while (child := node.first_child) is not None:
+                    menu.append_child(child)
+                node.replace_with(menu)
+
+
+def _is_deep(node: ElementNode) -> bool:
+    """Whether so much lies between it and the body that extraction asks for no more than its links."""
+    parent = node.parent_element
+    for _ in range(_NEAR):
+        if parent is None or parent.tag == "body":
+            return False
+        parent = parent.parent_element
+    return True
+
+
+def _letters(node: ElementNode) -> int:
+    """How many characters of text it has that are no white space."""
+    return sum(map(len, (node.text or "").split()))
 
 
 def _depth(content: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import textwrap
 
 import pytest
@@ -71,6 +72,33 @@ def test_what_is_no_code_is_no_block() -> None:
 
 
 @pytest.mark.parametrize(
+    ("items", "kept"),
+    [
+        (["No links at all in it", "Nor in this"], True),
+        (["<a href=/f>f</a>(x: int): doubles its argument", "<a href=/g>g</a>(x: int): halves its argument"], True),
+        (["<a href=/one>Chapter one</a>", "<a href=/two>Chapter two</a> (new)"], False),
+    ],
+)
+@pytest.mark.parametrize("deep", [0, 1, 5])
+def test_lists_that_are_more_than_links_are_content(items: list[str], kept: bool, deep: int) -> None:
+    """Wherever they stand, with the lists in them."""
+    inner = f"<ul class=inner><li>{items[0]}</ul>"
+    markup = "<div>" * deep + f"<ul id=list><li>{'<li>'.join(items)}{inner}</ul>" + "</div>" * deep
+    text = page_text(f"<title>A</title><h1>Head</h1><p>Some prose before it.</p>{markup}<p>And after.".encode()).text
+    shown = re.sub("<[^>]*>", "", items[0])
+    assert text.count(shown) == 2 * kept
+    assert f"\u2022 {shown}" in text or not kept
+    assert text.startswith("Head\n\nSome prose before it.")
+    assert text.endswith("And after.")
+
+
+@pytest.mark.parametrize("deep", [3, 6])
+def test_items_of_lists_in_lists_are_indented(deep: int) -> None:
+    text = page_text(b"<body>" + b"<div>" * deep + b"<p>Some<ul><li>prose<ul><li>in prose</ul><li>alone</ul>").text
+    assert text == "Some\n\n  \u2022 prose\n    \u2022 in prose\n  \u2022 alone"
+
+
+@pytest.mark.parametrize(
     ("content", "charset", "text"),
     [
         ("<p>naïve café".encode("latin-1"), "iso-8859-1", "naïve café"),
@@ -106,10 +134,44 @@ def test_many_blocks_take_time_in_proportion() -> None:
     assert found.code >= 4_000
 
 
-_TAGS = ("p", "div", "pre", "code", "table", "tr", "td", "ol", "li", "textarea", "br", "span", "svg", "select", "body")
+def test_many_lists_take_time_in_proportion() -> None:
+    item = b"<ul><li>some words<a href=/>link</a>"
+    text = page_text(b"<main>" + (item * 400 + b"</li></ul>" * 400) * 25).text
+    assert text.count("some words") == 10_000
+
+
+_TAGS = (
+    "p",
+    "div",
+    "pre",
+    "code",
+    "table",
+    "tr",
+    "td",
+    "ol",
+    "ul",
+    "li",
+    "a",
+    "textarea",
+    "br",
+    "span",
+    "svg",
+    "select",
+    "body",
+)
 _PIECES = [f"<{close}{tag}>" for tag in _TAGS for close in ("", "/")]
 _PIECES += ["<pre class=highlight>", "<td class=linenos>1", "<table class=rouge-table>", "<div class=codeblock>"]
-_PIECES += ["<!--", "-->", "<![CDATA[", "<a href='", "<script>", "<plaintext>", "<meta charset=utf-7>", "<title>"]
+_PIECES += [
+    "<ul 'class=\"menu>",
+    "<!--",
+    "-->",
+    "<![CDATA[",
+    "<a href='",
+    "<script>",
+    "<plaintext>",
+    "<meta charset=utf-7>",
+    "<title>",
+]
 _PIECES += ["&#0;", "&#xd800;", "&amp", "\ue0f01\ue0f1", "\ue0f0", "\0", "\ud800", "```", "x = 1\n", "\ufeff", "\xa0"]
 
 
