@@ -77,7 +77,7 @@ VERBS = COMMANDS | {
         (
             "divide_pages",
             "experiments.divide_pages",
-            f"--documents={WEB}/pages --classifier={WEB}/round_3/classifier",
+            f"--documents={WEB}/pages --classifier={WEB}/round_1/classifier",
             "runs/recalled_pages",
         ),
         ("train_tokenizer", "tokens.train_tokenizer", "--documents=runs/clean", "runs/tokenizer"),
