@@ -74,12 +74,6 @@ VERBS = COMMANDS | {
         ("popular", "experiments.popular", "--documents=runs/archives", "runs/popular"),
         ("library_crawl", "experiments.library_crawl", "", "runs/library_crawl"),
         ("shuffle_lines", "experiments.shuffle_lines", "--documents=runs/clean", "runs/shuffled"),
-        (
-            "divide_pages",
-            "experiments.divide_pages",
-            f"--documents={WEB}/pages --classifier={WEB}/round_1/classifier",
-            "runs/recalled_pages",
-        ),
         ("train_tokenizer", "tokens.train_tokenizer", "--documents=runs/clean", "runs/tokenizer"),
         ("released_tokenizer", "tokens.released_tokenizer", "--released=OpenCoder-8B-Instruct", "runs/tokenizer"),
         ("records", "tokens.records", "--documents=runs/clean --tokenizer=runs/tokenizer", "runs/tokens/refinecode"),
@@ -109,6 +103,12 @@ VERBS = COMMANDS | {
             "web.recall",
             f"--documents={WEB}/pages --scores={WEB}/round_1/scores --labels={WEB}/round_1/discovered",
             f"{WEB}/recalled",
+        ),
+        (
+            "divide_pages",
+            "experiments.divide_pages",
+            f"--documents={WEB}/pages --classifier={WEB}/round_1/classifier",
+            "runs/recalled_pages",
         ),
     )
 }
