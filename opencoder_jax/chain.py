@@ -9,6 +9,7 @@ Stages of the data pipelines hold to that themselves, by their `stage.json`. For
 `step.json` in each output. This module knows neither JAX nor Beam: a step's program is imported when it runs.
 """
 
+import hashlib
 import importlib
 import json
 import multiprocessing
@@ -36,7 +37,6 @@ from opencoder_jax.verbs import Verb
 STEP = "step.json"
 STAGE = "stage.json"  # what a stage of the data pipelines says of itself
 PIPELINES = "beam_pipelines"
-_READ_AT_ONCE = 2**24
 PROGRAMS = {PIPELINES: "opencoder_jax.beam_pipelines.__main__", "opencoder_jax": "opencoder_jax.__main__"}
 
 
@@ -284,13 +284,11 @@ def fingerprint(output: Path) -> str:
         return xxhash.xxh3_128_hexdigest(json.dumps(read_json(output / STAGE)["files"], sort_keys=True).encode())
     if (output / STEP).exists():
         return str(read_json(output / STEP).get("made"))
-    content = xxhash.xxh3_128()
+    digests = []
     for file in sorted(each for each in output.rglob("*") if each.is_file()):
-        content.update(str(file.relative_to(output)).encode())
-        with file.open("rb") as opened:
-            while part := opened.read(_READ_AT_ONCE):
-                content.update(part)
-    return content.hexdigest()
+        with file.open("rb") as content:
+            digests.append((str(file.relative_to(output)), hashlib.file_digest(content, xxhash.xxh3_128).hexdigest()))
+    return xxhash.xxh3_128_hexdigest(json.dumps(digests).encode())
 
 
 def clear(output: Path) -> None:
